@@ -1,0 +1,1 @@
+"""What every room may use: user-facing errors, safe file writing, counted randomness."""

@@ -1,0 +1,44 @@
+"""Shared fixtures: where the goldens and real samples lie, if they do."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parent.parent
+SHARED = Path(os.environ.get("DISTILPLACE_SHARED", ROOT.parent / "shared"))
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The repository's root folder."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def golden() -> Callable[[str], Any]:
+    """``golden("a0_sparse_layers.pt")``: a golden file's content; skips when the goldens are not beside the repository."""
+
+    def load(name: str) -> Any:
+        path = SHARED / "goldens" / name
+        if not path.is_file():
+            pytest.skip(f"golden file {path} is absent (set DISTILPLACE_SHARED)")
+        return torch.load(path, weights_only=True)
+
+    return load
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Callable[[str], Path]:
+    """``shared_data("kitti_frames")``: a folder of real samples; skips when absent."""
+
+    def find(name: str) -> Path:
+        path = SHARED / "data" / name
+        if not path.exists():
+            pytest.skip(f"real sample {path} is absent (set DISTILPLACE_SHARED)")
+        return path
+
+    return find
