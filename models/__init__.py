@@ -1,0 +1,92 @@
+"""What learns: teachers and students by name, built when asked for.
+
+The table holds names of classes, not classes, so that ``import models`` loads no torchvision and no sparse engine.
+"""
+
+import importlib
+import inspect
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from models.names import unknown_name
+
+if TYPE_CHECKING:
+    from torch import nn
+
+__all__ = ["create_model", "list_models", "model_settings"]
+
+
+class _Entry(NamedTuple):
+    """A row of the table: where the class lives ("module:Class") and the arguments that the name itself decides."""
+
+    target: str
+    fixed: dict[str, str]
+
+
+_IMAGE_NETWORKS = (
+    *("resnet18", "resnet34", "resnet50", "resnet101", "resnet152"),
+    *("convnext_tiny", "convnext_small", "swin_t", "swin_s", "swin_v2_t", "swin_v2_s"),
+)
+
+_MODELS: dict[str, _Entry] = {
+    "minkloc": _Entry("models.minkloc:MinkLoc", {}),
+    "minkloconly": _Entry("models.minkloc:MinkLocOnly", {}),
+    "minklocmmcat": _Entry("models.multimodal:MinkLocMultimodal", {"fusion": "cat"}),
+    "minklocmmadd": _Entry("models.multimodal:MinkLocMultimodal", {"fusion": "add"}),
+    **{name: _Entry("models.image:ImageNetwork", {"network": name}) for name in _IMAGE_NETWORKS},
+}
+
+
+def list_models() -> list[str]:
+    """The names that :func:`create_model` knows, in alphabetical order."""
+    return sorted(_MODELS)
+
+
+def model_settings(name: str) -> tuple[str, ...]:
+    """The settings that ``create_model(name, ...)`` accepts, in the order of the class's signature."""
+    entry = _entry(name)
+    return tuple(key for key in _parameters(_model_class(entry)) if key not in entry.fixed)
+
+
+def create_model(name: str, **settings: Any) -> "nn.Module":
+    """A new network with the public interface of this room.
+
+    Every model takes a batch (DESIGN.md section 3) and returns a dict with ``embedding`` [B, output_dim]; it has
+    ``requires`` (the batch keys it reads), ``output_dim`` and ``branch_parameters()``.
+
+    Args:
+        name: one of :func:`list_models`.
+        settings: those of :func:`model_settings`; each has a default.
+
+    Raises:
+        UserError: unknown name or setting (the nearest valid one is offered), or values that do not fit together.
+
+    """
+    entry = _entry(name)
+    accepted = model_settings(name)
+    for key in settings:
+        if key not in accepted:
+            raise unknown_name(f"setting of model {name}", key, accepted)
+    return _model_class(entry)(**entry.fixed, **settings)
+
+
+def _entry(name: str) -> _Entry:
+    if name not in _MODELS:
+        raise unknown_name("model", name, _MODELS)
+    return _MODELS[name]
+
+
+def _parameters(model_class: type) -> dict[str, inspect.Parameter]:
+    """The constructor's named parameters; where it passes ``**settings`` on, its parent's too."""
+    found: dict[str, inspect.Parameter] = {}
+    for level in model_class.__mro__:
+        if "__init__" in vars(level):
+            parameters = list(inspect.signature(vars(level)["__init__"]).parameters.values())[1:]
+            found = {p.name: p for p in parameters if p.kind is not p.VAR_KEYWORD} | found
+            if all(p.kind is not p.VAR_KEYWORD for p in parameters):
+                break
+    return found
+
+
+def _model_class(entry: _Entry) -> Any:
+    module, _, attribute = entry.target.partition(":")
+    return getattr(importlib.import_module(module), attribute)

@@ -1,0 +1,104 @@
+"""Heads that turn a feature map [B, C, H, W] into one vector per image.
+
+Each head has ``output_dim``, the true width of its vector. Attribute names are those of DistilVPR's checkpoints.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from models.names import unknown_name
+
+
+class GeM(nn.Module):
+    """Generalised mean (Radenovic et al., Fine-tuning CNN Image Retrieval, TPAMI 2019, eq. 3), not L2-normalised.
+
+    ``f_c = (mean_hw max(x_chw, eps)^p)^(1/p)``: average pooling at p = 1, towards the maximum as p grows. ``p`` learns.
+    """
+
+    def __init__(self, channels: int, p: float = 3.0, eps: float = 1e-6) -> None:
+        super().__init__()
+        self.p = nn.Parameter(torch.full((1,), p))
+        self.eps = eps
+        self.output_dim = channels
+
+    def forward(self, features: Tensor) -> Tensor:
+        """[B, C, H, W] -> [B, C]."""
+        return features.clamp(min=self.eps).pow(self.p).mean(dim=(-2, -1)).pow(1.0 / self.p)
+
+
+class CosPlace(nn.Module):
+    """Aggregation of CosPlace (Berton et al., CVPR 2022): unit local vectors, GeM, linear layer, unit length."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.gem = GeM(channels)
+        self.fc = nn.Linear(channels, channels)
+        self.output_dim = channels
+
+    def forward(self, features: Tensor) -> Tensor:
+        """[B, C, H, W] -> [B, C], rows of length 1."""
+        pooled = self.gem(functional.normalize(features, dim=1))
+        return functional.normalize(self.fc(pooled), dim=1)
+
+
+class ConvAP(nn.Module):
+    """Conv-AP (Ali-bey et al., GSV-Cities, 2022): 1x1 convolution, means of a 2 x 2 grid, unit length."""
+
+    GRID = (2, 2)
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.channel_pool = nn.Conv2d(channels, channels, kernel_size=1)
+        self.output_dim = channels * self.GRID[0] * self.GRID[1]
+
+    def forward(self, features: Tensor) -> Tensor:
+        """[B, C, H, W] -> [B, 4 C] (channel slowest, then grid row, grid column), rows of length 1."""
+        cells = functional.adaptive_avg_pool2d(self.channel_pool(features), self.GRID)
+        return functional.normalize(cells.flatten(1), dim=1)
+
+
+class NetVLAD(nn.Module):
+    """NetVLAD (Arandjelovic et al., CVPR 2016, eq. 4) on unit local vectors, intra-normalised, then of unit length.
+
+    ``V_k = sum_n a_kn (x_n - c_k)`` with ``a = softmax_k(w_k . x_n)``. The sum is taken apart into
+    ``A X^T - diag(A 1) C``, so no [B, K, C, H W] tensor of residuals is made.
+    """
+
+    def __init__(self, channels: int, clusters: int = 64) -> None:
+        super().__init__()
+        self.centroids = nn.Parameter(torch.rand(clusters, channels))
+        self.conv = nn.Conv2d(channels, clusters, kernel_size=1, bias=False)
+        self.output_dim = clusters * channels
+
+    def forward(self, features: Tensor) -> Tensor:
+        """[B, C, H, W] -> [B, K C] (cluster slowest), rows of length 1."""
+        local = functional.normalize(features, dim=1)
+        assignment = self.conv(local).flatten(2).softmax(dim=1)  # [B, K, HW]
+        sums = assignment @ local.flatten(2).transpose(1, 2)  # [B, K, C]
+        residuals = sums - assignment.sum(dim=2, keepdim=True) * self.centroids
+        return functional.normalize(functional.normalize(residuals, dim=2).flatten(1), dim=1)
+
+
+class Head(NamedTuple):
+    """A row of :data:`HEADS`: the class, and the attribute under which DistilVPR's checkpoints store it."""
+
+    kind: type[GeM] | type[CosPlace] | type[ConvAP] | type[NetVLAD]
+    key: str
+
+
+HEADS: dict[str, Head] = {
+    "GeM": Head(GeM, "image_gem"),
+    "CosPlace": Head(CosPlace, "imagecosplace"),
+    "ConvAP": Head(ConvAP, "imageconvap"),
+    "NetVLAD": Head(NetVLAD, "imagenetvlad"),
+}
+
+
+def head_named(pool: str) -> Head:
+    """The row of :data:`HEADS` for ``pool``; an unknown name is a UserError."""
+    if pool not in HEADS:
+        raise unknown_name("pooling", pool, HEADS)
+    return HEADS[pool]

@@ -1,0 +1,81 @@
+"""How an image trunk starts: ImageNet weights through torchvision, a file of one's own, or random on request.
+
+There is no silent random start: what was asked for and cannot be had ends in one line that says what to do.
+"""
+
+import hashlib
+import re
+import urllib.request
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from common.errors import UserError
+from common.files import atomic_path
+from models.backbones import network_named, unused_prefixes
+from models.checkpoints import LoadReport, fit_state, read_state
+
+CONNECT_SECONDS = 10.0
+_BLOCK = 1 << 20
+
+
+def load_pretrained(trunk: nn.Module, network: str, stages: int, pretrained: str) -> LoadReport | None:
+    """Fill ``trunk`` (of ``network``, cut behind ``stages``) as ``pretrained`` says; None when it stays random.
+
+    Args:
+        trunk: from :func:`models.backbones.build_trunk`.
+        network: its name.
+        stages: 3 or 4.
+        pretrained: "none", "imagenet", or a path: a state dict under torchvision's names (.pth or .safetensors). Every
+            layer of the trunk must be in it; the layers beyond the cut and the classifier are skipped by name.
+
+    """
+    if pretrained == "none":
+        return None
+    if pretrained == "imagenet":
+        path = imagenet_file(network)
+    else:
+        path = Path(pretrained)
+        if not path.is_file():
+            raise UserError(f"--pretrained {pretrained}: no such file; give imagenet, none or a {network} state dict")
+    state = read_state(path)
+    source = f"pretrained file {path} for {network}"
+    fitted, report = fit_state(trunk.state_dict(), state, unused_prefixes(network, stages), source, prefix="model.")
+    trunk.load_state_dict(fitted, strict=True)
+    return report
+
+
+def imagenet_file(network: str) -> Path:
+    """The ImageNet weights DistilVPR starts ``network`` from: torch's cache, else fetched from torchvision's server."""
+    url = imagenet_url(network)
+    target = Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[-1]
+    if not target.is_file():
+        try:
+            _fetch(url, target)
+        except (OSError, ValueError) as error:
+            raise UserError(
+                f"ImageNet weights of {network} could not be fetched from {url} ({error}): start with --pretrained"
+                f" none, or fetch that file elsewhere and put it at {target} or give it as --pretrained <file>"
+            ) from error
+    return target
+
+
+def imagenet_url(network: str) -> str:
+    """Where torchvision keeps the ImageNet weights of ``network``."""
+    from torchvision.models import get_model_weights
+
+    return get_model_weights(network)[network_named(network).imagenet].url
+
+
+def _fetch(url: str, target: Path) -> None:
+    """Download to ``target``, checked against the digest that torchvision puts into the file's name."""
+    digest = hashlib.sha256()
+    with urllib.request.urlopen(url, timeout=CONNECT_SECONDS) as answer, atomic_path(target) as temporary:
+        with temporary.open("wb") as stream:
+            while block := answer.read(_BLOCK):
+                digest.update(block)
+                stream.write(block)
+        named = re.search(r"-([0-9a-f]{8,})\.", target.name)
+        if named and not digest.hexdigest().startswith(named.group(1)):
+            raise ValueError("the file that came does not have the digest in its name")

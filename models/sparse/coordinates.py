@@ -1,0 +1,177 @@
+"""The coordinates of a sparse tensor at every stride, and the kernel maps between them, each built once.
+
+Rows are kept in **canonical order**: by batch element, then along the Morton (Z-order) curve. Along that curve the
+eight children of a coarse voxel are neighbours, so that a coarser level is a shift by three bits and a comparison of
+neighbours, the kernel index of a 2^3 stride-2 convolution is the last three bits of the key, and gathers stay in cache.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+
+from common.errors import UserError
+from models.sparse.kernel_map import KernelMap, build_map
+from models.sparse.neighbours import Neighbours, find_neighbours
+
+AXIS_BITS = 17  # a batch may span 2^17 voxels per axis
+BATCH_BITS = 12  # and hold 4096 clouds: 3 * 17 + 12 = 63 bits, the positive int64
+MAX_LEVEL = AXIS_BITS - 1
+_SPREAD = (
+    (32, 0x1F00000000FFFF),
+    (16, 0x1F0000FF0000FF),
+    (8, 0x100F00F00F00F00F),
+    (4, 0x10C30C30C30C30C3),
+    (2, 0x1249249249249249),
+)
+
+
+def morton_keys(batch: torch.Tensor, grid: torch.Tensor, axis_bits: int) -> torch.Tensor:
+    """Keys int64 ``[...]`` of batch numbers ``[...]`` and non-negative coordinates ``[..., 3]`` below 2^axis_bits.
+
+    Bit 3i of a key is bit i of x, then y, then z: x is fastest, as in the kernel index.
+    """
+    spread = grid.to(torch.int64)
+    for shift, mask in _SPREAD:
+        spread = ((spread << shift) | spread) & mask
+    key = spread[..., 0] | (spread[..., 1] << 1) | (spread[..., 2] << 2)
+    return key | (batch.to(torch.int64) << (3 * axis_bits))
+
+
+@dataclass
+class Level:
+    """The voxels at one stride. ``keys`` int64 [N] ascending; ``batch`` int64 [N]; ``grid`` int64 [N, 3] >= 0."""
+
+    keys: torch.Tensor
+    batch: torch.Tensor
+    grid: torch.Tensor
+    axis_bits: int
+    child_starts: torch.Tensor  # [N]: first child of each voxel in the next finer level (empty at the finest)
+    child_counts: torch.Tensor  # [N]
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    @cached_property
+    def slot(self) -> torch.Tensor:
+        """Place of each voxel among the eight of its parent: x + 2y + 4z, ``[N]``."""
+        return self.keys & 7
+
+    @cached_property
+    def _parents(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Row of each voxel's parent ``[N]``, and the first child of each parent."""
+        coarse = self.keys >> 3
+        fresh = torch.ones_like(coarse, dtype=torch.bool)
+        torch.ne(coarse[1:], coarse[:-1], out=fresh[1:])
+        return fresh.cumsum(0) - 1, fresh.nonzero().squeeze(1)
+
+    @property
+    def parent(self) -> torch.Tensor:
+        """Row of each voxel's parent in the next coarser level, ``[N]``."""
+        return self._parents[0]
+
+    def coarser(self) -> "Level":
+        """The level of twice the stride: the distinct parents."""
+        starts = self._parents[1]
+        ends = torch.cat([starts[1:], starts.new_full((1 if len(starts) else 0,), len(self))])
+        return Level(
+            self.keys.index_select(0, starts) >> 3,
+            self.batch.index_select(0, starts),
+            self.grid.index_select(0, starts) >> 1,
+            self.axis_bits - 1,
+            starts,
+            ends - starts,
+        )
+
+
+class CoordinateManager:
+    """Coordinates per stride and kernel maps per (stride, kernel), shared by all tensors made from one another.
+
+    Level l holds the voxels at stride ``base_stride * 2**l``. Any int32 coordinates are accepted whose batch fits in a
+    window of 2^17 voxels per axis (aligned to 2^16); anything beyond raises. Of duplicate rows the first is kept
+    (MinkowskiEngine keeps a random one); ``rows`` tells which input rows stayed, in canonical order.
+    """
+
+    def __init__(self, coordinates: torch.Tensor, *, base_stride: int = 1, batch_size: int | None = None) -> None:
+        if coordinates.ndim != 2 or coordinates.shape[1] != 4:
+            raise UserError(
+                f"sparse coordinates must have shape [N, 4] (batch, x, y, z), not {list(coordinates.shape)}"
+            )
+        if coordinates.dtype not in (torch.int32, torch.int64):
+            raise UserError(f"sparse coordinates must be int32, not {coordinates.dtype}; quantize the cloud first")
+        self.base_stride = base_stride
+        batch, grid = self._checked(coordinates.to(torch.int64), batch_size)
+        keys, rows = morton_keys(batch, grid, AXIS_BITS).sort(stable=True)
+        fresh = torch.ones_like(keys, dtype=torch.bool)
+        torch.ne(keys[1:], keys[:-1], out=fresh[1:])
+        if not bool(fresh.all()):
+            keys, rows = keys[fresh], rows[fresh]
+        self.rows = rows
+        none = keys.new_empty(0)
+        self._levels = [Level(keys, batch.index_select(0, rows), grid.index_select(0, rows), AXIS_BITS, none, none)]
+        self._maps: dict[tuple[int, ...], KernelMap] = {}
+        self._neighbours: dict[tuple[int, int], Neighbours] = {}
+        self._segments: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+
+    def _checked(self, coordinates: torch.Tensor, batch_size: int | None) -> tuple[torch.Tensor, torch.Tensor]:
+        """Batch numbers ``[N]`` and coordinates ``[N, 3]`` shifted into [0, 2^17); sets batch_size and origin."""
+        if not len(coordinates):
+            self.batch_size = batch_size or 0
+            self.origin = coordinates.new_zeros(3)
+            return coordinates[:, 0], coordinates[:, 1:]
+        if self.base_stride != 1:
+            if bool((coordinates[:, 1:] % self.base_stride).any()):
+                raise UserError(f"sparse coordinates at stride {self.base_stride} must be multiples of it")
+            coordinates = torch.cat([coordinates[:, :1], coordinates[:, 1:] // self.base_stride], 1)
+        low, high = (torch.stack([coordinates.amin(0), coordinates.amax(0)])).tolist()
+        self.batch_size = high[0] + 1 if batch_size is None else batch_size
+        if low[0] < 0 or high[0] >= self.batch_size:
+            raise UserError(f"batch numbers must lie in 0..{self.batch_size - 1}, found {low[0]}..{high[0]}")
+        if self.batch_size > 2**BATCH_BITS:
+            raise UserError(f"a sparse batch holds at most {2**BATCH_BITS} clouds, not {self.batch_size}")
+        origin = [value >> MAX_LEVEL << MAX_LEVEL for value in low[1:]]
+        if any(top - base >= 2**AXIS_BITS for top, base in zip(high[1:], origin, strict=True)):
+            raise UserError(
+                f"voxel indices {low[1:]}..{high[1:]} leave the window of {2**AXIS_BITS} voxels per axis; "
+                "use a larger quantisation size or shift the clouds towards the origin"
+            )
+        self.origin = torch.tensor(origin, device=coordinates.device)
+        return coordinates[:, 0], coordinates[:, 1:] - self.origin
+
+    def level(self, number: int) -> Level:
+        """The voxels at stride ``base_stride * 2**number``."""
+        if number > MAX_LEVEL:
+            raise UserError(
+                f"stride {self.base_stride * 2**number} exceeds the largest, {self.base_stride * 2**MAX_LEVEL}"
+            )
+        while len(self._levels) <= number:
+            self._levels.append(self._levels[-1].coarser())
+        return self._levels[number]
+
+    def coordinates(self, number: int) -> torch.Tensor:
+        """int32 ``[N, 4]`` (batch, x, y, z) of a level in canonical order, in units of the finest voxel."""
+        level = self.level(number)
+        position = ((level.grid << number) + self.origin) * self.base_stride
+        return torch.cat([level.batch[:, None], position], 1).to(torch.int32)
+
+    def segments(self, number: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """First row ``[B]`` and number of rows ``[B]`` of every batch element at a level; empty ones have 0 rows."""
+        if number not in self._segments:
+            level = self.level(number)
+            edges = torch.searchsorted(level.batch, torch.arange(self.batch_size + 1, device=level.batch.device))
+            self._segments[number] = (edges[:-1], edges[1:] - edges[:-1])
+        return self._segments[number]
+
+    def neighbours(self, number: int, reach: int) -> Neighbours:
+        """All pairs of voxels of a level that differ by at most ``reach`` grid steps per axis."""
+        key = (number, reach)
+        if key not in self._neighbours:
+            self._neighbours[key] = find_neighbours(self, number, reach)
+        return self._neighbours[key]
+
+    def kernel_map(self, number: int, kernel_size: int, stride: int = 1, dilation: int = 1) -> KernelMap:
+        """The pairs of a convolution that reads level ``number`` (built once, then shared)."""
+        key = (number, kernel_size, stride, dilation)
+        if key not in self._maps:
+            self._maps[key] = build_map(self, number, kernel_size, stride, dilation)
+        return self._maps[key]

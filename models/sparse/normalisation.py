@@ -1,0 +1,88 @@
+"""Batch norm over voxels with well-rounded statistics.
+
+On the CPU torch sums the moments of an ``[N, C]`` tensor in plain float32 order, which costs a factor of twenty in
+precision (2e-6 against 7e-8 on 24 000 voxels). In a network of ReLUs that is the difference between agreeing with a
+float64 evaluation and flipping a few units. ``mean(0)`` and ``sum(0)`` add pairwise, so the moments and the gradients'
+sums are taken that way, at the same speed.
+"""
+
+from typing import Any
+
+import torch
+from torch import nn
+from torch.autograd.function import once_differentiable
+
+from models.sparse.tensor import SparseTensor
+
+
+class SparseBatchNorm(nn.Module):
+    """Batch norm over all voxels of the batch (eps 1e-5, momentum 0.1); parameters live in ``.bn``.
+
+    ``.bn`` is a ``BatchNorm1d``, so that freezing, momentum changes and conversion to synchronised batch norm work.
+    """
+
+    def __init__(self, channels: int, eps: float = 1e-5, momentum: float = 0.1) -> None:
+        super().__init__()
+        self.bn = VoxelBatchNorm1d(channels, eps=eps, momentum=momentum)
+
+    def forward(self, x: SparseTensor) -> SparseTensor:
+        """``[N, C]`` -> ``[N, C]``."""
+        return x.with_features(self.bn(x.features))
+
+
+class VoxelBatchNorm1d(nn.BatchNorm1d):
+    """``BatchNorm1d`` on ``[N, C]``, also for N below two.
+
+    Without a variance the running statistics are used and kept.
+    """
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """``[N, C]`` -> ``[N, C]``."""
+        keeps_statistics = self.track_running_stats and self.running_mean is not None
+        use_batch = self.training or self.running_mean is None
+        if not use_batch or (len(features) < 2 and self.running_mean is not None):
+            running = (self.running_mean, self.running_var, self.weight, self.bias)
+            return nn.functional.batch_norm(features, *running, training=False, eps=self.eps)
+        result, mean, variance = _BatchNorm.apply(features, self.weight, self.bias, self.eps)
+        if self.training and keeps_statistics:
+            self._update(mean, variance, len(features))
+        return result
+
+    @torch.no_grad()
+    def _update(self, mean: torch.Tensor, variance: torch.Tensor, count: int) -> None:
+        """Move the running statistics towards the batch's (the variance unbiased); momentum None averages them all."""
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        assert self.num_batches_tracked is not None
+        self.num_batches_tracked.add_(1)
+        share = 1.0 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
+        self.running_mean.lerp_(mean.to(self.running_mean.dtype), share)
+        self.running_var.lerp_((variance * (count / (count - 1))).to(self.running_var.dtype), share)
+
+
+class _BatchNorm(torch.autograd.Function):
+    """(x - mean) / sqrt(var + eps) * weight + bias, with the batch's mean and biased variance as further results."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, eps: float
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        mean = x.mean(0)
+        centred = x - mean
+        variance = centred.square().mean(0)
+        scale = (variance + eps).rsqrt()
+        ctx.save_for_backward(centred, weight, scale)
+        ctx.mark_non_differentiable(mean, variance)
+        return torch.addcmul(bias, centred, scale * weight), mean, variance
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: torch.Tensor, *_: Any) -> tuple[torch.Tensor | None, ...]:
+        centred, weight, scale = ctx.saved_tensors
+        to_bias = gradient.sum(0)
+        to_weight = (gradient * centred).sum(0) * scale
+        to_x = None
+        if ctx.needs_input_grad[0]:
+            common, slope = -to_bias / len(centred), -to_weight * scale / len(centred)
+            to_x = torch.addcmul(common, centred, slope).add_(gradient).mul_(weight * scale)
+        return to_x, to_weight, to_bias, None

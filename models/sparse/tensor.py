@@ -1,0 +1,87 @@
+"""The sparse tensor: features on occupied voxels, with the coordinate manager it shares with its relatives."""
+
+import torch
+
+from common.errors import UserError
+from models.sparse.coordinates import CoordinateManager
+
+
+class SparseTensor:
+    """Features ``[N, C]`` on the voxels of a batch of clouds.
+
+    Rows are in the manager's canonical order (batch, then Morton curve), **not** in the order of the coordinates given:
+    row i of ``features`` belongs to row i of ``coordinates``, and came from row ``source_rows[i]`` of the input.
+    Duplicate coordinates are merged by keeping the first row (MinkowskiEngine keeps a random one).
+    A batch element without voxels is allowed; name ``batch_size`` to keep a trailing one.
+    """
+
+    def __init__(
+        self,
+        features: torch.Tensor,
+        coordinates: torch.Tensor | None = None,
+        *,
+        stride: int = 1,
+        batch_size: int | None = None,
+        manager: CoordinateManager | None = None,
+        level: int = 0,
+    ) -> None:
+        """Either from ``coordinates`` int32 ``[N, 4]`` (batch, x, y, z) at ``stride``, or as level of a ``manager``.
+
+        With a manager the features must be in its row order already.
+        """
+        if (coordinates is None) == (manager is None):
+            raise UserError("a sparse tensor needs either coordinates or a coordinate manager")
+        if manager is None:
+            assert coordinates is not None
+            if features.ndim != 2 or len(features) != len(coordinates):
+                raise UserError(
+                    f"sparse features {list(features.shape)} do not fit coordinates {list(coordinates.shape)}"
+                )
+            manager = CoordinateManager(coordinates, base_stride=stride, batch_size=batch_size)
+            features = features.index_select(0, manager.rows)
+        elif len(features) != len(manager.level(level)):
+            raise UserError(f"sparse features {list(features.shape)} do not fit {len(manager.level(level))} voxels")
+        self.features = features
+        self.manager = manager
+        self.level = level
+
+    @property
+    def stride(self) -> int:
+        """Distance of neighbouring voxels, in units of the finest voxel."""
+        return self.manager.base_stride * 2**self.level
+
+    @property
+    def coordinates(self) -> torch.Tensor:
+        """int32 ``[N, 4]`` (batch, x, y, z), multiples of the stride."""
+        return self.manager.coordinates(self.level)
+
+    @property
+    def source_rows(self) -> torch.Tensor:
+        """Which row of the coordinates first given each finest voxel came from, int64 ``[N]``."""
+        return self.manager.rows
+
+    @property
+    def batch_index(self) -> torch.Tensor:
+        """Batch element of every row, ascending, int64 ``[N]``."""
+        return self.manager.level(self.level).batch
+
+    @property
+    def batch_size(self) -> int:
+        """Number of batch elements, empty ones included."""
+        return self.manager.batch_size
+
+    def with_features(self, features: torch.Tensor, level: int | None = None) -> "SparseTensor":
+        """A tensor of the same family: other features, at this or another level."""
+        return SparseTensor(features, manager=self.manager, level=self.level if level is None else level)
+
+    def __add__(self, other: "SparseTensor") -> "SparseTensor":
+        """Sum on the same voxels; both tensors must share manager and stride."""
+        if other.manager is not self.manager or other.level != self.level:
+            raise UserError("sparse tensors of different coordinates or strides cannot be added")
+        return self.with_features(self.features + other.features)
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+    def __repr__(self) -> str:
+        return f"SparseTensor({list(self.features.shape)}, stride={self.stride}, batch_size={self.batch_size})"
