@@ -1,0 +1,90 @@
+"""What every distillation method has in common: checked inputs, a frozen teacher, full precision, named terms."""
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from common.errors import UserError
+
+Outputs = Mapping[str, Tensor]
+"""A model's output, DESIGN.md section 3: ``embedding`` [B, D] and more."""
+
+
+class Distiller(nn.Module):
+    """Base of the methods. Calling one gives ``{term: weighted scalar}``; the trainer only sums.
+
+    ``unweighted`` and ``statistics`` hold the raw terms and other numbers of the last call, for the log.
+    """
+
+    requires: tuple[str, ...] = ("embedding",)
+    """Keys that the output of the student and of each teacher must have."""
+    teacher_count: int | None = 1
+    """How many teachers the method takes; None: any number."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.unweighted: dict[str, Tensor] = {}
+        self.statistics: dict[str, float] = {}
+
+    def forward(self, student: Outputs, teachers: Sequence[Outputs], batch: Mapping[str, Any]) -> dict[str, Tensor]:
+        """The weighted terms. No gradient reaches a teacher; autocast is off; sums are made in float64.
+
+        Args:
+            student: the student's output.
+            teachers: one output per teacher.
+            batch: the batch both were computed from.
+
+        Raises:
+            UserError: a number of teachers, or shapes, that the method cannot compare.
+
+        """
+        self.unweighted, self.statistics = {}, {}
+        if self.teacher_count is not None and len(teachers) != self.teacher_count:
+            raise UserError(
+                f"this distillation method takes {self.teacher_count} teacher(s), {len(teachers)} given: "
+                f"name {self.teacher_count} after --model"
+            )
+        embedding = student["embedding"]
+        with torch.autocast(embedding.device.type, enabled=False):
+            inside = {key: _in_full_precision(student[key]) for key in self.requires}
+            targets = [
+                {key: _in_full_precision(teacher[key].detach().to(embedding.device)) for key in self.requires}
+                for teacher in teachers
+            ]
+            terms = self.terms(inside, targets, batch)
+        outside = torch.promote_types(embedding.dtype, torch.float32)
+        self.unweighted = {name: value.detach().to(outside) for name, value in self.unweighted.items()}
+        return {name: value.to(outside) for name, value in terms.items()}
+
+    @abstractmethod
+    def terms(self, student: Outputs, teachers: Sequence[Outputs], batch: Mapping[str, Any]) -> dict[str, Tensor]:
+        """The weighted terms, from float64 tensors; fills ``unweighted`` and ``statistics``."""
+
+
+def same_shape(student: Tensor, teacher: Tensor) -> None:
+    """Refuse embeddings [B, D] that cannot be compared row by row and coordinate by coordinate."""
+    if student.shape == teacher.shape and student.dim() == 2:
+        return
+    if student.dim() == teacher.dim() == 2 and len(student) == len(teacher):
+        raise UserError(
+            f"the student's embedding has {student.shape[1]} numbers, the teacher's {teacher.shape[1]}: "
+            f"cross-agent terms compare them directly; give --student_output_dim {teacher.shape[1]}"
+        )
+    raise UserError(
+        f"embeddings of shape {tuple(student.shape)} (student) and {tuple(teacher.shape)} (teacher): "
+        "both must be [batch, dimension] of the same batch"
+    )
+
+
+def refuse_no_weight(total: float, names: str) -> None:
+    """Refuse a method none of whose terms has a weight."""
+    if total <= 0:
+        raise UserError(f"every weight of this distillation method is 0: set {names}, or --distil_method nokd")
+
+
+def _in_full_precision(values: Tensor) -> Tensor:
+    """float64, since relations are differences of nearly equal numbers; Apple's GPUs stop at float32."""
+    return values.to(torch.float32 if values.device.type == "mps" else torch.float64)

@@ -1,0 +1,76 @@
+"""Checking the settings of a method when it is built: each mistake becomes one line for the user."""
+
+import difflib
+import math
+from collections.abc import Iterable, Sequence
+
+from common.errors import UserError
+
+Weights = float | str | Sequence[float | str]
+"""One weight, or several: 0.1, "0.1", "1_0.5" (DistilVPR's way to write a list) or a sequence."""
+
+
+def unknown_name(kind: str, given: object, known: Iterable[str]) -> UserError:
+    """The error for ``given`` not being one of ``known``, with the nearest of them."""
+    names = list(known)
+    near = difflib.get_close_matches(str(given), names, n=1, cutoff=0.5)
+    hint = f"did you mean '{near[0]}'? " if near else ""
+    return UserError(f"unknown {kind} '{given}': {hint}known: {', '.join(names) or 'none'}")
+
+
+def choice(name: str, value: object, known: Iterable[str]) -> str:
+    """``value`` if it is one of ``known``."""
+    names = list(known)
+    if not isinstance(value, str) or value not in names:
+        raise unknown_name(f"value of {name}", value, names)
+    return value
+
+
+def switch(name: str, value: object) -> bool:
+    """True or False, also written as text."""
+    table = {"true": True, "false": False}
+    if isinstance(value, str) and value.lower() in table:
+        return table[value.lower()]
+    if not isinstance(value, bool):
+        raise UserError(f"{name} is {value!r}: give True or False")
+    return value
+
+
+def weight(name: str, value: float | str) -> float:
+    """A finite number of at least 0."""
+    number = _number(name, value)
+    if number < 0:
+        raise UserError(f"{name} is {value}: a negative weight would reward disagreement; give 0 or more")
+    return number
+
+
+def positive(name: str, value: float | str) -> float:
+    """A finite number above 0."""
+    number = _number(name, value)
+    if number <= 0:
+        raise UserError(f"{name} is {value}: give a number above 0")
+    return number
+
+
+def weights(name: str, value: Weights, labels: Sequence[str]) -> tuple[float, ...]:
+    """One weight per label; a single 0 stands for zeros everywhere."""
+    parts = value.split("_") if isinstance(value, str) else [value] if isinstance(value, int | float) else value
+    numbers = tuple(weight(name, part) for part in parts)
+    if numbers == (0.0,):
+        return (0.0,) * len(labels)
+    if len(numbers) != len(labels):
+        given = "_".join(f"{number:g}" for number in numbers)
+        raise UserError(
+            f"{name} is '{given}', {len(numbers)} weight(s): give {len(labels)}, joined by '_' ({', '.join(labels)})"
+        )
+    return numbers
+
+
+def _number(name: str, value: float | str) -> float:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not math.isfinite(number) or isinstance(value, bool):
+        raise UserError(f"{name} is {value!r}: give a finite number")
+    return number

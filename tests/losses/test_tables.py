@@ -1,0 +1,68 @@
+"""The public face of the room: names, settings, and what importing it loads."""
+
+import inspect
+import subprocess
+import sys
+
+import pytest
+
+import losses
+from common.errors import UserError
+
+HEAVY = ("pytorch_metric_learning", "open3d", "timm", "torchvision", "faiss", "matplotlib", "MinkowskiEngine")
+
+
+def test_names():
+    assert losses.list_distillers() == ["nokd", "rkdg", "ours", "ours_rkdg", "rkd"]
+    assert losses.list_task_losses() == [
+        "MultiBatchHardTripletMarginLoss",
+        "BatchHardTripletMarginLoss",
+        "TruncatedSmoothAP",
+    ]
+
+
+def test_settings_are_upstreams_flags_with_upstreams_defaults():
+    wanted = {
+        "rkdgloss_weight": 0.0,
+        **{f"crosslogit{kind}loss_type": "MSE" for kind in ("dist", "sim", "geodist")},
+        **{f"crosslogit{kind}loss_logit_norm_fn": "l2" for kind in ("dist", "sim", "geodist")},
+        **{
+            f"crosslogit{kind}loss_weight_{way}": "0"
+            for kind in ("dist", "sim", "geodist")
+            for way in ("st2ss", "tt2st")
+        },
+        "crosslogitsimloss_divide": True,
+        "curvature": 0.1,
+        "logit_mapping_fn": "identity",
+    }
+    from losses.distilvpr import SelfCrossAgent
+
+    for name in ("rkdg", "ours", "ours_rkdg"):
+        assert set(wanted) <= set(losses.distiller_settings(name))
+    defaults = {key: value.default for key, value in inspect.signature(SelfCrossAgent).parameters.items()}
+    assert {name: defaults[name] for name in wanted} == wanted
+    assert {"exclude_diagonal", "legacy_mean"} <= set(defaults)
+    assert losses.distiller_settings("rkd") == ("rkdloss_weight", "rkdloss_distance_weight", "rkdloss_angle_weight")
+    assert losses.task_loss_settings("MultiBatchHardTripletMarginLoss") == ("margin", "weights", "normalize_embeddings")
+    assert losses.task_loss_settings("BatchHardTripletMarginLoss") == ("margin", "normalize_embeddings")
+    assert losses.task_loss_settings("TruncatedSmoothAP") == ("ap_tau1", "ap_similarity", "ap_positives_per_query")
+
+
+@pytest.mark.parametrize("ask", [losses.create_distiller, losses.distiller_settings])
+def test_unknown_methods_are_answered_with_the_nearest(ask):
+    with pytest.raises(UserError, match="did you mean 'ours_rkdg'"):
+        ask("ours_rkgd")
+
+
+@pytest.mark.parametrize("ask", [losses.create_task_loss, losses.task_loss_settings])
+def test_unknown_losses_are_answered_with_the_nearest(ask):
+    with pytest.raises(UserError, match="did you mean 'TruncatedSmoothAP'"):
+        ask("TruncatedSmoothAp")
+
+
+def test_importing_the_room_prints_nothing_and_loads_little(root):
+    use = "losses.create_distiller('ours_rkdg', rkdgloss_weight=1)"
+    program = f"import losses, sys; {use}; print([name for name in {HEAVY!r} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", program], cwd=root, capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+    assert done.stderr == ""
