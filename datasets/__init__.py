@@ -1,0 +1,63 @@
+"""Data sets by name. Nothing is read, and no optional library imported, before a data set is created."""
+
+import difflib
+import importlib
+import inspect
+from typing import Any
+
+from common.errors import UserError
+from datasets.base import PlaceData
+from datasets.records import CloudSettings, EvaluationSet, PlaceRecord, TrainingSet
+
+__all__ = [
+    "CloudSettings",
+    "EvaluationSet",
+    "PlaceData",
+    "PlaceRecord",
+    "TrainingSet",
+    "create_dataset",
+    "dataset_settings",
+    "list_datasets",
+]
+
+DATASETS = {
+    "oxford": "datasets.oxford:OxfordData",
+    "oxfordadafusion": "datasets.oxford:OxfordAdafusionData",
+    "boreas": "datasets.boreas:BoreasData",
+    "frames": "datasets.frames:FramesData",
+    "demo": "datasets.demo:DemoData",
+}
+
+
+def list_datasets() -> list[str]:
+    """The names :func:`create_dataset` knows."""
+    return list(DATASETS)
+
+
+def create_dataset(name: str, **settings: Any) -> PlaceData:
+    """The data set ``name``; ``settings`` are those of :func:`dataset_settings`. Missing folders raise UserError."""
+    accepted = dataset_settings(name)
+    for setting in settings:
+        if setting not in accepted:
+            raise UserError(f"data set {name} has no setting {setting!r}{_nearest(setting, accepted)}")
+    data: PlaceData = _class(name)(**settings)
+    return data
+
+
+def dataset_settings(name: str) -> tuple[str, ...]:
+    """The setting names the data set accepts: the parameters of its class."""
+    return tuple(inspect.signature(_class(name)).parameters)
+
+
+def _class(name: str) -> type[PlaceData]:
+    if name not in DATASETS:
+        raise UserError(f"unknown data set {name!r}{_nearest(name, DATASETS)}")
+    module, attribute = DATASETS[name].split(":")
+    found: type[PlaceData] = getattr(importlib.import_module(module), attribute)
+    return found
+
+
+def _nearest(word: str, known: Any) -> str:
+    close = difflib.get_close_matches(word, list(known), n=1)
+    listed = ", ".join(known)
+    return f": did you mean {close[0]!r}? (known: {listed})" if close else f" (known: {listed})"

@@ -1,0 +1,233 @@
+"""``frames``: one's own robot. One folder per run (frames_layout.py); sections and relations are made here.
+
+Training and test sections lie apart by more than the negative radius (frames_sections.py). Traversals of one route are
+evaluated over all ordered pairs of runs, as Boreas. A run without a second traversal gives alternate frames of its test
+section to the database (first camera) and to the queries (second camera where there is one).
+"""
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from common.errors import UserError
+from common.randomness import generator
+from datasets.base import PlaceData, existing_folder
+from datasets.clouds import bin_columns, read_cloud
+from datasets.frames_layout import FrameRun, common_image_size, read_runs
+from datasets.frames_sections import Section, cut_runs
+from datasets.images import read_image
+from datasets.records import CloudSettings, EvaluationSet, PlaceRecord, TrainingSet, positions
+from datasets.relations import training_relations, true_neighbours
+from datasets.routes import distance_to
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+MAP_RULES = ("auto", "shared", "local")
+AT_ORIGIN = 1e-6  # metres
+
+
+class FramesData(PlaceData):
+    """Frames of one's own robot under ``dataset_folder``: a run, or a folder of runs.
+
+    ``frames_map``: do the runs' coordinates share one map ("shared"), has each its own ("local"), or is that to be seen
+    from whether every run starts at (0, 0) ("auto")? Local maps are laid side by side, too far apart for any radius, so
+    a record's position differs from the file's by its map's offset. Radii and ``quantization_size`` are metres.
+    """
+
+    name = "frames"
+
+    def __init__(
+        self,
+        dataset_folder: Path | str | None = None,
+        image_lidar_k: int | None = 1,
+        quantization_size: float | None = None,
+        n_points: int | None = None,
+        positive_radius: float = 10.0,
+        negative_radius: float = 50.0,
+        eval_radius: float = 25.0,
+        frames_map: str = "auto",
+    ) -> None:
+        folder = existing_folder(dataset_folder, "--dataset_folder", "data set folder")
+        _check_settings(positive_radius, negative_radius, eval_radius, frames_map, image_lidar_k)
+        size = 0.5 if quantization_size is None else quantization_size
+        points = 4096 if n_points is None else n_points
+        _check_cloud_settings(size, points)
+        self.cloud = CloudSettings(size, points, "boreas")
+        self.notes = []
+        self._radii = (positive_radius, negative_radius)
+        self._eval_radius = eval_radius
+        self._images_kept = image_lidar_k
+        self._runs = read_runs(folder)
+        self.image_size, sizes = common_image_size(self._runs)
+        if len(sizes) > 1:
+            self.notes.append(f"images of sizes {', '.join(sizes)} are resized to {self.image_size} (width, height)")
+        self._columns = bin_columns(path for run in self._runs for path in run.clouds if path)
+        maps = self._maps(frames_map)
+        self._offsets = self._laid_side_by_side(maps)
+        self._sections = self._cut(maps)
+        self._training = self._training_set()
+        self._evaluation = self._evaluation_set()
+        self._describe()
+
+    def training_set(self) -> TrainingSet:
+        """The training sections of all runs, joined."""
+        return self._training
+
+    def evaluation_set(self) -> EvaluationSet:
+        """The test sections: one run per traversal, then ``<run>/database`` and ``<run>/queries`` of single runs."""
+        return self._evaluation
+
+    def read_cloud(self, path: Path) -> np.ndarray:
+        """Float32 [N,3], metres; above ``n_points`` points, a subset drawn by the run's and frame's names alone."""
+        points = read_cloud(path, self._columns)
+        if len(points) <= self.cloud.n_points:
+            return points
+        random = generator("frames cloud", path.parent.parent.name, path.stem)
+        return points[np.sort(random.choice(len(points), self.cloud.n_points, replace=False))]
+
+    def read_image(self, path: Path) -> "Image":
+        """The RGB image, resized to ``image_size`` where it differs: a batch may mix runs and cameras."""
+        image = read_image(path)
+        return image if self.image_size in (None, image.size) else image.resize(self.image_size)
+
+    def _maps(self, rule: str) -> list[list[int]]:
+        """Groups of run numbers that share coordinates; notes what was chosen."""
+        starts = np.array([run.positions[0] for run in self._runs])
+        at_origin = bool((np.abs(starts) <= AT_ORIGIN).all())
+        everybody = list(range(len(self._runs)))
+        local = rule == "local" or (rule == "auto" and at_origin)
+        if len(everybody) == 1:
+            self.notes.append("one run, one map")
+            return [everybody]
+        why = (
+            "as --frames_map says" if rule != "auto" else f"every run starts at (0, 0): {'yes' if at_origin else 'no'}"
+        )
+        kind = "each run has a map of its own" if local else "all runs share one map"
+        self.notes.append(f"{len(everybody)} runs, {kind} ({why})")
+        return [[run] for run in everybody] if local else [everybody]
+
+    def _laid_side_by_side(self, maps: list[list[int]]) -> list[np.ndarray]:
+        """Per run the (northing, easting) added to its positions: zero in the first map, the others east of it."""
+        offsets = [np.zeros(2) for _ in self._runs]
+        gap = 1000.0 + 10 * max(*self._radii, self._eval_radius)
+        eastern_edge: float | None = None
+        for group in maps:
+            places = np.concatenate([self._runs[run].positions for run in group])
+            shift = 0 if eastern_edge is None else math.ceil(eastern_edge + gap - places[:, 1].min())
+            eastern_edge = float(places[:, 1].max()) + shift
+            for run in group:
+                offsets[run] = np.array([0.0, shift])
+                if shift:
+                    self.notes.append(f"map of {self._runs[run].name}: drawn {shift} m east of its own coordinates")
+        return offsets
+
+    def _cut(self, maps: list[list[int]]) -> list[Section]:
+        sections: dict[int, Section] = {}
+        for group in maps:
+            names = [self._runs[run].name for run in group]
+            places = [self._runs[run].positions for run in group]
+            sections.update(zip(group, cut_runs(names, places, self._radii[1], self._eval_radius), strict=True))
+        return [sections[run] for run in range(len(self._runs))]
+
+    def _record(self, number: int, index: int, images: tuple[Path, ...], camera: int = 0) -> PlaceRecord:
+        run = self._runs[number]
+        northing, easting = run.positions[index] + self._offsets[number]
+        key = f"{run.name}/{run.frames[index]}" + (f"@{run.cameras[camera]}" if camera else "")
+        return PlaceRecord(key, run.name, run.clouds[index], images, float(northing), float(easting))
+
+    def _training_set(self) -> TrainingSet:
+        records = [
+            self._record(number, int(index), self._runs[number].images[index][: self._images_kept])
+            for number, section in enumerate(self._sections)
+            for index in np.flatnonzero(section.training)
+        ]
+        positives, non_negatives = training_relations(positions(records), *self._radii)
+        if not any(len(row) for row in positives):
+            raise UserError(
+                f"no two training frames lie within --positive_radius {self._radii[0]:g} m of each other: raise it "
+                f"above {_closest(positions(records)):.1f} m"
+            )
+        return TrainingSet(records, positives, non_negatives)
+
+    def _evaluation_set(self) -> EvaluationSet:
+        runs: list[str] = []
+        database: list[list[PlaceRecord]] = []
+        queries: list[list[PlaceRecord]] = []
+        alone: list[int] = []
+        for number, (run, section) in enumerate(zip(self._runs, self._sections, strict=True)):
+            if not section.traversal:
+                alone.append(number)
+            elif section.test.any():
+                tested = [self._view(number, int(index)) for index in np.flatnonzero(section.test)]
+                runs.append(run.name)
+                database.append(tested)
+                queries.append(tested)
+        if alone:
+            name = self._runs[alone[0]].name if len(alone) == 1 else "test"
+            tests = [(number, np.flatnonzero(self._sections[number].test)) for number in alone]
+            runs += [f"{name}/database", f"{name}/queries"]
+            database += [[self._view(n, int(i)) for n, indices in tests for i in indices[::2]], []]
+            queries += [[], [self._view(n, int(i), second=True) for n, indices in tests for i in indices[1::2]]]
+            self._check_answerable(database[-2], queries[-1])
+        query_sets = true_neighbours(database, queries, self._eval_radius)
+        return EvaluationSet(self.name, runs, database, queries, query_sets, self._eval_radius)
+
+    def _view(self, number: int, index: int, second: bool = False) -> PlaceRecord:
+        """A test frame seen by the first camera, or by the second where the run has one."""
+        images = self._runs[number].images[index]
+        camera = 1 if second and len(images) > 1 else 0
+        return self._record(number, index, images[camera : camera + 1], camera)
+
+    def _check_answerable(self, database: list[PlaceRecord], queries: list[PlaceRecord]) -> None:
+        nearest = distance_to(positions(queries), positions(database)).min()
+        if nearest > self._eval_radius:
+            raise UserError(
+                f"no query has a database frame within --eval_radius {self._eval_radius:g} m: raise it above "
+                f"{nearest:.1f} m"
+            )
+
+    def _describe(self) -> None:
+        sizes = [sum(map(len, side)) for side in (self._evaluation.database, self._evaluation.queries)]
+        self.notes.append(f"{len(self._training)} training, {sizes[0]} database, {sizes[1]} query items")
+        tested = positions(self._evaluation.distinct_records())
+        gap = float(distance_to(positions(self._training.records), tested).min())
+        self.notes.append(f"training frames keep {gap:.1f} m from test frames (asked: more than {self._radii[1]:g} m)")
+        self.notes += [_unlisted_note(run) for run in self._runs if run.unlisted]
+        if any(None in run.clouds for run in self._runs):
+            bare = ", ".join(run.name for run in self._runs if None in run.clouds)
+            self.notes.append(f"no cloud folder in {bare}: image-only models can use it, others cannot")
+        if self._columns == 4:
+            self.notes.append(".bin clouds hold four columns (x, y, z, intensity); the fourth is left out")
+        self.notes.append(f"clouds of more than {self.cloud.n_points} points: as many drawn, the same ones every time")
+
+
+def _unlisted_note(run: FrameRun) -> str:
+    return f"{run.name}: {run.unlisted} files without a row in poses.csv are left out"
+
+
+def _closest(places: np.ndarray) -> float:
+    from sklearn.neighbors import KDTree
+
+    return float(KDTree(places - places[0]).query(places - places[0], k=2)[0][:, 1].min())
+
+
+def _check_cloud_settings(size: float, points: int) -> None:
+    if not (math.isfinite(size) and size > 0):
+        raise UserError(f"--quantization_size must be a positive number of metres, not {size}")
+    if points < 1:
+        raise UserError(f"--n_points must be at least 1, not {points}")
+
+
+def _check_settings(positive: float, negative: float, evaluation: float, rule: str, images: int | None) -> None:
+    for flag, value in (("positive", positive), ("negative", negative), ("eval", evaluation)):
+        if not (math.isfinite(value) and value > 0):
+            raise UserError(f"--{flag}_radius must be a positive number of metres, not {value}")
+    if positive > negative:
+        raise UserError(f"--positive_radius {positive:g} exceeds --negative_radius {negative:g}: lower the first")
+    if rule not in MAP_RULES:
+        raise UserError(f"--frames_map must be one of {', '.join(MAP_RULES)}, not '{rule}'")
+    if images is not None and images < 1:
+        raise UserError(f"--image_lidar_k must be at least 1 or None, not {images}")

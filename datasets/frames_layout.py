@@ -1,0 +1,188 @@
+"""Reading the ``frames`` layout: one folder per run with poses.csv, image_<camera>/ and cloud/ (README, "own robot").
+
+poses.csv: header ``frame,timestamp,easting,northing`` and optionally ``altitude,roll,pitch,yaw``; metres, seconds,
+radians. ``image_<camera>/<frame>.jpg|png``, ``cloud/<frame>.bin|npy|pcd|ply``. Files are listed here, not read.
+"""
+
+import csv
+import math
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from common.errors import UserError
+from datasets.clouds import CLOUD_SUFFIXES
+
+POSES = "poses.csv"
+REQUIRED = ("frame", "timestamp", "easting", "northing")
+OPTIONAL = ("altitude", "roll", "pitch", "yaw")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
+
+
+@dataclass(frozen=True)
+class FrameRun:
+    """One run in the order of its timestamps.
+
+    ``positions`` is float64 [n,2] = (northing, easting) in metres; ``images[i]`` holds one path per camera (cameras in
+    alphabetical order); ``clouds[i]`` is None for every i when the run has no cloud folder.
+    """
+
+    name: str
+    frames: tuple[str, ...]
+    positions: np.ndarray
+    cameras: tuple[str, ...]
+    images: tuple[tuple[Path, ...], ...]
+    clouds: tuple[Path | None, ...]
+    unlisted: int
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+
+def read_runs(folder: Path) -> list[FrameRun]:
+    """The runs under ``folder`` sorted by name, or the folder itself as the only run when it holds a poses.csv."""
+    if (folder / POSES).is_file():
+        return [_read_run(folder)]
+    children = sorted(child for child in folder.iterdir() if child.is_dir() and not child.name.startswith("."))
+    runs = [child for child in children if (child / POSES).is_file()]
+    if not runs:
+        raise UserError(
+            f"no run in {folder}: neither it nor one of its {len(children)} folders has a {POSES}: set "
+            "--dataset_folder to a run's folder or to the folder of the runs"
+        )
+    return [_read_run(run) for run in runs]
+
+
+def _read_run(folder: Path) -> FrameRun:
+    rows = _read_poses(folder / POSES)
+    frames = tuple(frame for frame, _, _ in rows)
+    cameras = tuple(sorted(child.name for child in folder.glob("image_?*") if child.is_dir()))
+    has_clouds = (folder / "cloud").is_dir()
+    if not cameras and not has_clouds:
+        raise UserError(f"run {folder} has neither an image_<camera> nor a cloud folder: see README, frames format")
+    pictures = [_listed(folder / camera, IMAGE_SUFFIXES) for camera in cameras]
+    clouds = _listed(folder / "cloud", CLOUD_SUFFIXES) if has_clouds else {}
+    for kind, files, suffixes in [
+        *((camera, files, IMAGE_SUFFIXES) for camera, files in zip(cameras, pictures, strict=True)),
+        *([("cloud", clouds, CLOUD_SUFFIXES)] if has_clouds else []),
+    ]:
+        _check_complete(folder, kind, rows, files, suffixes)
+    known = set(frames)
+    unlisted = sum(len(files.keys() - known) for files in (*pictures, clouds))
+    return FrameRun(
+        name=folder.resolve().name,
+        frames=frames,
+        positions=np.array([(northing, easting) for _, _, (northing, easting) in rows], dtype=np.float64),
+        cameras=cameras,
+        images=tuple(tuple(files[frame] for files in pictures) for frame in frames),
+        clouds=tuple(clouds.get(frame) for frame in frames),
+        unlisted=unlisted,
+    )
+
+
+def common_image_size(runs: Sequence[FrameRun]) -> tuple[tuple[int, int] | None, list[str]]:
+    """Smallest (width, height) over all runs and cameras, and the sizes met, as text; reads one header per camera."""
+    from PIL import Image
+
+    sizes: set[tuple[int, int]] = set()
+    for run in runs:
+        for path in run.images[0]:
+            try:
+                with Image.open(path) as opened:
+                    sizes.add(opened.size)
+            except (OSError, SyntaxError, ValueError) as error:
+                raise UserError(f"image {path} cannot be decoded: {error}") from error
+    if not sizes:
+        return None, []
+    widths, heights = zip(*sizes, strict=True)
+    return (min(widths), min(heights)), [f"{width}x{height}" for width, height in sorted(sizes)]
+
+
+def _check_complete(
+    folder: Path,
+    kind: str,
+    rows: list[tuple[str, int, tuple[float, float]]],
+    files: Collection[str],
+    suffixes: tuple[str, ...],
+) -> None:
+    absent = [(frame, line) for frame, line, _ in rows if frame not in files]
+    if not absent:
+        return
+    frame, line = absent[0]
+    more = f" (and {len(absent) - 1} more rows)" if len(absent) > 1 else ""
+    raise UserError(
+        f"{folder / POSES} line {line}: frame {frame} has no file {kind}/{frame}({'|'.join(suffixes)}){more}: "
+        "add the file or remove the row"
+    )
+
+
+def _listed(folder: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:
+    """Frame name -> file, of the files with one of the suffixes (any case)."""
+    files: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()):
+        if path.suffix.lower() not in suffixes or path.name.startswith("."):
+            continue
+        if path.stem in files:
+            raise UserError(
+                f"{folder}: two files for frame {path.stem}: {files[path.stem].name} and {path.name}: remove one"
+            )
+        files[path.stem] = path
+    return files
+
+
+def _read_poses(path: Path) -> list[tuple[str, int, tuple[float, float]]]:
+    """(frame, line in the file, (northing, easting)) of every row, in the order of the timestamps."""
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as stream:
+            reader = csv.reader(stream)
+            header = [word.strip() for word in next(reader, [])]
+            table = [(reader.line_num, [word.strip() for word in row]) for row in reader if any(map(str.strip, row))]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{path} is no comma-separated text ({error}): export it as UTF-8 CSV") from error
+    missing = [name for name in REQUIRED if name not in header]
+    if missing:
+        raise UserError(
+            f"{path} line 1: column(s) {', '.join(missing)} missing from the header '{','.join(header)[:120]}': it "
+            f"must name {', '.join(REQUIRED)} (optional: {', '.join(OPTIONAL)})"
+        )
+    if not table:
+        raise UserError(f"{path} has a header but no row: write one row per frame")
+    rows: list[tuple[float, str, int, tuple[float, float]]] = []
+    seen: dict[str, int] = {}
+    for line, words in table:
+        row = _checked_row(path, line, header, words)
+        frame = row["frame"]
+        if frame in seen:
+            raise UserError(
+                f"{path} line {line}: frame {frame} is already on line {seen[frame]}: frames must be unique"
+            )
+        seen[frame] = line
+        rows.append((float(row["timestamp"]), frame, line, (float(row["northing"]), float(row["easting"]))))
+    rows.sort(key=lambda row: row[0])
+    return [row[1:] for row in rows]
+
+
+def _checked_row(path: Path, line: int, header: list[str], words: list[str]) -> dict[str, str]:
+    if len(words) != len(header):
+        raise UserError(f"{path} line {line}: {len(words)} values for {len(header)} columns: one value per column")
+    row = dict(zip(header, words, strict=True))
+    frame = row["frame"]
+    if not frame or frame.startswith(".") or "/" in frame or "\\" in frame:
+        raise UserError(
+            f"{path} line {line}: frame '{frame}' is no file name: give the name of the image without its suffix"
+        )
+    for name in (*REQUIRED[1:], *OPTIONAL):
+        if not _finite(row.get(name, "0")):
+            raise UserError(
+                f"{path} line {line}: {name} of frame {frame} is '{row[name]}', not a finite number: correct it"
+            )
+    return row
+
+
+def _finite(word: str) -> bool:
+    try:
+        return math.isfinite(float(word))
+    except ValueError:
+        return False

@@ -1,0 +1,255 @@
+"""From records to batches: items that open only what is wanted, collating, loaders.
+
+Every random choice is a function of (seed, epoch, key of the place): worker count and history change nothing.
+"""
+
+from collections.abc import Callable, Collection, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from common.errors import UserError
+from common.randomness import forked_random_state, generator
+from datasets.augmentation import augment_cloud
+from datasets.base import PlaceData
+from datasets.images import evaluation_transform, training_transform
+from datasets.records import PlaceRecord, TrainingSet
+from datasets.sampling import PairBatchSampler
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+Item = dict[str, Any]
+Batch = dict[str, Any]
+Quantize = Callable[[torch.Tensor, float], tuple[Any, Any]]
+WANTED = frozenset({"images", "coords", "features"})
+
+
+class PlaceItems(Dataset[Item]):
+    """Items of ``records``: ``key``, ``index`` and what is in ``wants`` (a model's ``requires``).
+
+    ``images`` is float32 ``[3, H, W]``; ``coords`` int32 ``[M, 3]``, the voxels of the cloud. Clouds are opened only
+    for "coords" or "features", images only for "images". ``quantize(points float32 [N, 3], size) -> (coords, index)``
+    comes from the sparse engine. ``augment`` = training: augmented cloud and image, a random one of the record's images
+    instead of the nearest. The choices repeat for equal (seed, epoch, key).
+    """
+
+    def __init__(
+        self,
+        data: PlaceData,
+        records: Sequence[PlaceRecord],
+        *,
+        wants: Collection[str],
+        quantize: Quantize | None,
+        augment: bool,
+        seed: int,
+        bcs_aug_rate: float = 0.2,
+        hue_aug_rate: float = 0.1,
+    ) -> None:
+        if unknown := set(wants) - WANTED:
+            raise ValueError(f"unknown batch keys {sorted(unknown)}; known: {sorted(WANTED)}")
+        self.wants_images = "images" in wants
+        self.wants_cloud = bool({"coords", "features"} & set(wants))
+        if self.wants_cloud and quantize is None:
+            raise ValueError("clouds are wanted, but no quantize function was handed in")
+        self.data, self.records, self.quantize = data, list(records), quantize
+        self.augment, self.seed = augment, seed
+        self.rates = (bcs_aug_rate, hue_aug_rate)
+        if self.wants_images:
+            self._transform()  # torchvision is loaded here once, not again in every forked worker
+        # Shared memory: workers that live on from epoch to epoch read the current value.
+        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
+        self._check_presence()
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch whose augmentation is drawn."""
+        self._epoch.fill_(epoch)
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, index: int) -> Item:
+        record = self.records[index]
+        item: Item = {"key": record.key, "index": index}
+        if self.wants_images:
+            item["images"] = self._image(record)
+        if self.wants_cloud:
+            item["coords"] = self._voxels(record)
+        return item
+
+    def __getitems__(self, indices: Sequence[int]) -> list[Item]:
+        """What a DataLoader calls: a user's mistake goes to the main process as data, not as a worker's traceback."""
+        try:
+            return [self[index] for index in indices]
+        except UserError as error:
+            return [{"error": str(error)}]
+
+    def _image(self, record: PlaceRecord) -> torch.Tensor:
+        if not self.augment:
+            return self._transform()(self.data.read_image(record.images[0]))
+        epoch = int(self._epoch)
+        chosen = int(generator(self.seed, epoch, record.key, "image").integers(len(record.images)))
+        image = self.data.read_image(record.images[chosen])
+        with forked_random_state(self.seed, epoch, record.key):
+            return self._transform()(image)
+
+    def _transform(self) -> Callable[["Image"], torch.Tensor]:
+        return training_transform(*self.rates) if self.augment else evaluation_transform()
+
+    def _voxels(self, record: PlaceRecord) -> torch.Tensor:
+        assert record.cloud is not None
+        assert self.quantize is not None
+        points = self.data.read_cloud(record.cloud)
+        if self.augment:
+            rng = generator(self.seed, int(self._epoch), record.key, "cloud")
+            points = augment_cloud(points, self.data.cloud.augmentation, rng)
+        size = self.data.cloud.quantization_size
+        coords = torch.as_tensor(self.quantize(torch.from_numpy(points), size)[0], dtype=torch.int32)
+        if len(coords) == 0:
+            raise UserError(f"cloud file {record.cloud}: no voxel at quantisation size {size}")
+        return coords
+
+    def _check_presence(self) -> None:
+        """Look for the wanted files of each run's first record: a wrong folder shows before anything is computed."""
+        seen: set[str] = set()
+        for record in self.records:
+            if self.wants_images and not record.images:
+                raise UserError(f"place {record.key} has no image, and the model needs images: set --image_path")
+            if self.wants_cloud and record.cloud is None:
+                raise UserError(f"place {record.key} has no cloud, and the model needs clouds")
+            if record.run not in seen:
+                seen.add(record.run)
+                if self.wants_images:
+                    _must_exist(record.images[0], "image", "--image_path")
+                if self.wants_cloud and record.cloud is not None:
+                    _must_exist(record.cloud, "cloud file", "--dataset_folder")
+
+
+class PlaceLoader(DataLoader[Batch]):
+    """A DataLoader that raises the :class:`UserError` of a worker as the one line it is."""
+
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
+        for batch in super().__iter__():
+            if "error" in batch:
+                # Let the workers go now: collected later, in a cycle with the exception, each takes 5 s to stop.
+                self._iterator = None
+                raise UserError(batch["error"])
+            yield batch
+
+
+def _must_exist(path: Path, what: str, flag: str) -> None:
+    if not path.is_file():
+        raise UserError(f"{what} {path} does not exist: check {flag}")
+
+
+def collate(items: Sequence[Item]) -> Batch:
+    """Items -> batch without masks: keys, images ``[B,3,H,W]``, coords ``[N,4]`` (batch index first), features."""
+    batch: Batch = {"keys": [item["key"] for item in items]}
+    if "images" in items[0]:
+        batch["images"] = _stacked(items)
+    if "coords" in items[0]:
+        numbered = [
+            torch.cat([torch.full((len(item["coords"]), 1), number, dtype=torch.int32), item["coords"]], dim=1)
+            for number, item in enumerate(items)
+        ]
+        batch["coords"] = torch.cat(numbered)
+        batch["features"] = torch.ones((len(batch["coords"]), 1))
+    return batch
+
+
+def _stacked(items: Sequence[Item]) -> torch.Tensor:
+    first = items[0]["images"].shape
+    for item in items:
+        if item["images"].shape != first:
+            (_, h, w), (_, other_h, other_w) = first, item["images"].shape
+            raise UserError(
+                f"images of one batch must have one size: {items[0]['key']} has {w}x{h} pixels, "
+                f"{item['key']} {other_w}x{other_h}"
+            )
+    return torch.stack([item["images"] for item in items])
+
+
+def batch_with_masks(items: Sequence[Item], training_set: TrainingSet) -> Batch:
+    """:func:`collate` plus ``positives_mask`` and ``negatives_mask``, bool ``[B, B]``."""
+    batch = collate(items)
+    batch["positives_mask"], batch["negatives_mask"] = training_set.masks([item["index"] for item in items])
+    return batch
+
+
+def _collate_or_error(items: Sequence[Item], combine: Callable[[Sequence[Item]], Batch]) -> Batch:
+    if "error" in items[0]:
+        return items[0]
+    try:
+        return combine(items)
+    except UserError as error:
+        return {"error": str(error)}
+
+
+def training_loader(
+    data: PlaceData,
+    training_set: TrainingSet,
+    *,
+    wants: Collection[str],
+    quantize: Quantize | None,
+    sampler: PairBatchSampler,
+    num_workers: int,
+    seed: int,
+    augment: bool = True,
+    bcs_aug_rate: float = 0.2,
+    hue_aug_rate: float = 0.1,
+) -> PlaceLoader:
+    """Training batches with masks, in the sampler's order. Call :func:`set_epoch` before each epoch."""
+    items = PlaceItems(
+        data,
+        training_set.records,
+        wants=wants,
+        quantize=quantize,
+        augment=augment,
+        seed=seed,
+        bcs_aug_rate=bcs_aug_rate,
+        hue_aug_rate=hue_aug_rate,
+    )
+    return PlaceLoader(
+        items,
+        batch_sampler=sampler,
+        collate_fn=partial(_collate_or_error, combine=partial(batch_with_masks, training_set=training_set)),
+        num_workers=num_workers,
+        persistent_workers=num_workers > 0,
+        generator=torch.Generator().manual_seed(seed),
+    )
+
+
+def set_epoch(loader: PlaceLoader, epoch: int, skip: int = 0) -> None:
+    """Point a :func:`training_loader`'s sampler and items at ``epoch``, leaving out the first ``skip`` batches."""
+    sampler, items = loader.batch_sampler, loader.dataset
+    assert isinstance(sampler, PairBatchSampler)
+    assert isinstance(items, PlaceItems)
+    sampler.set_epoch(epoch, skip)
+    items.set_epoch(epoch)
+
+
+def evaluation_loader(
+    data: PlaceData,
+    records: Sequence[PlaceRecord],
+    *,
+    wants: Collection[str],
+    quantize: Quantize | None,
+    batch_size: int,
+    num_workers: int,
+    augment_seed: int | None = None,
+) -> PlaceLoader:
+    """Batches of ``records`` in order: clean (nearest image), or augmented once, as epoch 0 of ``augment_seed``."""
+    augment = augment_seed is not None
+    items = PlaceItems(data, records, wants=wants, quantize=quantize, augment=augment, seed=augment_seed or 0)
+    # A generator of its own: making an iterator draws a number, which must not come from training's random state.
+    return PlaceLoader(
+        items,
+        batch_size=batch_size,
+        shuffle=False,
+        collate_fn=partial(_collate_or_error, combine=collate),
+        num_workers=num_workers,
+        generator=torch.Generator().manual_seed(0),
+    )

@@ -1,0 +1,107 @@
+"""What every data set turns into: places, training relations, evaluation runs."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+
+@dataclass(frozen=True)
+class PlaceRecord:
+    """One place seen once: where its files lie and where the robot stood.
+
+    ``key`` is a stable id: one key = one input, so an embedding stored under it may be used wherever the key occurs.
+    ``images`` are ordered nearest in time first. Positions are metres in a planar frame.
+    """
+
+    key: str
+    run: str
+    cloud: Path | None
+    images: tuple[Path, ...]
+    northing: float
+    easting: float
+
+
+@dataclass
+class TrainingSet:
+    """Training places and, per place, the indices of its positives and non-negatives.
+
+    ``positives[i]``: sorted int64, without i. ``non_negatives[i]``: sorted int64, with i and its positives; whatever is
+    in neither list is a negative, whatever is only in the second is ignored by the losses.
+    """
+
+    records: list[PlaceRecord]
+    positives: list[np.ndarray]
+    non_negatives: list[np.ndarray]
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def positions(self) -> np.ndarray:
+        """Float64 ``[n, 2]``: northing and easting, metres."""
+        return positions(self.records)
+
+    def masks(self, indices: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Positives and negatives among the places of a batch of B ``indices`` (an index may occur twice).
+
+        Two bool tensors ``[B, B]``; an item and its copies are neither positive nor negative to each other.
+        """
+        batch = np.asarray(indices, dtype=np.int64)
+        positive = _listed(self.positives, batch, len(self))
+        negative = ~_listed(self.non_negatives, batch, len(self))
+        same = batch[:, None] == batch[None, :]
+        return torch.from_numpy(positive & ~same), torch.from_numpy(negative & ~same)
+
+
+def _listed(lists: Sequence[np.ndarray], batch: np.ndarray, count: int) -> np.ndarray:
+    """Bool ``[B, B]``: is batch[j] in lists[batch[i]]? One boolean table instead of B x B searches."""
+    rows = [lists[index] for index in batch]
+    table = np.zeros((len(batch), count), dtype=bool)
+    if rows:
+        table[np.repeat(np.arange(len(batch)), [len(row) for row in rows]), np.concatenate(rows)] = True
+    return table[:, batch]
+
+
+@dataclass
+class EvaluationSet:
+    """Database and queries per run, and which database items are right for which query.
+
+    ``query_sets[n][i]`` is upstream's structure: ``{"query", "northing", "easting", m: [indices into database[m]]}``
+    for every other run m; the own run is absent. Neighbours lie within ``radius`` metres, the boundary included.
+    """
+
+    name: str
+    runs: list[str]
+    database: list[list[PlaceRecord]]
+    queries: list[list[PlaceRecord]]
+    query_sets: list[dict[int, dict[Any, Any]]]
+    radius: float
+
+    def distinct_records(self) -> list[PlaceRecord]:
+        """Every record once per key, database first: what has to be embedded."""
+        return distinct(record for runs in (self.database, self.queries) for run in runs for record in run)
+
+
+@dataclass(frozen=True)
+class CloudSettings:
+    """How a data set's clouds become voxels: step in the cloud's own unit, points per file, augmentation chain."""
+
+    quantization_size: float
+    n_points: int
+    augmentation: Literal["oxford", "boreas"]
+
+
+def positions(records: Sequence[PlaceRecord]) -> np.ndarray:
+    """Float64 ``[n, 2]``: northing and easting, metres."""
+    return np.array([(record.northing, record.easting) for record in records], dtype=np.float64).reshape(-1, 2)
+
+
+def distinct(records: Iterable[PlaceRecord]) -> list[PlaceRecord]:
+    """The first record of each key, in order."""
+    seen: dict[str, PlaceRecord] = {}
+    for record in records:
+        seen.setdefault(record.key, record)
+    return list(seen.values())

@@ -1,0 +1,55 @@
+"""Who is near whom: positives, non-negatives and true neighbours from positions (metres), boundaries included."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from datasets.records import PlaceRecord, positions
+
+
+def neighbours_within(queries: np.ndarray, database: np.ndarray, radius: float) -> list[np.ndarray]:
+    """Per query ``[q, 2]`` the sorted int64 indices of database ``[n, 2]`` items at distance <= ``radius``."""
+    if len(queries) == 0 or len(database) == 0:
+        return [np.empty(0, dtype=np.int64) for _ in range(len(queries))]
+    from sklearn.neighbors import KDTree
+
+    # Float64 and offsets from one origin: UTM northings of 5.7e6 m would cost half a metre in float32.
+    origin = database[0]
+    tree = KDTree(np.asarray(database, dtype=np.float64) - origin)
+    found = tree.query_radius(np.asarray(queries, dtype=np.float64) - origin, r=radius)
+    return [np.sort(row).astype(np.int64) for row in found]
+
+
+def training_relations(
+    places: np.ndarray, positive_radius: float, negative_radius: float
+) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Positives and non-negatives of each place, as :class:`datasets.records.TrainingSet` holds them.
+
+    ``places`` is float64 ``[n, 2]``: northing, easting in metres. Positives lie within ``positive_radius`` metres (self
+    excluded), non-negatives within ``negative_radius`` metres (self included).
+    """
+    if not 0 < positive_radius <= negative_radius:
+        raise ValueError(f"radii must satisfy 0 < positive <= negative, not {positive_radius}, {negative_radius}")
+    near = neighbours_within(places, places, positive_radius)
+    positives = [row[row != index] for index, row in enumerate(near)]
+    return positives, neighbours_within(places, places, negative_radius)
+
+
+def true_neighbours(
+    database: Sequence[Sequence[PlaceRecord]], queries: Sequence[Sequence[PlaceRecord]], radius: float
+) -> list[dict[int, dict[Any, Any]]]:
+    """Upstream's query structure for every run: per other run m the database indices within ``radius`` metres."""
+    database_positions = [positions(run) for run in database]
+    query_sets: list[dict[int, dict[Any, Any]]] = []
+    for n, run in enumerate(queries):
+        entries: dict[int, dict[Any, Any]] = {
+            i: {"query": record.key, "northing": record.northing, "easting": record.easting}
+            for i, record in enumerate(run)
+        }
+        for m, places in enumerate(database_positions):
+            if m != n:
+                for i, near in enumerate(neighbours_within(positions(run), places, radius)):
+                    entries[i][m] = near.tolist()
+        query_sets.append(entries)
+    return query_sets
