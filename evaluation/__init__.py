@@ -1,0 +1,1 @@
+"""What came out: retrieval recall over pairs of runs, example pictures, and a report one can read without a network."""

@@ -1,0 +1,274 @@
+"""The report: one folder with ``index.html`` and its pictures, readable without a network.
+
+Pictures are named by their content and written before the page, the page replaces its predecessor in one step, and only
+then are pictures of an earlier report removed: at no moment does the page show something that is not there.
+"""
+
+import hashlib
+import io
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from common.files import atomic_path
+from datasets.records import positions
+from evaluation import plots
+from evaluation.pictures import Example, choose_examples, choose_frames, picture, retrieved
+from evaluation.retrieval import PairResult, RetrievalResult
+
+if TYPE_CHECKING:
+    from datasets.records import EvaluationSet, PlaceRecord
+
+TEMPLATE = "report.html.j2"
+_OUTCOMES = {"right": "all right", "differ": "answers differ", "wrong": "all wrong"}
+_OUTCOMES_OF_ONE = {"right": "right", "wrong": "wrong"}
+
+
+@dataclass(frozen=True)
+class ReportEntry:
+    """One model in the report. ``facts``: what the table says beside its recalls (parameters, ms per place, ...)."""
+
+    name: str
+    result: RetrievalResult
+    facts: Mapping[str, str] = field(default_factory=dict)
+
+
+class _PictureFolder:
+    """Writes pictures under names made of their content; equal pictures are one file."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.written: set[str] = set()
+        self._links: dict[Path, str | None] = {}
+
+    def add(self, content: bytes, suffix: str) -> str:
+        """The link (relative to the page) of a picture, written unless it is there already."""
+        name = f"{hashlib.sha256(content).hexdigest()[:16]}.{suffix}"
+        if name not in self.written:
+            with atomic_path(self.folder / name) as path:
+                path.write_bytes(content)
+            self.written.add(name)
+        return f"{self.folder.name}/{name}"
+
+    def add_place(self, record: "PlaceRecord", width: int = 360) -> str | None:
+        """The link of a place's picture; None where it has none that can be read."""
+        if not record.images:
+            return None
+        source = record.images[0]
+        if source not in self._links:
+            image = picture(record, width)
+            self._links[source] = None
+            if image is not None:
+                buffer = io.BytesIO()
+                image.save(buffer, format="JPEG", quality=85)
+                self._links[source] = self.add(buffer.getvalue(), "jpg")
+        return self._links[source]
+
+    def remove_others(self) -> None:
+        """Delete the pictures of earlier reports (only files named as this class names them)."""
+        if self.folder.is_dir():
+            for path in self.folder.iterdir():
+                if re.fullmatch(r"[0-9a-f]{16}\.(png|jpg)", path.name) and path.name not in self.written:
+                    path.unlink()
+
+
+def write_report(
+    folder: Path | str,
+    entries: Sequence[ReportEntry],
+    evaluation_set: "EvaluationSet",
+    *,
+    title: str = "Place recognition report",
+    notes: Sequence[str] = (),
+    settings: Mapping[str, object] | None = None,
+    seed: int = 0,
+    examples: int = 9,
+    frames: int = 12,
+) -> Path:
+    """Write ``folder/index.html`` and ``folder/images/`` and return the page's path.
+
+    Args:
+        folder: where; made if absent.
+        entries: the models compared, all evaluated on ``evaluation_set`` (teacher first reads best).
+        evaluation_set: the runs, places and true neighbours the results belong to.
+        title: the page's heading.
+        notes: lines shown as they are (what was chosen, what to keep in mind).
+        settings: names and values, shown folded at the end.
+        seed: chooses examples and frames.
+        examples: how many questions to show with pictures.
+        frames: how many random frames of the data set to show.
+
+    """
+    folder = Path(folder)
+    _check_entries(entries, evaluation_set)
+    images = _PictureFolder(folder / "images")
+    results = [entry.result for entry in entries]
+    pair = _typical_pair(results)
+    content = {
+        "title": title,
+        "set": evaluation_set,
+        "result": results[0],
+        "metrics": sorted({result.metric for result in results}),
+        "pair_count": len(results[0].pairs),
+        "columns": _columns(entries),
+        "rows": _rows(entries),
+        "chance": _chance_row(results[0]),
+        "long_facts": _long_facts(entries),
+        "curves": images.add(plots.recall_curves({e.name: e.result.recall for e in entries}, results[0].chance), "png"),
+        "routes": _routes(images, entries, evaluation_set, pair),
+        "route_runs": (evaluation_set.runs[pair.database_run], evaluation_set.runs[pair.query_run]),
+        "matrices": _matrices(images, entries, evaluation_set.runs),
+        "examples": _examples(images, entries, evaluation_set, examples, seed),
+        "frames": _frames(images, evaluation_set, frames, seed),
+        "skipped": results[0].skipped_pairs,
+        "notes": list(notes),
+        "settings": {name: str(value) for name, value in (settings or {}).items()},
+    }
+    page = _render(content)
+    with atomic_path(folder / "index.html") as path:
+        path.write_text(page, encoding="utf-8")
+    images.remove_others()
+    return folder / "index.html"
+
+
+def _check_entries(entries: Sequence[ReportEntry], evaluation_set: "EvaluationSet") -> None:
+    if not entries:
+        raise ValueError("a report needs at least one entry")
+    for entry in entries:
+        if len(entry.result.runs) != len(evaluation_set.runs):
+            raise ValueError(
+                f"{entry.name!r} was evaluated on {len(entry.result.runs)} runs, not {len(evaluation_set.runs)}"
+            )
+        if _pairs(entry.result) != _pairs(entries[0].result):
+            raise ValueError(f"{entry.name!r} and {entries[0].name!r} were evaluated on different pairs of runs")
+
+
+def _pairs(result: RetrievalResult) -> list[tuple[int, int]]:
+    return [(pair.database_run, pair.query_run) for pair in result.pairs]
+
+
+def _render(content: Mapping[str, Any]) -> str:
+    import jinja2
+
+    loader = jinja2.FileSystemLoader(Path(__file__).parent)
+    environment = jinja2.Environment(
+        loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    return environment.get_template(TEMPLATE).render(content)
+
+
+def _typical_pair(results: Sequence[RetrievalResult]) -> PairResult:
+    """The pair whose R@1, averaged over the entries, lies nearest to their mean; then the one with more queries."""
+    matrix = np.mean([result.matrix(1) for result in results], axis=0)
+    mean = np.mean([result.recall[1] for result in results])
+
+    def distance(pair: PairResult) -> tuple[float, int]:
+        return abs(float(matrix[pair.database_run, pair.query_run] - mean)), -pair.evaluated
+
+    return min(results[0].pairs, key=distance)
+
+
+def _short_facts(entries: Sequence[ReportEntry]) -> list[str]:
+    """Facts whose values are all short enough for a column, in order of appearance."""
+    names = dict.fromkeys(name for entry in entries for name in entry.facts)
+    return [name for name in names if all(len(str(entry.facts.get(name, ""))) <= 18 for entry in entries)]
+
+
+def _columns(entries: Sequence[ReportEntry]) -> list[str]:
+    return ["R@1", "R@5", "R@10", "R@1 %", *_short_facts(entries)]
+
+
+def _recalls(recall: Mapping[int, float], one_percent: float) -> list[float | None]:
+    return [recall.get(1), recall.get(5), recall.get(10), one_percent]
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1f}"
+
+
+def _rows(entries: Sequence[ReportEntry]) -> list[dict[str, Any]]:
+    """Table rows: the entry's colour in the plots, its recalls (best of each column marked), its short facts."""
+    recalls = [_recalls(entry.result.recall, entry.result.one_percent_recall) for entry in entries]
+    best = [
+        max((value for value in column if value is not None), default=None) for column in zip(*recalls, strict=True)
+    ]
+    rows = []
+    for index, entry in enumerate(entries):
+        cells = [
+            {"text": _percent(value), "best": len(entries) > 1 and value is not None and value == top}
+            for value, top in zip(recalls[index], best, strict=True)
+        ]
+        cells += [{"text": str(entry.facts.get(name, "-")), "best": False} for name in _short_facts(entries)]
+        rows.append({"name": entry.name, "colour": plots.PALETTE[index % len(plots.PALETTE)], "cells": cells})
+    return rows
+
+
+def _chance_row(result: RetrievalResult) -> list[str]:
+    return [_percent(value) for value in _recalls(result.chance, result.one_percent_chance)]
+
+
+def _long_facts(entries: Sequence[ReportEntry]) -> list[tuple[str, str, str]]:
+    short = _short_facts(entries)
+    return [(e.name, name, str(value)) for e in entries for name, value in e.facts.items() if name not in short]
+
+
+def _routes(
+    images: _PictureFolder, entries: Sequence[ReportEntry], evaluation_set: "EvaluationSet", pair: PairResult
+) -> list[dict[str, str]]:
+    database = positions(evaluation_set.database[pair.database_run])
+    queries = positions(evaluation_set.queries[pair.query_run])
+    shown = []
+    for entry in entries:
+        own = entry.result.pair(pair.database_run, pair.query_run)
+        link = images.add(plots.route(database, queries, own.ranks), "png")
+        shown.append({"name": entry.name, "link": link, "recall": _percent(own.recall[1])})
+    return shown
+
+
+def _matrices(images: _PictureFolder, entries: Sequence[ReportEntry], runs: Sequence[str]) -> list[dict[str, str]]:
+    """Heat maps; none for a single pair, which the table already states."""
+    if len(entries[0].result.pairs) < 2:
+        return []
+    return [{"name": e.name, "link": images.add(plots.run_matrix(e.result.matrix(1), runs), "png")} for e in entries]
+
+
+def _examples(
+    images: _PictureFolder, entries: Sequence[ReportEntry], evaluation_set: "EvaluationSet", count: int, seed: int
+) -> list[dict[str, Any]]:
+    """The same questions put to every entry; none where the data set has no pictures."""
+    chosen = choose_examples([entry.result for entry in entries], evaluation_set, count, seed)
+    words = _OUTCOMES if len(entries) > 1 else _OUTCOMES_OF_ONE
+    shown = [
+        {
+            "outcome": words[example.outcome],
+            "kind": example.outcome,
+            "link": images.add_place(evaluation_set.queries[example.query_run][example.query]),
+            "query": example.query,
+            "query_run": evaluation_set.runs[example.query_run],
+            "database_run": evaluation_set.runs[example.database_run],
+            "answers": [_answer(images, entry, evaluation_set, example) for entry in entries],
+        }
+        for example in chosen
+    ]
+    return [item for item in shown if item["link"] is not None]
+
+
+def _answer(
+    images: _PictureFolder, entry: ReportEntry, evaluation_set: "EvaluationSet", example: Example
+) -> dict[str, Any]:
+    places = retrieved(entry.result, evaluation_set, example)
+    tiles = [{"link": images.add_place(p.record), "right": p.right, "metres": f"{p.metres:.1f}"} for p in places]
+    rank = entry.result.pair(example.database_run, example.query_run).ranks[example.query]
+    return {"name": entry.name, "tiles": tiles, "rank": int(rank)}
+
+
+def _frames(images: _PictureFolder, evaluation_set: "EvaluationSet", count: int, seed: int) -> list[dict[str, str]]:
+    shown = []
+    for record in choose_frames(evaluation_set, count, seed):
+        link = images.add_place(record)
+        if link is not None:
+            shown.append({"link": link, "run": record.run, "key": record.key})
+    return shown

@@ -1,0 +1,108 @@
+"""What an evaluation found: recalls per pair, per run and on average, and the way back to single queries."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evaluation.ranking import EmbeddingSpace, Floats, Indices, Metric
+
+
+@dataclass(frozen=True, eq=False)
+class PairResult:
+    """One ordered pair of runs. ``ranks``: per query that of its first hit in the whole ranking, 0 = not evaluated."""
+
+    database_run: int
+    query_run: int
+    recall: dict[int, float]
+    one_percent_recall: float
+    evaluated: int
+    database_size: int
+    top1_similarities: Floats = field(repr=False)
+    ranks: Indices = field(repr=False)
+
+
+@dataclass(frozen=True)
+class SkippedPair:
+    """A pair that counts in no mean, and why."""
+
+    database_run: int
+    query_run: int
+    reason: str
+
+
+@dataclass
+class RetrievalResult:
+    """What ``retrieval.evaluate_runs`` found; recalls in percent. ``result["recall"]`` works like ``result.recall``.
+
+    ``recall`` rank -> mean over pairs; ``per_run`` database run -> rank -> mean over its evaluated pairs;
+    ``top1_similarity`` mean similarity of right first answers (cosine, or the raw dot product for Euclidean; None when
+    there is none); ``chance`` and ``one_percent_chance`` what a random ranking would expect on the same pairs.
+    """
+
+    metric: Metric
+    recall: dict[int, float]
+    one_percent_recall: float
+    pairs: list[PairResult]
+    per_run: dict[int, dict[int, float]]
+    per_run_one_percent: dict[int, float]
+    skipped_pairs: list[SkippedPair]
+    top1_similarity: float | None
+    chance: dict[int, float]
+    one_percent_chance: float
+    runs: list[str]
+    space: EmbeddingSpace = field(repr=False)
+
+    def __getitem__(self, name: str) -> Any:
+        if name.startswith("_") or not hasattr(self, name):
+            raise KeyError(name)
+        return getattr(self, name)
+
+    @property
+    def evaluated(self) -> int:
+        """Number of (query, database run) questions asked, over all pairs."""
+        return sum(pair.evaluated for pair in self.pairs)
+
+    def pair(self, database_run: int, query_run: int) -> PairResult:
+        """The result of one pair; KeyError when it was skipped."""
+        for pair in self.pairs:
+            if (pair.database_run, pair.query_run) == (database_run, query_run):
+                return pair
+        raise KeyError(f"no result for database run {database_run} and query run {query_run}")
+
+    def top(self, database_run: int, query_run: int, k: int = 25, queries: Sequence[int] | None = None) -> Indices:
+        """Ranked database indices ``[Q, min(k, N)]`` of one pair, for all its queries or those named."""
+        rows = np.arange(len(self.space.queries[query_run])) if queries is None else np.asarray(queries, dtype=np.int64)
+        return self.space.top(database_run, query_run, k, rows)
+
+    def matrix(self, rank: int = 1) -> NDArray[np.float64]:
+        """Recall at ``rank``, ``[database run, query run]``; NaN where no pair was evaluated."""
+        table = np.full((len(self.runs), len(self.runs)), np.nan)
+        for pair in self.pairs:
+            table[pair.database_run, pair.query_run] = pair.recall[rank]
+        return table
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything but embeddings and per-query values, ready for ``json.dumps`` (keys are strings)."""
+        names = ("database_run", "query_run", "one_percent_recall", "evaluated", "database_size")
+        pairs = [{name: getattr(p, name) for name in names} | {"recall": _text_keys(p.recall)} for p in self.pairs]
+        return {
+            "metric": self.metric,
+            "recall": _text_keys(self.recall),
+            "one_percent_recall": self.one_percent_recall,
+            "top1_similarity": self.top1_similarity,
+            "chance": _text_keys(self.chance),
+            "one_percent_chance": self.one_percent_chance,
+            "evaluated": self.evaluated,
+            "runs": list(self.runs),
+            "per_run": {str(run): _text_keys(recall) for run, recall in self.per_run.items()},
+            "per_run_one_percent": {str(run): value for run, value in self.per_run_one_percent.items()},
+            "pairs": pairs,
+            "skipped_pairs": [vars(pair) for pair in self.skipped_pairs],
+        }
+
+
+def _text_keys(recall: dict[int, float]) -> dict[str, float]:
+    return {str(rank): value for rank, value in recall.items()}
