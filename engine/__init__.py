@@ -1,0 +1,1 @@
+"""How a run happens: options, run folder, teachers, step, checkpoint, evaluation, logging."""

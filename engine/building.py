@@ -1,0 +1,127 @@
+"""From options to the things a run is made of: data set, networks, losses, device."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+import datasets
+import losses
+import models
+from common.errors import UserError
+from common.randomness import forked_random_state
+from datasets.base import PlaceData
+from engine.options import DataOptions, LossOptions, ModelOptions, RunOptions
+from models.checkpoints import load_weights
+
+
+def build_data(options: DataOptions) -> PlaceData:
+    """The data set that the options name; missing folders and files are a :class:`UserError`."""
+    accepted = datasets.dataset_settings(options.dataset)
+    prefix = {"boreas": "boreas", "frames": "frames"}.get(options.dataset, "oxford")
+    values: dict[str, Any] = options.model_dump()
+    values["quantization_size"] = values[f"{prefix}_quantization_size"]
+    values["n_points"] = {"boreas": options.n_points_boreas, "frames": options.frames_points}.get(options.dataset)
+    settings = {name: values[name] for name in accepted if values.get(name) is not None or name == "image_lidar_k"}
+    if "dataset_folder" in accepted and options.dataset_folder is None and options.dataset != "demo":
+        raise UserError(
+            f"no folder for data set {options.dataset}: give --dataset_folder, set it in paths.yaml beside train.py, "
+            "or set DISTILPLACE_DATASET_FOLDER"
+        )
+    return datasets.create_dataset(options.dataset, **settings)
+
+
+def teacher_settings(options: ModelOptions, name: str) -> dict[str, Any]:
+    """Settings of ``create_model`` for a teacher called ``name``."""
+    cloud = {
+        "planes": _ints(options.minklocmm_cloud_planes),
+        "layers": _ints(options.minklocmm_cloud_layers),
+        "num_top_down": options.minklocmm_cloud_topdown,
+    }
+    fused = {
+        "image_fe": options.minklocmm_image_fe,
+        "image_fe_dim": options.minklocmm_image_fe_dim,
+        "cloud_fe_dim": options.minklocmm_cloud_fe_dim,
+        "cloud_planes": cloud["planes"],
+        "cloud_layers": cloud["layers"],
+        "cloud_topdown": cloud["num_top_down"],
+        "image_useallstages": options.minklocmm_image_useallstages,
+        "image_pool": options.pool,
+    }
+    image = {"output_dim": options.student_output_dim, "useallstages": options.minklocmm_image_useallstages}
+    common = {"pool": options.pool, "pretrained": options.pretrained, "feature_size": options.minklocmm_cloud_fe_dim}
+    return _accepted(name, {**fused, **cloud, **image, **common})
+
+
+def student_settings(options: ModelOptions, name: str) -> dict[str, Any]:
+    """Settings of ``create_model`` for a student called ``name``."""
+    values = {
+        "output_dim": options.student_output_dim,
+        "feature_size": options.student_output_dim,
+        "planes": _ints(options.student_minkloconly_planes),
+        "layers": _ints(options.student_minkloconly_layers),
+        "num_top_down": options.student_minkloconly_topdown,
+        "useallstages": options.useallstages,
+        "pool": options.pool,
+        "pretrained": options.pretrained,
+    }
+    return _accepted(name, values)
+
+
+def build_network(name: str, settings: dict[str, Any], *, seed: int, weights: str | None = None) -> nn.Module:
+    """A network whose random start depends on the seed alone; ``weights`` replaces that start."""
+    if weights is not None and "pretrained" in settings:
+        settings = {**settings, "pretrained": "none"}
+    with forked_random_state("network", seed, name):
+        network = models.create_model(name, **settings)
+    if weights is not None:
+        load_weights(network, Path(weights))
+    return network
+
+
+def build_distiller(options: LossOptions) -> nn.Module:
+    """The distillation method with those of the options that it knows."""
+    known = losses.distiller_settings(options.distil_method)
+    values = options.model_dump()
+    return losses.create_distiller(options.distil_method, **{name: values[name] for name in known if name in values})
+
+
+def build_task_loss(options: LossOptions) -> Callable[..., tuple[torch.Tensor, dict[str, float]]]:
+    """The task loss with those of the options that it knows."""
+    known = losses.task_loss_settings(options.loss)
+    values = options.model_dump()
+    return losses.create_task_loss(options.loss, **{name: values[name] for name in known if name in values})
+
+
+def quantizer_for(*networks: nn.Module) -> Callable[..., Any] | None:
+    """The sparse engine's quantisation when a network reads clouds; otherwise None, and no engine is imported."""
+    if not any("coords" in getattr(network, "requires", ()) for network in networks):
+        return None
+    from models.sparse import quantize
+
+    return quantize
+
+
+def build_fabric(options: RunOptions) -> Any:
+    """Lightning Fabric on one device."""
+    from lightning_fabric import Fabric
+
+    kind = options.accelerator
+    if kind == "auto":
+        kind = "cuda" if torch.cuda.is_available() else "cpu"
+    if kind == "cuda" and options.cuda >= torch.cuda.device_count():
+        raise UserError(
+            f"--cuda {options.cuda}: this machine shows {torch.cuda.device_count()} GPUs; try --accelerator cpu"
+        )
+    devices: Any = [options.cuda] if kind == "cuda" else 1
+    return Fabric(accelerator=kind, devices=devices, precision=options.precision)
+
+
+def _accepted(name: str, values: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if key in models.model_settings(name)}
+
+
+def _ints(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split("_"))

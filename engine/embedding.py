@@ -1,0 +1,123 @@
+"""Embeddings of places, and what they score: shared by validation, test, teacher stores and ``evaluate.py``."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from datasets.base import PlaceData
+from datasets.loading import evaluation_loader
+from datasets.records import EvaluationSet, PlaceRecord
+from engine.building import quantizer_for
+from engine.teachers import StoredTeacher
+from evaluation.retrieval import RetrievalResult, evaluate_runs
+
+Table = dict[str, Tensor]
+
+
+def move(batch: dict[str, Any], device: torch.device) -> dict[str, Any]:
+    """The batch with its tensors on ``device``."""
+    return {name: value.to(device) if isinstance(value, Tensor) else value for name, value in batch.items()}
+
+
+@dataclass(frozen=True)
+class Embedder:
+    """Runs networks over places of one data set: in eval mode, without gradient, training state left untouched."""
+
+    data: PlaceData
+    fabric: Any
+    batch_size: int = 160
+    num_workers: int = 0
+
+    def embed(
+        self, network: nn.Module, records: Sequence[PlaceRecord], title: str, augment_seed: int | None = None
+    ) -> tuple[list[str], Table]:
+        """Keys and outputs ``{name: [n, D]}`` (CPU, float32) of the places.
+
+        Inputs are clean unless ``augment_seed`` asks for training augmentation, drawn once (upstream's teacher cache).
+        """
+        was_training = network.training
+        network.eval()
+        keys: list[str] = []
+        parts: list[Table] = []
+        loader = self._loader(network, records, self.batch_size, augment_seed)
+        try:
+            for batch in tqdm(loader, desc=title, leave=False, delay=1, disable=None):
+                outputs = self._forward(network, move(batch, self.fabric.device))
+                keys += batch["keys"]
+                parts.append(
+                    {name: value.float().cpu() for name, value in outputs.items() if isinstance(value, Tensor)}
+                )
+        finally:
+            network.train(was_training)
+        names = parts[0] if parts else {}
+        return keys, {name: torch.cat([part[name] for part in parts]) for name in names}
+
+    def score(self, network: nn.Module, test: EvaluationSet, title: str) -> RetrievalResult:
+        """What a network scores on an evaluation set."""
+        keys, tables = self.embed(network, test.distinct_records(), title)
+        return score_table(keys, tables["embedding"], test)
+
+    def facts(self, network: nn.Module, records: Sequence[PlaceRecord]) -> dict[str, str]:
+        """Size and speed of a network, for tables: parameters, and the median time of a forward pass at batch 1.
+
+        Inputs are loaded before the clock starts; up to 20 places after two warm-ups.
+        """
+        network.eval()
+        times = []
+        for batch in self._loader(network, list(records[:22]), 1, None):
+            batch = move(batch, self.fabric.device)
+            _synchronise(self.fabric.device)
+            start = time.perf_counter()
+            self._forward(network, batch)
+            _synchronise(self.fabric.device)
+            times.append(1000 * (time.perf_counter() - start))
+        parameters = sum(parameter.numel() for parameter in network.parameters())
+        return {"parameters": f"{parameters:,}", "ms per place": f"{median(times[2:] or times):.1f}"}
+
+    @torch.no_grad()
+    def _forward(self, network: nn.Module, batch: dict[str, Any]) -> Table:
+        with self.fabric.autocast():
+            outputs: Table = network(batch)
+        return outputs
+
+    def _loader(
+        self, network: nn.Module, records: Sequence[PlaceRecord], batch_size: int, augment_seed: int | None
+    ) -> Any:
+        return evaluation_loader(
+            self.data,
+            records,
+            wants=network.requires,  # type: ignore[arg-type]
+            quantize=quantizer_for(network),
+            batch_size=batch_size,
+            num_workers=self.num_workers,
+            augment_seed=augment_seed,
+        )
+
+
+def score_table(keys: list[str], embeddings: Tensor, test: EvaluationSet) -> RetrievalResult:
+    """Retrieval metrics of an evaluation set from a table of embeddings ``[n, D]``, by cosine as upstream."""
+    rows = {key: row for row, key in enumerate(keys)}
+
+    def gather(run: list[PlaceRecord]) -> Tensor:
+        return embeddings[torch.tensor([rows[record.key] for record in run], dtype=torch.long)]
+
+    database = [gather(run) for run in test.database]
+    queries = [gather(run) for run in test.queries]
+    return evaluate_runs(database, queries, test.query_sets, metric="cosine")
+
+
+def score_store(store: StoredTeacher, test: EvaluationSet) -> RetrievalResult:
+    """What the teacher whose outputs lie in a store scores."""
+    keys = [record.key for record in test.distinct_records()]
+    return score_table(keys, store.outputs({"keys": keys})["embedding"], test)
+
+
+def _synchronise(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

@@ -1,0 +1,86 @@
+"""Where teacher outputs come from: a frozen live network, or a store on disk. The training loop cannot tell which."""
+
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from common.errors import UserError
+from common.randomness import generator
+
+
+class TeacherSource(Protocol):
+    """One teacher. ``requires``: the batch keys that must be loaded for it (none for a store)."""
+
+    requires: tuple[str, ...]
+
+    def outputs(self, batch: dict[str, Any]) -> dict[str, Tensor]:
+        """Teacher outputs for the places of the batch: ``embedding [B, D]``, ... without gradient."""
+        ...
+
+
+class Frozen(nn.Module):
+    """A network that stays in eval mode and gets no gradient, whatever ``train()`` is called on its parents."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network.eval().requires_grad_(False)
+
+    def train(self, mode: bool = True) -> "Frozen":
+        """Keep eval mode."""
+        return super().train(False)
+
+    @torch.no_grad()
+    def forward(self, batch: dict[str, Any]) -> dict[str, Tensor]:
+        """Outputs of the frozen network."""
+        outputs: dict[str, Tensor] = self.network(batch)
+        return outputs
+
+
+class LiveTeacher:
+    """Runs the teacher on the very (augmented) samples that the student sees."""
+
+    def __init__(self, network: nn.Module) -> None:
+        self.requires: tuple[str, ...] = tuple(network.requires)  # type: ignore[arg-type]
+        self.network = Frozen(network)
+
+    def outputs(self, batch: dict[str, Any]) -> dict[str, Tensor]:
+        """Embeddings of the batch's places."""
+        return {name: value.float() for name, value in self.network(batch).items()}
+
+
+class StoredTeacher:
+    """Looks up embeddings that were computed once, by place key."""
+
+    requires: tuple[str, ...] = ()
+
+    def __init__(
+        self, tables: dict[str, Tensor], keys: list[str], where: Path, facts: dict[str, str] | None = None
+    ) -> None:
+        self._tables = tables
+        self._rows = {key: row for row, key in enumerate(keys)}
+        self._where = where
+        self.facts = facts or {}
+
+    def outputs(self, batch: dict[str, Any]) -> dict[str, Tensor]:
+        """Embeddings of the batch's places, on the device of the batch's tensors."""
+        try:
+            rows = torch.tensor([self._rows[key] for key in batch["keys"]])
+        except KeyError as error:
+            raise UserError(
+                f"teacher store {self._where} has no place {error}; rebuild it with --rebuild_store"
+            ) from None
+        device = next((value.device for value in batch.values() if isinstance(value, Tensor)), torch.device("cpu"))
+        return {name: table[rows].to(device) for name, table in self._tables.items()}
+
+    def shuffled(self, seed: int) -> "StoredTeacher":
+        """Control: the same outputs, each handed to another place (a permutation without fixed points)."""
+        count = len(self._rows)
+        order = generator("shuffled teacher", seed).permutation(count)
+        handed = torch.empty(count, dtype=torch.long)
+        handed[torch.as_tensor(order)] = torch.as_tensor(order).roll(1)
+        keys = sorted(self._rows, key=self._rows.__getitem__)
+        return StoredTeacher(
+            {name: table[handed] for name, table in self._tables.items()}, keys, self._where, self.facts
+        )

@@ -1,0 +1,119 @@
+"""Opens the teachers of a student run: finds, checks or fills their stores, or sets the networks up live."""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import nn
+
+from common.errors import UserError
+from datasets.records import EvaluationSet, PlaceRecord
+from engine.building import build_network, teacher_settings
+from engine.embedding import Embedder, score_store
+from engine.options import TrainOptions
+from engine.store import StoreIdentity, has_store, identify, read_store, write_store
+from engine.teachers import LiveTeacher, TeacherSource
+from evaluation.retrieval import RetrievalResult
+
+LOG = logging.getLogger("distilplace")
+
+
+@dataclass
+class Taught:
+    """A teacher ready for the loop, and what it scores on the test set."""
+
+    name: str
+    source: TeacherSource
+    result: RetrievalResult
+    facts: dict[str, str]
+
+
+@dataclass(frozen=True)
+class TeacherOpener:
+    """What opening a teacher needs to know: the options, all training places, the test set, how to embed."""
+
+    options: TrainOptions
+    training: list[PlaceRecord]
+    test: EvaluationSet
+    embedder: Embedder
+
+    def open_all(self) -> list[Taught]:
+        """One :class:`Taught` per ``--model``; none without distillation. Mismatches raise :class:`UserError`."""
+        options = self.options
+        if options.train_mode == "train_teacher" or options.distil_method == "nokd":
+            return []
+        names, paths = options.model, options.teacher_weights_path
+        if len(paths) != len(names):
+            raise UserError(f"--teacher_weights_path names {len(paths)} files for {len(names)} teachers; give one each")
+        if options.teacher_outputs == "live":
+            if options.shuffle_teacher or options.cache_aug:
+                raise UserError(
+                    "--shuffle_teacher and --cache_aug are about stored outputs: leave --teacher_outputs live away"
+                )
+            return [self._live(name, Path(path)) for name, path in zip(names, paths, strict=True)]
+        if options.teacher_store is not None and len(names) > 1:
+            raise UserError("--teacher_store holds one teacher: leave it away to use one store per teacher")
+        return [self._stored(name, Path(path)) for name, path in zip(names, paths, strict=True)]
+
+    def _live(self, name: str, weights: Path) -> Taught:
+        network = self._load(name, weights)
+        result = self.embedder.score(network, self.test, "teacher on test places")
+        facts = self.embedder.facts(network, self.test.distinct_records())
+        return Taught(name, LiveTeacher(network), result, facts)
+
+    def _stored(self, name: str, weights: Path) -> Taught:
+        identity = self._identity(name, weights)
+        folder = self._folder(identity, weights)
+        if self.options.rebuild_store or not has_store(folder):
+            self._fill(folder, identity, self._load(name, weights))
+        else:
+            LOG.info("teacher %s: outputs from %s", name, folder)
+        training, test = read_store(folder, identity)
+        source: TeacherSource = training.shuffled(self.options.seed) if self.options.shuffle_teacher else training
+        return Taught(name, source, score_store(test, self.test), test.facts)
+
+    def _identity(self, name: str, weights: Path) -> StoreIdentity:
+        options, data = self.options, self.embedder.data
+        preprocessing = {
+            "quantization_size": data.cloud.quantization_size,
+            "points": data.cloud.n_points,
+            "augmented": [options.seed, options.bcs_aug_rate, options.hue_aug_rate] if options.cache_aug else False,
+        }
+        return identify(
+            name,
+            teacher_settings(options, name),
+            weights,
+            data.name,
+            self.training,
+            self.test.distinct_records(),
+            preprocessing=preprocessing,
+        )
+
+    def _folder(self, identity: StoreIdentity, weights: Path) -> Path:
+        if self.options.teacher_store is not None:
+            return Path(self.options.teacher_store)
+        if identity.weights is None:
+            raise _missing(weights)
+        return Path(self.options.logdir) / "teacher_stores" / identity.folder_name()
+
+    def _load(self, name: str, weights: Path) -> nn.Module:
+        if not weights.is_file():
+            raise _missing(weights)
+        settings = teacher_settings(self.options, name)
+        network = build_network(name, settings, seed=self.options.seed, weights=str(weights))
+        return network.to(self.embedder.fabric.device).eval()
+
+    def _fill(self, folder: Path, identity: StoreIdentity, network: nn.Module) -> None:
+        tests = self.test.distinct_records()
+        LOG.info("teacher %s: outputs of %d + %d places -> %s", identity.model, len(self.training), len(tests), folder)
+        augment = self.options.seed if self.options.cache_aug else None
+        training_part = self.embedder.embed(network, self.training, "teacher on training places", augment)
+        test_part = self.embedder.embed(network, tests, "teacher on test places")
+        write_store(folder, identity, training_part, test_part, self.embedder.facts(network, tests))
+
+
+def _missing(weights: Path) -> UserError:
+    return UserError(
+        f"teacher weights {weights} are missing: train a teacher with --train_mode train_teacher, "
+        "or give --teacher_weights_path (or --teacher_store with its outputs)"
+    )

@@ -1,0 +1,197 @@
+"""The epoch: batches in, gradients out, numbers to the log. Which network learns, and from whom, is the caller's."""
+
+import logging
+import math
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from common.errors import UserError
+from datasets.loading import set_epoch
+from engine.checkpoint import load_checkpoint, save_checkpoint
+from engine.embedding import move
+from engine.options import TrainOptions
+from engine.run_folder import RunFolder
+from engine.step import forward_backward
+from engine.teachers import TeacherSource
+
+LOG = logging.getLogger("distilplace")
+TaskLoss = Callable[..., tuple[Tensor, dict[str, float]]]
+
+
+class Interrupted(Exception):
+    """Ctrl-C or SIGTERM came; the checkpoint is written."""
+
+
+@dataclass
+class Progress:
+    """How far a run is. ``batch`` counts the batches done in ``epoch``."""
+
+    epoch: int = 0
+    batch: int = 0
+    step: int = 0
+    best: float = -math.inf
+    best_epoch: int = -1
+
+
+@dataclass
+class Trainer:
+    """Everything that changes while training."""
+
+    options: TrainOptions
+    network: nn.Module
+    task_loss: TaskLoss
+    distiller: nn.Module | None
+    teachers: list[TeacherSource]
+    optimizer: torch.optim.Optimizer
+    scheduler: torch.optim.lr_scheduler.LRScheduler
+    sampler: Any
+    loader: Any
+    fabric: Any
+    folder: RunFolder
+    progress: Progress = field(default_factory=Progress)
+    _stop: bool = False
+
+    # -- one epoch ------------------------------------------------------------------------------------------------
+
+    def train_epoch(self) -> dict[str, float]:
+        """Train the rest of the current epoch; means of all logged numbers. The network is in train mode throughout."""
+        self.network.train()
+        if self.distiller is not None:
+            self.distiller.train()
+        set_epoch(self.loader, self.progress.epoch, skip=self.progress.batch)
+        sums: dict[str, float] = {}
+        count = 0
+        title = f"epoch {self.progress.epoch + 1}/{self.options.epochs}"
+        start = time.perf_counter()
+        for batch in tqdm(self.loader, desc=title, leave=False, disable=None):
+            values = self.train_step(move(batch, self.fabric.device))
+            values["places_per_second"] = len(batch["keys"]) * (count + 1) / (time.perf_counter() - start)
+            for name, value in values.items():
+                sums[name] = sums.get(name, 0.0) + value
+            count += 1
+            self.progress.batch += 1
+            self.progress.step += 1
+            self.folder.metrics(self.progress.step, {f"train/{name}": value for name, value in values.items()})
+            self._save_if_due()
+        self.scheduler.step()
+        self._grow_batch(sums, count)
+        self.progress.epoch += 1
+        self.progress.batch = 0
+        return {name: value / max(count, 1) for name, value in sums.items()}
+
+    def train_step(self, batch: dict[str, Any]) -> dict[str, float]:
+        """One optimiser step; numbers for the log."""
+        self.optimizer.zero_grad(set_to_none=True)
+        teacher_outputs = [teacher.outputs(batch) for teacher in self.teachers]
+        log: dict[str, float] = {}
+
+        def loss_of(outputs: dict[str, Tensor]) -> Tensor:
+            task, statistics = self.task_loss(outputs, batch["positives_mask"], batch["negatives_mask"])
+            log.update({"loss_task": float(task.detach()), **statistics})
+            total = self.options.task_logit_weight * task
+            if self.distiller is not None:
+                terms = self.distiller(outputs, teacher_outputs, batch)
+                log.update({f"loss_{name}": float(value.detach()) for name, value in terms.items()})
+                log.update({f"raw_{name}": float(value) for name, value in self.distiller.unweighted.items()})  # type: ignore[union-attr,operator]
+                log.update({name: float(value) for name, value in getattr(self.distiller, "statistics", {}).items()})
+                total = total + self.options.distil_logit_weight * sum(terms.values())
+            return total
+
+        loss, outputs = forward_backward(
+            self.network,
+            batch,
+            loss_of,
+            split_size=self.options.train_batch_split_size,
+            key=(self.options.seed, self.progress.step),
+            fabric=self.fabric,
+        )
+        if self._is_finite(loss, log):
+            self.optimizer.step()
+        log["loss"] = float(loss)
+        log["embedding_norm"] = float(outputs["embedding"].norm(dim=1).mean())
+        log.update({f"lr_{group['name']}": group["lr"] for group in self.optimizer.param_groups})
+        return log
+
+    def _is_finite(self, loss: Tensor, log: dict[str, float]) -> bool:
+        gradients = [p.grad for p in self.network.parameters() if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients) if gradients else torch.zeros(())
+        log["gradient_norm"] = float(norm)
+        if torch.isfinite(loss) and torch.isfinite(norm):
+            return True
+        culprits = [n for n, value in log.items() if n.startswith(("loss_", "gradient")) and not math.isfinite(value)]
+        message = f"step {self.progress.step + 1}: {', '.join(culprits) or 'loss'} is not finite"
+        if not self.options.skip_nonfinite:
+            raise UserError(
+                f"{message}; lower the learning rate or the term's weight, or pass --skip_nonfinite to skip such steps"
+            )
+        LOG.warning("%s; step skipped", message)
+        self.optimizer.zero_grad(set_to_none=True)
+        return False
+
+    def _grow_batch(self, sums: dict[str, float], count: int) -> None:
+        """Batch expansion (MinkLoc3D): more places per batch once few triplets still violate the margin."""
+        if self.options.batch_expansion_rate is None or not sums.get("num_triplets"):
+            return
+        active = sums.get("num_non_zero_triplets", 0.0) / sums["num_triplets"]
+        if active < self.options.batch_expansion_th:
+            self.sampler.expand_batch()
+            LOG.info("active triplets %.2f: batches grow to %d places", active, self.sampler.batch_size)
+
+    # -- keep and restore -----------------------------------------------------------------------------------------
+
+    @property
+    def checkpoint(self) -> Path:
+        """Path of ``last.ckpt``."""
+        return self.folder.path / "last.ckpt"
+
+    def save(self) -> None:
+        """Write ``last.ckpt``."""
+        save_checkpoint(self.checkpoint, self._parts(), vars(self.progress).copy())
+
+    def resume(self) -> bool:
+        """Restore ``last.ckpt`` if there is one."""
+        if not self.checkpoint.is_file():
+            return False
+        self.progress = Progress(**load_checkpoint(self.checkpoint, self._parts()))
+        return True
+
+    def _parts(self) -> dict[str, Any]:
+        parts = {
+            "network": self.network,
+            "optimizer": self.optimizer,
+            "scheduler": self.scheduler,
+            "sampler": self.sampler,
+        }
+        return parts if self.distiller is None else {**parts, "distiller": self.distiller}
+
+    def _save_if_due(self) -> None:
+        due = self.options.save_every and self.progress.step % self.options.save_every == 0
+        if due or self._stop:
+            self.save()
+        if self._stop:
+            raise Interrupted
+
+    @contextmanager
+    def stop_on_signal(self) -> Iterator[None]:
+        """Within the block Ctrl-C and SIGTERM end the current step, save and raise :class:`Interrupted`."""
+
+        def request(number: int, _: FrameType | None) -> None:
+            self._stop = True
+            signal.signal(number, signal.SIG_DFL)
+
+        previous = {number: signal.signal(number, request) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)

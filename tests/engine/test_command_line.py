@@ -1,0 +1,147 @@
+"""Flags, recipes, environment and paths.yaml: the forms that must work, and one line for every mistake."""
+
+from pathlib import Path
+
+import pytest
+
+from common.errors import UserError
+from engine.command_line import parse
+from engine.options import EvaluateOptions, TrainOptions
+
+README_COMMAND = (
+    "--model minklocmmcat --tryid 0 --rkdgloss_weight 1 --crosslogitdistloss_weight_st2ss 0.1 "
+    "--crosslogitsimloss_weight_st2ss 0.1 --crosslogitgeodistloss_weight_st2ss 0.1"
+)
+
+
+def read(home: Path, *argv: str, environment: dict[str, str] | None = None, **rest: object) -> TrainOptions:
+    return parse(TrainOptions, argv, home=home, environment=environment or {}, **rest)
+
+
+def from_yaml(home: Path, text: str, *argv: str) -> TrainOptions:
+    (home / "recipe.yaml").write_text(text)
+    return read(home, "--config", str(home / "recipe.yaml"), *argv)
+
+
+FORMS = [
+    ("--weights 0.5_0.5_0", "weights: 0.5_0.5_0", "weights", "0.5_0.5_0"),
+    ("--milestones 40_80", "milestones: 40_80", "milestones", "40_80"),
+    ("--model a b c", "model: [a, b, c]", "model", ["a", "b", "c"]),
+    ("--model a", "model: a", "model", ["a"]),
+    ("--cache_aug", "cache_aug: True", "cache_aug", True),
+    ("--cache_aug True", "cache_aug: true", "cache_aug", True),
+    ("--cache_aug False", "cache_aug: False", "cache_aug", False),
+    ("--crosslogitsimloss_divide False", "crosslogitsimloss_divide: False", "crosslogitsimloss_divide", False),
+    ("--image_lidar_k None", "image_lidar_k: None", "image_lidar_k", None),
+    ("--image_lidar_k 3", "image_lidar_k: 3", "image_lidar_k", 3),
+    ("--scheduler None", "scheduler: None", "scheduler", "None"),
+    (
+        "--crosslogitdistloss_weight_st2ss 1_0.5",
+        "crosslogitdistloss_weight_st2ss: 1_0.5",
+        *("crosslogitdistloss_weight_st2ss", "1_0.5"),
+    ),
+    ("--image_lr 1e-3", "image_lr: 1e-3", "image_lr", 1e-3),
+]
+
+
+@pytest.mark.parametrize(("flags", "text", "name", "value"), FORMS)
+def test_a_form_means_the_same_on_the_command_line_and_in_yaml(tmp_path, flags, text, name, value):
+    assert getattr(read(tmp_path, *flags.split()), name) == value
+    assert getattr(from_yaml(tmp_path, text), name) == value
+
+
+def test_upstreams_readme_command_gives_these_options(tmp_path):
+    options = read(tmp_path, *README_COMMAND.split())
+    assert (options.model, options.rkdgloss_weight, options.distil_method) == (["minklocmmcat"], 1.0, "ours_rkdg")
+    assert (options.train_batch_size, options.epochs, options.milestones, options.seed) == (128, 60, "40", 7)
+
+
+MISTAKES = [
+    ("--epoch 3", "did you mean 'epochs'"),
+    ("--epochs three", "--epochs"),
+    ("--epochs 3.5", "--epochs"),
+    ("--epochs", "expected one argument"),
+    ("stray", "unexpected argument 'stray'"),
+    ("--weights 0.5_x_0", "--weights"),
+    ("--margin nan", "--margin"),
+    ("--margin -1", "--margin"),
+    ("--train_mode teach", "--train_mode"),
+    ("--train_step_type multi_sep", "train_batch_split_size"),
+    ("--config absent.yaml", "absent.yaml"),
+    ("--batch_size_limit 64", "batch_size_limit"),
+    ("--batch_size_limit 256", "batch_expansion_rate"),
+    ("--positive_radius 60", "positive_radius"),
+    ("--resume maybe", "--resume"),
+]
+
+
+@pytest.mark.parametrize(("flags", "part"), MISTAKES)
+def test_a_mistake_is_one_line_that_names_the_option(tmp_path, flags, part):
+    with pytest.raises(UserError) as caught:
+        read(tmp_path, *flags.split())
+    assert part in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_unknown_and_wrong_recipe_entries_are_refused(tmp_path):
+    with pytest.raises(UserError, match="did you mean 'rkdgloss_weight'"):
+        from_yaml(tmp_path, "rkdgloss_wieght: 1")
+    with pytest.raises(UserError, match="--epochs"):
+        from_yaml(tmp_path, "epochs: many")
+    with pytest.raises(UserError, match="valid YAML"):
+        from_yaml(tmp_path, "a: [1")
+
+
+def test_flags_beat_recipe_beats_environment_beats_paths_yaml(tmp_path):
+    (tmp_path / "paths.yaml").write_text("epochs: 2\nseed: 2\nmargin: 0.2\nimage_lr: 0.2\n")
+    (tmp_path / "r.yaml").write_text("epochs: 4\nmargin: 0.4\n")
+    environment = {"DISTILPLACE_SEED": "3", "DISTILPLACE_MARGIN": "0.3", "DISTILPLACE_EPOCHS": "3"}
+    options = read(tmp_path, "--config", str(tmp_path / "r.yaml"), "--epochs", "5", environment=environment)
+    assert (options.epochs, options.margin, options.seed, options.image_lr) == (5, 0.4, 3, 0.2)
+
+
+def test_folders_of_one_data_set_are_not_used_for_another(tmp_path):
+    (tmp_path / "paths.yaml").write_text("dataset: oxford\ndataset_folder: /o\nboreas:\n  dataset_folder: /b\n")
+    assert read(tmp_path).dataset_folder == "/o"
+    assert read(tmp_path, "--dataset", "boreas").dataset_folder == "/b"
+    assert read(tmp_path, "--dataset", "demo").dataset_folder is None
+    assert read(tmp_path, "--dataset", "demo", environment={"DISTILPLACE_DATASET": "frames"}).dataset_folder is None
+
+
+def test_paths_file_elsewhere_and_its_mistakes(tmp_path):
+    elsewhere = tmp_path / "mine.yaml"
+    elsewhere.write_text("pretrained: none\n")
+    assert read(tmp_path, environment={"DISTILPLACE_PATHS": str(elsewhere)}).pretrained == "none"
+    with pytest.raises(UserError, match="cannot read"):
+        read(tmp_path, environment={"DISTILPLACE_PATHS": str(tmp_path / "gone.yaml")})
+    elsewhere.write_text("dataset_foldr: x\n")
+    with pytest.raises(UserError, match="did you mean 'dataset_folder'"):
+        read(tmp_path, environment={"DISTILPLACE_PATHS": str(elsewhere)})
+
+
+def test_upstream_compat_sets_what_was_not_said(tmp_path):
+    options = read(tmp_path, "--upstream_compat", "--val_fraction", "0.2")
+    assert (options.cache_aug, options.legacy_mean, options.val_fraction) == (True, True, 0.2)
+
+
+def test_evaluate_takes_the_runs_data_set_but_not_its_loss_weights(tmp_path):
+    saved = {"dataset": "frames", "dataset_folder": "/f", "student_output_dim": 64}
+    options = parse(EvaluateOptions, ["--weights", "w"], home=tmp_path, saved=saved, environment={})
+    assert (options.weights, options.dataset, options.dataset_folder, options.student_output_dim) == (
+        "w",
+        "frames",
+        "/f",
+        64,
+    )
+    other = parse(EvaluateOptions, ["--weights", "w", "--dataset", "demo"], home=tmp_path, saved=saved, environment={})
+    assert other.dataset_folder is None
+    with pytest.raises(UserError, match="--weights"):
+        parse(EvaluateOptions, [], home=tmp_path, saved={"weights": "0.5_0.5_0"}, environment={})
+
+
+def test_help_lists_every_option(tmp_path, capsys):
+    with pytest.raises(SystemExit) as caught:
+        read(tmp_path, "--help")
+    assert caught.value.code == 0
+    text = capsys.readouterr().out
+    assert all(f"--{name}" in text for name in TrainOptions.model_fields)

@@ -1,0 +1,79 @@
+"""``make demo``: generate the world, train a teacher, train a student with and without it, compare the three.
+
+Every step is a ``train.py`` command, shown before it runs; run it yourself with other options. Finished steps are not
+repeated (``--resume auto``), so an interrupted demo goes on.
+"""
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+from common.errors import UserError
+from engine.command_line import parse
+from engine.options import TrainOptions
+from engine.reporting import Outcome, report_outcome
+from engine.run_folder import LOG, start_console_log
+from engine.trainer import Interrupted
+from evaluation.report import ReportEntry
+from train import run
+
+HOME = Path(__file__).resolve().parent.parent
+
+
+def step(title: str, *flags: str) -> Outcome:
+    """Run one ``train.py`` command in this process."""
+    LOG.info("\n=== %s\n$ python train.py %s", title, " ".join(flags))
+    return run(parse(TrainOptions, flags, home=HOME))
+
+
+def student_flags(logdir: Path, name: str, *flags: str) -> list[str]:
+    """Flags of a student run taught by the teacher in the same folder of runs."""
+    teacher = logdir / "teacher" / "models" / "best.safetensors"
+    where = ["--logdir", str(logdir), "--exp_name", name, "--resume", "auto"]
+    return ["--config", str(HOME / "recipes/demo_student.yaml"), "--teacher_weights_path", str(teacher), *where, *flags]
+
+
+def teacher_flags(logdir: Path, *flags: str) -> list[str]:
+    """Flags of the demo's teacher run."""
+    where = ["--logdir", str(logdir), "--exp_name", "teacher", "--resume", "auto"]
+    return ["--config", str(HOME / "recipes/demo_teacher.yaml"), *where, *flags]
+
+
+def demo(logdir: Path, flags: list[str]) -> Path:
+    """The three runs and their common report; path of the report."""
+    start = time.perf_counter()
+    teacher = step("1/3  teacher: LiDAR + image", *teacher_flags(logdir, *flags))
+    alone = step(
+        "2/3  student: image only, no teacher", *student_flags(logdir, "alone", "--distil_method", "nokd", *flags)
+    )
+    distilled = step("3/3  student: image only, distilled", *student_flags(logdir, "distilled", *flags))
+    names = ("teacher (LiDAR + image)", "student alone (image)", "student distilled (image)")
+    networks = (teacher.entries[0], alone.entries[0], distilled.entries[0])
+    entries = [ReportEntry(name, entry.result, entry.facts) for name, entry in zip(names, networks, strict=True)]
+    LOG.info("\n=== result, on traversals none of the three has seen (%.0f s)", time.perf_counter() - start)
+    outcome = Outcome(logdir, entries, teacher.test, teacher.notes)
+    return report_outcome(outcome, title="DistilPlace demo", seed=1)
+
+
+def main() -> int:
+    """Command line: ``python -m tools.demo [--logdir logs/demo] [train.py flags for all three runs]``."""
+    start_console_log()
+    parser = argparse.ArgumentParser(
+        prog="python -m tools.demo", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--logdir", type=Path, default=Path("logs/demo"), help="folder of the three runs")
+    known, flags = parser.parse_known_args()
+    try:
+        demo(known.logdir, flags)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except Interrupted:
+        print("stopped; the same command goes on", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

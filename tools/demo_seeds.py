@@ -1,0 +1,82 @@
+"""``make demo-seeds``: does distillation help, and is it the teacher's knowledge that helps?
+
+Three students per seed on the generated world: alone, distilled, and distilled from shuffled teacher outputs (each
+place is handed another place's output). Seeds and worlds are fixed here. One teacher per world.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from statistics import mean, stdev
+
+from common.errors import UserError
+from common.files import atomic_path
+from engine.run_folder import LOG, start_console_log
+from engine.trainer import Interrupted
+from tools.demo import step, student_flags, teacher_flags
+
+SEEDS = (1, 2, 3)
+WORLDS = (1, 2)
+KINDS = {
+    "alone": ["--distil_method", "nokd"],
+    "distilled": [],
+    "shuffled teacher": ["--shuffle_teacher"],
+}
+Scores = dict[str, list[tuple[float, float, float]]]
+
+
+def measure(logdir: Path, world: int, extra: list[str]) -> Scores:
+    """R@1, R@5 and R@1 % of every student of one world, in the order of the seeds; the teacher's once."""
+    folder = logdir / f"world{world}"
+    flags = ["--demo_seed", str(world), *extra]
+    teacher = step(f"world {world}: teacher", *teacher_flags(folder, *flags)).entries[0].result
+    scores: Scores = {"teacher": [(teacher.recall[1], teacher.recall[5], teacher.one_percent_recall)]}
+    for seed in SEEDS:
+        for kind, more in KINDS.items():
+            name = f"{kind.split()[0]}-seed{seed}"
+            outcome = step(
+                f"world {world}, seed {seed}: {kind}",
+                *student_flags(folder, name, "--seed", str(seed), *more, *flags),
+            )
+            result = outcome.entries[0].result
+            scores.setdefault(kind, []).append((result.recall[1], result.recall[5], result.one_percent_recall))
+    return scores
+
+
+def table(scores: Scores) -> str:
+    """Mean and spread (standard deviation) over the seeds, as Markdown."""
+    lines = ["| student | R@1 | R@5 | R@1 % | R@1 per seed |", "|---|---|---|---|---|"]
+    for kind, rows in scores.items():
+        cells = [
+            f"{mean(column):.1f} ± {stdev(column):.1f}" if len(rows) > 1 else f"{column[0]:.1f}"
+            for column in zip(*rows, strict=True)
+        ]
+        lines.append(f"| {kind} | {' | '.join(cells)} | {', '.join(f'{row[0]:.1f}' for row in rows)} |")
+    return "\n".join(lines)
+
+
+def main() -> int:
+    """Command line: ``python -m tools.demo_seeds [--logdir logs/demo_seeds] [train.py flags for all runs]``."""
+    start_console_log()
+    parser = argparse.ArgumentParser(prog="python -m tools.demo_seeds", description=__doc__)
+    parser.add_argument("--logdir", type=Path, default=Path("logs/demo_seeds"), help="folder of the runs")
+    parser.add_argument("--worlds", type=int, nargs="+", default=list(WORLDS), help="which worlds")
+    known, extra = parser.parse_known_args()
+    try:
+        found = {world: measure(known.logdir, world, extra) for world in known.worlds}
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except Interrupted:
+        print("stopped; the same command goes on", file=sys.stderr)
+        return 130
+    with atomic_path(known.logdir / "scores.json") as path:
+        path.write_text(json.dumps(found, indent=1))
+    for world, scores in found.items():
+        LOG.info("\nworld %d, seeds %s\n%s", world, SEEDS, table(scores))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,215 @@
+#!/usr/bin/env python
+"""The one trainer: any teacher, any student, any method.
+
+    python train.py --train_mode train_teacher --model minklocmmcat --dataset oxford
+    python train.py --model minklocmmcat --teacher_weights_path T.safetensors --rkdgloss_weight 10
+
+Options: ``engine/options.py``; published experiments: ``recipes/``. What a run leaves behind: README, "Run folder".
+"""
+
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from torch import nn
+
+from common.errors import UserError
+from datasets.base import PlaceData
+from datasets.loading import training_loader
+from datasets.records import EvaluationSet, TrainingSet
+from datasets.sampling import PairBatchSampler
+from datasets.splitting import split
+from engine.building import (
+    build_data,
+    build_distiller,
+    build_fabric,
+    build_network,
+    build_task_loss,
+    quantizer_for,
+    student_settings,
+    teacher_settings,
+)
+from engine.command_line import parse
+from engine.embedding import Embedder
+from engine.optimisation import build_optimizer, build_scheduler
+from engine.options import TrainOptions
+from engine.reporting import Outcome, log_validation, report_outcome
+from engine.run_folder import LOG, RunFolder, start_console_log
+from engine.teaching import Taught, TeacherOpener
+from engine.trainer import Interrupted, Trainer
+from evaluation.report import ReportEntry
+from models.checkpoints import load_weights, save_weights
+
+HOME = Path(__file__).resolve().parent
+
+
+def run(options: TrainOptions) -> Outcome:
+    """Train the network that ``--train_mode`` names, keep its best epoch, test that once."""
+    # ---- Data: places to learn from, held-back ones to choose the epoch by, test places used once at the end
+    data = build_data(options)
+    everything, test = data.training_set(), data.evaluation_set()
+    held = split(everything, options.val_fraction, buffer=options.negative_radius, eval_radius=test.radius)
+    training, validation = held.training, held.validation
+
+    # ---- Networks and losses: the one that learns, and the frozen ones that it learns from
+    fabric = build_fabric(options)
+    embedder = Embedder(data, fabric, options.val_batch_size, options.num_workers)
+    is_student = options.train_mode == "train_student"
+    name = options.student_model if is_student else options.model[0]
+    settings = student_settings(options, name) if is_student else teacher_settings(options, name)
+    task_loss = build_task_loss(options)
+    distiller = build_distiller(options) if is_student and options.distil_method != "nokd" else None
+    network = build_network(name, settings, seed=options.seed).to(fabric.device)
+    taught = TeacherOpener(options, everything.records, test, embedder).open_all()
+
+    with RunFolder.open(options) as folder:
+        folder.begin(options, str(fabric.device))
+        describe(folder, [*data.notes, held.note], data.name, training, test, network, name, taught)
+        trainer = build_trainer(options, data, training, network, task_loss, distiller, taught, fabric, folder)
+        if options.resume == "auto" and trainer.resume():
+            LOG.info("resumed at epoch %d, step %d", trainer.progress.epoch + 1, trainer.progress.step)
+
+        # ---- Loop
+        with trainer.stop_on_signal():
+            while trainer.progress.epoch < options.epochs:
+                means = trainer.train_epoch()
+                validate(trainer, embedder, validation, means)
+                keep(trainer, name, settings)
+
+        # ---- Test: once, with the chosen epoch's weights
+        best = folder.path / "models" / "best.safetensors"
+        if not best.is_file():
+            keep(trainer, name, settings)
+        load_weights(network, best)
+        facts = embedder.facts(network, test.distinct_records())
+        entries = [ReportEntry(role(options, name), embedder.score(network, test, "test"), facts)]
+        entries += [ReportEntry(f"teacher {t.name}", t.result, t.facts) for t in taught]
+        outcome = Outcome(folder.path, entries, test, data.notes)
+        title = f"{role(options, name)} on {data.name}"
+        report_outcome(outcome, title=title, seed=options.seed, settings=options.model_dump())
+        return outcome
+
+
+def build_trainer(
+    options: TrainOptions,
+    data: PlaceData,
+    training: TrainingSet,
+    network: nn.Module,
+    task_loss: object,
+    distiller: nn.Module | None,
+    taught: list[Taught],
+    fabric: object,
+    folder: RunFolder,
+) -> Trainer:
+    """Batches, optimiser and schedule around the network that learns."""
+    teachers = [teacher.source for teacher in taught]
+    sampler = PairBatchSampler(
+        training,
+        options.train_batch_size,
+        seed=options.seed,
+        batch_size_limit=options.batch_size_limit,
+        batch_expansion_rate=options.batch_expansion_rate,
+        max_batches=1 if options.dry_run else None,
+    )
+    loader = training_loader(
+        data,
+        training,
+        wants={key for source in (network, *teachers) for key in source.requires},
+        quantize=quantizer_for(network, *teachers),
+        sampler=sampler,
+        num_workers=options.num_workers,
+        seed=options.seed,
+        bcs_aug_rate=options.bcs_aug_rate,
+        hue_aug_rate=options.hue_aug_rate,
+    )
+    if distiller is not None:
+        distiller.to(fabric.device)
+    optimizer = build_optimizer(options, network, distiller)
+    scheduler = build_scheduler(options, optimizer)
+    return Trainer(
+        options, network, task_loss, distiller, teachers, optimizer, scheduler, sampler, loader, fabric, folder
+    )
+
+
+def validate(trainer: Trainer, embedder: Embedder, validation: EvaluationSet | None, means: dict[str, float]) -> None:
+    """Log the epoch; judge it by recall@1 on held-back training places. Without any, the last epoch counts as best."""
+    progress = trainer.progress
+    line = f"epoch {progress.epoch:3d}: loss {means.get('loss', 0.0):.4f}"
+    value = float(progress.epoch)
+    if validation is not None:
+        if progress.epoch % trainer.options.eval_every and progress.epoch != trainer.options.epochs:
+            LOG.info(line)
+            return
+        result = embedder.score(trainer.network, validation, "validation")
+        log_validation(trainer.folder, progress.step, result, validation)
+        value = result.recall[1]
+        line += f", validation R@1 {value:.2f}"
+    LOG.info(line)
+    if value >= progress.best:
+        progress.best, progress.best_epoch = value, progress.epoch
+
+
+def keep(trainer: Trainer, name: str, settings: dict[str, object]) -> None:
+    """Save the last weights, the best ones where this epoch is the best so far, and the state to go on from."""
+    models = trainer.folder.path / "models"
+    progress = trainer.progress
+    facts = {"model": name, "epoch": str(progress.epoch), "settings": repr(settings)}
+    if progress.best_epoch in (progress.epoch, -1):
+        save_weights(trainer.network, models / "best.safetensors", facts)
+    save_weights(trainer.network, models / "last.safetensors", facts)
+    trainer.save()
+
+
+def describe(
+    folder: RunFolder,
+    notes: Sequence[str],
+    data_name: str,
+    training: TrainingSet,
+    test: EvaluationSet,
+    network: nn.Module,
+    name: str,
+    taught: list[Taught],
+) -> None:
+    """What is about to happen, in a few lines."""
+    for note in notes:
+        LOG.info("%s", note)
+    places = len(test.distinct_records())
+    LOG.info("%s: %d training places; test: %d runs, %d places", data_name, len(training), len(test.runs), places)
+    LOG.info("learns: %s (%s parameters)", name, f"{sum(p.numel() for p in network.parameters()):,}")
+    for teacher in taught:
+        LOG.info("teacher %s: test R@1 %.2f", teacher.name, teacher.result.recall[1])
+    LOG.info("run folder: %s (watch: tensorboard --logdir %s)", folder.path, folder.path.parent)
+
+
+def role(options: TrainOptions, name: str) -> str:
+    """Name of the trained network in tables."""
+    if options.train_mode == "train_teacher":
+        return f"teacher {name}"
+    return f"student {name} ({options.distil_method})"
+
+
+def rehearse(options: TrainOptions) -> None:
+    """``--dry_run``: the whole course with one step and a live teacher, in a folder that is thrown away."""
+    with tempfile.TemporaryDirectory() as folder:
+        run(options.model_copy(update={"logdir": folder, "epochs": 1, "teacher_outputs": "live", "resume": "none"}))
+    LOG.info("dry run: everything fits together; nothing was kept")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Command line; 0 on success, 2 on a user's mistake, 130 when stopped (go on with ``--resume auto``)."""
+    start_console_log()
+    try:
+        options = parse(TrainOptions, sys.argv[1:] if argv is None else argv, home=HOME)
+        (rehearse if options.dry_run else run)(options)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except Interrupted:
+        print("stopped; the same command with --resume auto goes on", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
