@@ -43,7 +43,7 @@ def write_place(
     cloud: np.ndarray,
     images: Sequence[tuple[int, np.ndarray]],
 ) -> None:
-    """Add a place to ``run``: its cloud (float64 ``[n, 3]``) and its images (stamp, uint8 ``[H, W, 3]``), nearest first."""
+    """Add a place to ``run``: its cloud (float64 ``[n, 3]``) and images (stamp, uint8 ``[H, W, 3]``), nearest first."""
     from PIL import Image
 
     run.stamps.append(stamp)

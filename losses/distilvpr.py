@@ -126,29 +126,17 @@ class DistilVPR(Distiller):
         self.exclude_diagonal = settings.switch("exclude_diagonal", exclude_diagonal)
         self.legacy_mean = settings.switch("legacy_mean", legacy_mean)
         self.rkdg_weight = settings.weight("rkdgloss_weight", rkdgloss_weight) if self.self_agent else 0.0
-        kinds = (
-            CrossSettings(
-                "dist",
-                crosslogitdistloss_type,
-                crosslogitdistloss_logit_norm_fn,
-                crosslogitdistloss_weight_st2ss,
-                crosslogitdistloss_weight_tt2st,
-            ),
-            CrossSettings(
-                "sim",
-                crosslogitsimloss_type,
-                crosslogitsimloss_logit_norm_fn,
-                crosslogitsimloss_weight_st2ss,
-                crosslogitsimloss_weight_tt2st,
-            ),
-            CrossSettings(
-                "geo",
-                crosslogitgeodistloss_type,
-                crosslogitgeodistloss_logit_norm_fn,
-                crosslogitgeodistloss_weight_st2ss,
-                crosslogitgeodistloss_weight_tt2st,
-            ),
+        choices = (
+            ("dist", crosslogitdistloss_type, crosslogitdistloss_logit_norm_fn),
+            ("sim", crosslogitsimloss_type, crosslogitsimloss_logit_norm_fn),
+            ("geo", crosslogitgeodistloss_type, crosslogitgeodistloss_logit_norm_fn),
         )
+        weights = (
+            (crosslogitdistloss_weight_st2ss, crosslogitdistloss_weight_tt2st),
+            (crosslogitsimloss_weight_st2ss, crosslogitsimloss_weight_tt2st),
+            (crosslogitgeodistloss_weight_st2ss, crosslogitgeodistloss_weight_tt2st),
+        )
+        kinds = [CrossSettings(*choice, *pair) for choice, pair in zip(choices, weights, strict=True)]
         divide = settings.switch("crosslogitsimloss_divide", crosslogitsimloss_divide)
         self.cross: tuple[CrossTerm, ...] = ()
         if self.cross_agent:

@@ -1,10 +1,11 @@
-"""Houses: walls whose windows, doors and bricks the facade shader draws, and roofs, porches, bays and chimneys as shapes.
+"""Houses: walls whose windows, doors and bricks the facade shader draws; roofs, porches, bays and chimneys as shapes.
 
 A town has few house types and long terraces of the same one, so that facades repeat from street to street while gaps,
 setbacks and heights do not: images alias, geometry tells places apart.
 """
 
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 
@@ -130,7 +131,7 @@ def add_house(builder: MeshBuilder, plot: Plot, kind: HouseType, random: np.rand
     if kind.chimney and kind.roof != "flat":
         spot = plot.point(random.choice([0.6, w - 0.6]), d * random.uniform(0.4, 0.6), height + d * 0.28 + 0.5)
         builder.box(spot, (0.45, 0.35, 1.3), plot.heading, Material.WALL, (0.36, 0.17, 0.12), style=_plain(BRICK))
-        builder.box(spot + [0, 0, 1.5], (0.15, 0.15, 0.25), plot.heading, Material.PLAIN, (0.45, 0.22, 0.14))
+        builder.box(spot + np.array([0, 0, 1.5]), (0.15, 0.15, 0.25), plot.heading, Material.PLAIN, (0.45, 0.22, 0.14))
     if kind.has_bay_window:
         _add_bay_window(builder, plot, kind, seed)
     if kind.has_porch:
@@ -146,7 +147,7 @@ def _plain(texture: int) -> tuple[float, ...]:
 def _add_roof(builder: MeshBuilder, plot: Plot, kind: HouseType, height: float) -> None:
     w, d, eave = plot.width, plot.depth, 0.35
     if kind.roof == "flat":
-        builder.polygon([plot.point(*uv, height - 0.5) for uv in ((0, 0), (w, 0), (w, d), (0, d))], Material.ROOF,
+        builder.polygon([plot.point(u, v, height - 0.5) for u, v in ((0, 0), (w, 0), (w, d), (0, d))], Material.ROOF,
                         (0.3, 0.3, 0.3), style=(1,))  # fmt: skip
         return
     side = kind.roof == "gable"
@@ -197,7 +198,7 @@ def _add_bay_window(builder: MeshBuilder, plot: Plot, kind: HouseType, seed: flo
     height = 0.4 + kind.floor_height * min(2, kind.floors - 1 or 1)
     left = plot.width - width - 0.5
     ring = [(left, 0.05), (left + 0.4, -depth), (left + width - 0.4, -depth), (left + width, 0.05)]
-    for start, end in zip(ring, ring[1:], strict=False):
+    for start, end in pairwise(ring):
         span = float(np.hypot(end[0] - start[0], end[1] - start[1]))
         style = (kind.texture, kind.floor_height, span, 0.75, kind.window[1] + 0.08, seed, BLANK, 2)
         corners = [plot.point(*start, 0.0), plot.point(*end, 0.0), plot.point(*end, height), plot.point(*start, height)]

@@ -33,7 +33,7 @@ class Scene:
         return self._o3d.core.Tensor(array)
 
     def cast(self, origins: np.ndarray, directions: np.ndarray) -> tuple[Floats, np.ndarray, Floats]:
-        """Distances [n] (inf: nothing), triangle numbers [n] and normals [n,3] towards the viewer, for unit directions."""
+        """Distances [n] (inf: nothing), triangle numbers [n], normals [n,3] towards the viewer; for unit directions."""
         found = self._scene.cast_rays(self._tensor(_rays(origins, directions)))
         distance, normal = found["t_hit"].numpy(), found["primitive_normals"].numpy()
         away = (normal * directions).sum(1) > 0
@@ -171,5 +171,6 @@ class Camera:
         frame = frame * (1 + 0.12 * frame) / (1 + frame)  # shoulder: highlights roll off
         display = np.clip(frame * 1.25, 0, 1) ** (1 / 2.2)
         display = np.clip(0.5 + (display - 0.5) * condition.contrast, 0, 1)
-        grain = random.normal(0, condition.noise, (HEIGHT, WIDTH, 1)) + random.normal(0, condition.noise * 0.6, (HEIGHT, WIDTH, 3))
+        grain = random.normal(0, condition.noise, (HEIGHT, WIDTH, 1))
+        grain = grain + random.normal(0, condition.noise * 0.6, (HEIGHT, WIDTH, 3))
         return (np.clip(display + grain, 0, 1) * 255 + 0.5).astype(np.uint8)

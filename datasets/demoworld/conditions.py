@@ -1,12 +1,12 @@
 """Weather, light and season of a traversal, and the dates under which traversals are filed.
 
 Training and test traversals have conditions of their own: each test condition is akin to one that is trained on
-(morning and noon, drizzle and overcast, two dusks, thaw and snow) and equal to none. Numbers are drawn around each condition per seed and traversal. Light is in arbitrary
-linear units; the camera's exposure follows the frame.
+(morning and noon, drizzle and overcast, two dusks, thaw and snow) and equal to none. Numbers are drawn around each
+condition per seed and traversal. Light is in arbitrary linear units; the camera's exposure follows the frame.
 """
 
 from dataclasses import dataclass, replace
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 
 import numpy as np
 
@@ -102,5 +102,5 @@ def sun_direction(condition: Condition) -> np.ndarray:
 
 def start_stamp(run: str) -> int:
     """Microseconds since 1970 of a run named YYYY-MM-DD-HH-MM-SS (UTC)."""
-    moment = datetime.strptime(run, "%Y-%m-%d-%H-%M-%S").replace(tzinfo=timezone.utc)
+    moment = datetime.strptime(run, "%Y-%m-%d-%H-%M-%S").replace(tzinfo=UTC)
     return int(moment.timestamp()) * 1_000_000

@@ -26,10 +26,7 @@ def masonry(kind: np.ndarray, u: np.ndarray, v: np.ndarray, seed: np.ndarray) ->
         brick = cell_hash(column, row, seed[chosen])
         in_joint = (v[chosen] - row * course < joint) | ((along - column) * length < joint)
         tone = 1 + spread * (brick - 0.5)
-        if name == BRICK:
-            tone = np.where(in_joint, 1.32, tone)
-        else:
-            tone = np.where(in_joint, 0.72, tone)
+        tone = np.where(in_joint, 1.32 if name == BRICK else 0.72, tone)
         value[chosen] *= tone
     return value.astype(np.float32)
 
@@ -69,11 +66,14 @@ def shade_wall(
     is_front = (ground == HOUSE) | (ground == SHOP)
     open_ground = (level > 0) | ~(is_front & (ground == SHOP))
     blind = cell_hash(column * 3, level + 5, seed) > np.where(is_front, 0.97, 0.45)
-    fits = (np.abs(across) < half_w + 0.14) & (height > sill - 0.16) & (height < head + 0.16) & usable & open_ground & ~blind
+    near = (np.abs(across) < half_w + 0.14) & (height > sill - 0.16) & (height < head + 0.16)
+    fits = near & usable & open_ground & ~blind
     door_column = np.floor(cell_hash(seed, seed * 3, 9) * 1.5)
     doorway = (ground == HOUSE) & (level == 0) & (column == door_column)
     state = _Paint(albedo, np.zeros(len(u), np.float32), np.zeros((len(u), 3), np.float32))
-    _paint_windows(state, np.flatnonzero(fits & ~doorway), across, height, half_w, sill, head, column, level, seed, trim, lit)
+    _paint_windows(
+        state, np.flatnonzero(fits & ~doorway), across, height, half_w, sill, head, column, level, seed, trim, lit
+    )
     _paint_door(state, np.flatnonzero(doorway & (np.abs(across) < 0.75) & (v < 2.95)), across, v, accent, trim, lit)
     _paint_shop(state, np.flatnonzero((ground == SHOP) & (v < SHOP_HEIGHT + 0.7)), u, v, size, accent, seed, lit)
     return state.albedo.astype(np.float32), state.glass, state.emission
@@ -128,7 +128,8 @@ def _paint_windows(
     state.glass[at] = np.where(inside & ~frame, 1.0, 0.0)
     if lit > 0:
         burning = inside & ~frame & (cell_hash(column[at] + 11, level[at] + 3, seed[at] + 7) < 0.38)
-        warm = np.array([1.0, 0.68, 0.34]) * (0.55 + 0.7 * chance[:, None]) * np.where(curtain | blind, 0.6, 1.0)[:, None]
+        warm = np.array([1.0, 0.68, 0.34]) * (0.55 + 0.7 * chance[:, None])
+        warm = warm * np.where(curtain | blind, 0.6, 1.0)[:, None]
         state.emission[at] = np.where(burning[:, None], warm * 0.75 * lit, 0.0)
 
 

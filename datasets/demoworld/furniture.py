@@ -35,7 +35,7 @@ class Tree:
 def add_tree_wood(builder: MeshBuilder, tree: Tree, random: np.random.Generator) -> None:
     """Trunk and branches."""
     base = np.array([tree.x, tree.y, 0.0])
-    fork = base + [random.uniform(-0.2, 0.2), random.uniform(-0.2, 0.2), tree.height * 0.42]
+    fork = base + np.array([random.uniform(-0.2, 0.2), random.uniform(-0.2, 0.2), tree.height * 0.42])
     thick = 0.05 + tree.height * 0.018
     builder.prism(base, fork, (thick, thick * 0.75), Material.BARK, BARK, 6)
     if tree.species == 3:
@@ -43,7 +43,7 @@ def add_tree_wood(builder: MeshBuilder, tree: Tree, random: np.random.Generator)
     for n in range(7):
         angle = n * 2.4 + random.uniform(0, 1)
         reach = tree.crown * random.uniform(0.55, 0.95)
-        tip = fork + [np.cos(angle) * reach, np.sin(angle) * reach, tree.height * random.uniform(0.2, 0.52)]
+        tip = fork + np.array([np.cos(angle) * reach, np.sin(angle) * reach, tree.height * random.uniform(0.2, 0.52)])
         builder.prism(fork - [0, 0, random.uniform(0, 0.8)], tip, (thick * 0.5, 0.03), Material.BARK, BARK, 3)
         for _ in range(3):
             start = fork + (tip - fork) * random.uniform(0.4, 0.8)
@@ -146,7 +146,7 @@ def add_hedge(
     center = np.append(middle, PAVEMENT_HEIGHT + height / 2)
     builder.box(
         center,
-        (np.linalg.norm(span) / 2, 0.35, height / 2),
+        (float(np.linalg.norm(span)) / 2, 0.35, height / 2),
         float(np.arctan2(span[1], span[0])),
         Material.HEDGE,
         color,

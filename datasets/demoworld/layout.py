@@ -116,7 +116,8 @@ def inset(corners: np.ndarray, distances: np.ndarray) -> np.ndarray:
 
 def _choose_loop(random: np.random.Generator) -> list[tuple[int, int]]:
     """Crossings of a loop of twelve streets with at least eight bends, anticlockwise."""
-    cells = list(product(range(1, NODES - 2), repeat=2))
+    inner = range(1, NODES - 2)
+    cells = [(i, j) for i in inner for j in inner]
     loops = []
     for bits in range(1, 2 ** len(cells)):
         outline = _outline({cell for n, cell in enumerate(cells) if bits >> n & 1})

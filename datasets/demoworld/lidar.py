@@ -1,6 +1,7 @@
 """The LiDAR: a scan pattern cast from several poses, gathered into a submap made as Oxford's are (PointNetVLAD, 2018).
 
-Ground removal, voxel down-sampling to at most 4096 points, random refill, then centring and scaling to mean distance 0.5.
+Ground removal, voxel down-sampling to at most 4096 points, random refill, then centring, and scaling to mean distance
+0.5.
 """
 
 import numpy as np
@@ -65,7 +66,9 @@ class Scanner:
         return means if len(means) <= POINTS else means[np.sort(random.choice(len(means), POINTS, replace=False))]
 
 
-def scan_rays(positions: np.ndarray, headings: np.ndarray, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def scan_rays(
+    positions: np.ndarray, headings: np.ndarray, random: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
     """Origins and unit directions [n,3] of a spinning multi-beam scanner at every pose."""
     elevation = np.radians(np.linspace(-14, 38, RINGS))
     azimuth = np.arange(COLUMNS) * (2 * np.pi / COLUMNS)
@@ -96,7 +99,7 @@ def voxel_keys(points: np.ndarray, size: float) -> np.ndarray:
 
 
 def normalised(points: np.ndarray, raw: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """Centre, scale to mean distance 0.5, turn all axes round, drop what leaves [-1,1], refill to 4096 from the raw points."""
+    """Centre, scale to mean distance 0.5, turn all axes round, drop what leaves [-1,1], refill to 4096 from ``raw``."""
     if len(points) < POINTS:
         points = np.concatenate([points, raw[random.integers(len(raw), size=POINTS - len(points))]])
     center = points.mean(0)

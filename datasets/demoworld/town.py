@@ -249,8 +249,9 @@ def _add_church(site: _Site, block: Block, random: np.random.Generator) -> None:
     along = block.yard[1] - block.yard[0]
     along = along / np.linalg.norm(along)
     inward = np.array([-along[1], along[0]])
-    church = HouseType(2, 2, (0.55, 0.48, 0.35), (0.62, 0.56, 0.44), (0.2, 0.2, 0.22), "front", 1, 8.0, 2.6, (0.34, 0.62),
-                       11.0, False, False, False)  # fmt: skip
+    church = HouseType(
+        2, 2, (0.55, 0.48, 0.35), (0.62, 0.56, 0.44), (0.2, 0.2, 0.22), "front", 1, 8.0, 2.6, (0.34, 0.62), 11.0,
+        False, False, False)  # fmt: skip
     corner = middle - along * 5.5 - inward * 8
     add_house(site.builder, Plot(corner, along, inward, 11.0, 22.0), church, random)
     foot = corner - along * 2.6

@@ -59,7 +59,9 @@ class Traversal:
         """Positions [n,2] and headings [n] of the vehicle at metres along the route, its wander included."""
         points, headings = self.town.route.at(distance)
         reach, period, phase = self._sway
-        waves = sum(r * np.sin(2 * np.pi * np.asarray(distance) / p + f) for r, p, f in zip(reach, period, phase, strict=True))
+        waves = sum(
+            r * np.sin(2 * np.pi * np.asarray(distance) / p + f) for r, p, f in zip(reach, period, phase, strict=True)
+        )
         side = np.clip(self._side + np.asarray(waves), -1, 1)
         left = np.column_stack([-np.sin(headings), np.cos(headings)])
         return points + left * side[:, None], headings + 0.03 * np.asarray(waves)
@@ -69,7 +71,9 @@ class Traversal:
         points, headings = self.vehicle(np.array([distance]))
         position = np.append(points[0], CAMERA_HEIGHT + random.normal(0, 0.02)).astype(np.float32)
         heading = float(headings[0]) + self._yaw + float(random.normal(0, 0.012))
-        return CameraPose(position, heading, self._pitch + float(random.normal(0, 0.006)), float(random.normal(0, 0.006)))
+        return CameraPose(
+            position, heading, self._pitch + float(random.normal(0, 0.006)), float(random.normal(0, 0.006))
+        )
 
     def stamp_at(self, distance: float) -> int:
         """Microseconds at metres along the route."""

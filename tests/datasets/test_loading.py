@@ -136,6 +136,19 @@ def test_evaluation_is_clean_in_order_and_leaves_the_random_state(oxford_written
     assert all(map(same, batches, again))  # of k listed images always the nearest
 
 
+def test_evaluation_loader_augmented_once_for_a_cache(oxford_written, quantize):
+    """``augment_seed`` (teacher outputs of augmented inputs, as upstream caches them) is epoch 0 of that seed."""
+    data = opened(oxford_written)
+    records = data.training_set().records[:5]
+    (batch,) = evaluation_loader(
+        data, records, wants=ALL, quantize=quantize, batch_size=5, num_workers=0, augment_seed=3
+    )
+    items = PlaceItems(data, records, wants=ALL, quantize=quantize, augment=True, seed=3)
+    assert same(batch, collate([items[index] for index in range(5)]))
+    (clean,) = evaluation_loader(data, records, wants=ALL, quantize=quantize, batch_size=5, num_workers=0)
+    assert not torch.equal(batch["images"], clean["images"])
+
+
 def test_training_leaves_the_random_state(oxford_written, quantize):
     torch.manual_seed(3)
     np.random.seed(3)

@@ -85,7 +85,7 @@ def test_neighbours_equal_all_distances_boundary_included(queries, database):
 
 def test_utm_positions_are_compared_in_float64():
     """In float32 a northing of 5.7e6 m has steps of half a metre."""
-    query, database = np.array([[5735712.3, 0.0]]), np.array([[5735737.2, 0.0], [5735737.4, 0.0]])
+    query, database = np.array([[5735712.0, 0.0]]), np.array([[5735736.9, 0.0], [5735737.2, 0.0]])
     assert neighbours_within(query, database, 25.0)[0].tolist() == [0]
 
 

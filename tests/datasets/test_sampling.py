@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from common.errors import UserError
 from datasets.records import PlaceRecord, TrainingSet
-from datasets.sampling import PairBatchSampler
+from datasets.sampling import PairBatchSampler, _separate_repeats
 
 
 def from_golden(case) -> TrainingSet:
@@ -88,6 +88,41 @@ def test_no_item_twice_in_a_batch_where_avoidable(line_world):
         assert all(len(set(batch)) == len(batch) for batch in batches)
         batches = list(PairBatchSampler(line_world(60, seed=seed), 16, seed=seed))
         assert all(len(set(batch)) == len(batch) for batch in batches)
+
+
+def test_separating_repeats_loses_no_item():
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        linked = rng.random((24, 24)) < 0.12
+        linked |= linked.T
+        np.fill_diagonal(linked, False)
+        positives = [np.flatnonzero(row) for row in linked]
+        pairs = PairBatchSampler(from_lists([row.tolist() for row in positives]), 10, seed=seed)._pairs(rng)
+        batches = [pairs[start : start + 5] for start in range(0, len(pairs), 5)]
+        before = [len(batch) for batch in batches], {item for pair in pairs for item in pair}
+        repeats = _count_repeats(batches)
+        _separate_repeats(batches, positives)
+        assert before == ([len(b) for b in batches], {item for batch in batches for pair in batch for item in pair})
+        assert sorted(pair[0] for batch in batches for pair in batch) == sorted(anchor for anchor, _ in pairs)
+        assert _count_repeats(batches) <= repeats
+
+
+def _count_repeats(batches) -> int:
+    return sum(2 * len(batch) - len({item for pair in batch for item in pair}) for batch in batches)
+
+
+def test_an_unlucky_pairing_is_drawn_again():
+    """Random relations whose first pairing leaves a repeat that no swap removes, but another pairing avoids."""
+    for seed in (10, 51, 207):
+        rng = np.random.default_rng(seed)
+        n = int(rng.integers(8, 40))
+        linked = rng.random((n, n)) < rng.uniform(0.03, 0.2)
+        linked |= linked.T
+        np.fill_diagonal(linked, False)
+        sampler = PairBatchSampler(
+            from_lists([np.flatnonzero(row).tolist() for row in linked]), int(rng.integers(2, 10)) * 2, seed=seed
+        )
+        assert all(len(set(batch)) == len(batch) for batch in sampler)
 
 
 def test_unavoidable_repeat_is_accepted():
