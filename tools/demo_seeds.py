@@ -1,7 +1,8 @@
 """``make demo-seeds``: does distillation help, and is it the teacher's knowledge that helps?
 
 Three students per seed on the generated world: alone, distilled, and distilled from shuffled teacher outputs (each
-place is handed another place's output). Seeds and worlds are fixed here: three seeds on the demo's world, one on a second world. One teacher per world.
+place is handed another place's output). Seeds and worlds are fixed here: three seeds on the demo's world, one on a
+second world. One teacher per world.
 """
 
 import argparse
