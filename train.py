@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from lightning_fabric import Fabric
 from torch import nn
 
 from common.errors import UserError
@@ -36,8 +37,9 @@ from engine.optimisation import build_optimizer, build_scheduler
 from engine.options import TrainOptions
 from engine.reporting import Outcome, log_validation, report_outcome
 from engine.run_folder import LOG, RunFolder, start_console_log
+from engine.teachers import TeacherSource
 from engine.teaching import Taught, TeacherOpener
-from engine.trainer import Interrupted, Trainer
+from engine.trainer import Interrupted, TaskLoss, Trainer
 from evaluation.report import ReportEntry
 from models.checkpoints import load_weights, save_weights
 
@@ -49,6 +51,7 @@ def run(options: TrainOptions) -> Outcome:
     # ---- Data: places to learn from, held-back ones to choose the epoch by, test places used once at the end
     data = build_data(options)
     everything, test = data.training_set(), data.evaluation_set()
+    test.require_questions()
     held = split(everything, options.val_fraction, buffer=options.negative_radius, eval_radius=test.radius)
     training, validation = held.training, held.validation
 
@@ -96,14 +99,15 @@ def build_trainer(
     data: PlaceData,
     training: TrainingSet,
     network: nn.Module,
-    task_loss: object,
+    task_loss: TaskLoss,
     distiller: nn.Module | None,
     taught: list[Taught],
-    fabric: object,
+    fabric: Fabric,
     folder: RunFolder,
 ) -> Trainer:
     """Batches, optimiser and schedule around the network that learns."""
-    teachers = [teacher.source for teacher in taught]
+    teachers: list[TeacherSource] = [teacher.source for teacher in taught]
+    requires: set[str] = {*network.requires, *(key for teacher in teachers for key in teacher.requires)}  # type: ignore[misc]
     sampler = PairBatchSampler(
         training,
         options.train_batch_size,
@@ -115,8 +119,8 @@ def build_trainer(
     loader = training_loader(
         data,
         training,
-        wants={key for source in (network, *teachers) for key in source.requires},
-        quantize=quantizer_for(network, *teachers),
+        wants=requires,
+        quantize=quantizer_for(requires),
         sampler=sampler,
         num_workers=options.num_workers,
         seed=options.seed,

@@ -8,6 +8,8 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
+from common.errors import UserError
+
 
 @dataclass(frozen=True)
 class PlaceRecord:
@@ -83,6 +85,18 @@ class EvaluationSet:
     def distinct_records(self) -> list[PlaceRecord]:
         """Every record once per key, database first: what has to be embedded."""
         return distinct(record for runs in (self.database, self.queries) for run in runs for record in run)
+
+    def require_questions(self) -> None:
+        """:class:`UserError` when nothing could be measured: said before anything is trained."""
+        if not any(self.database):
+            raise UserError(f"data set {self.name}: no run with any database item; check its evaluation database")
+        if not any(self.queries):
+            raise UserError(f"data set {self.name}: no run with any query; check its evaluation queries")
+        neighbours = (entry.get(m) for run in self.query_sets for entry in run.values() for m in range(len(self.runs)))
+        if not any(neighbours):
+            raise UserError(
+                f"data set {self.name}: no query has a true neighbour within {self.radius:g} m in another run"
+            )
 
 
 @dataclass(frozen=True)

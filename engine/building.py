@@ -1,6 +1,6 @@
 """From options to the things a run is made of: data set, networks, losses, device."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -95,9 +95,9 @@ def build_task_loss(options: LossOptions) -> Callable[..., tuple[torch.Tensor, d
     return losses.create_task_loss(options.loss, **{name: values[name] for name in known if name in values})
 
 
-def quantizer_for(*networks: nn.Module) -> Callable[..., Any] | None:
-    """The sparse engine's quantisation when a network reads clouds; otherwise None, and no engine is imported."""
-    if not any("coords" in getattr(network, "requires", ()) for network in networks):
+def quantizer_for(requires: Collection[str]) -> Callable[..., Any] | None:
+    """The sparse engine's quantisation where batches must hold clouds; otherwise None, and no engine is imported."""
+    if "coords" not in requires:
         return None
     from models.sparse import quantize
 

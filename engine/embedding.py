@@ -89,11 +89,12 @@ class Embedder:
     def _loader(
         self, network: nn.Module, records: Sequence[PlaceRecord], batch_size: int, augment_seed: int | None
     ) -> Any:
+        requires: tuple[str, ...] = network.requires  # type: ignore[assignment]
         return evaluation_loader(
             self.data,
             records,
-            wants=network.requires,  # type: ignore[arg-type]
-            quantize=quantizer_for(network),
+            wants=requires,
+            quantize=quantizer_for(requires),
             batch_size=batch_size,
             num_workers=self.num_workers,
             augment_seed=augment_seed,

@@ -4,6 +4,7 @@ import hashlib
 import json
 import logging
 import platform
+import shutil
 import subprocess
 import sys
 import warnings
@@ -36,7 +37,7 @@ def start_console_log() -> None:
     warnings.showwarning = _log_warning
 
 
-def _log_warning(message: Warning | str, category: type[Warning], filename: str, *_: object) -> None:
+def _log_warning(message: Warning | str, *_: object, **__: object) -> None:
     """A warning as one line; where in the code it arose says nothing to a user."""
     LOG.warning("warning: %s", " ".join(str(message).split()))
 
@@ -66,6 +67,7 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._file_log: logging.Handler | None = None
+        self._is_new = not path.exists()
         self._writer: Any = None
 
     @classmethod
@@ -135,12 +137,14 @@ class RunFolder:
     def __enter__(self) -> "RunFolder":
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if self._writer is not None:
             self._writer.close()
         if self._file_log is not None:
             LOG.removeHandler(self._file_log)
             self._file_log.close()
+        if kind is not None and issubclass(kind, UserError) and self._is_new and not (self.path / "last.ckpt").exists():
+            shutil.rmtree(self.path, ignore_errors=True)  # nothing was learnt yet: a mistake leaves no half-made run
 
 
 def _environment(device: str) -> dict[str, Any]:

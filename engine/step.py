@@ -48,15 +48,12 @@ def forward_backward(
 
 
 def _second_pass(network: nn.Module, parts: list[Batch], joined: Output, key: tuple[int, ...], fabric: Any) -> None:
+    gradients = {name: value.grad for name, value in joined.items() if value.grad is not None}
     start = 0
     for number, part in enumerate(parts):
         outputs = _run(network, part, (*key, number), fabric)
         stop = start + len(part["keys"])
-        pulls = [
-            (out * joined[name].grad[start:stop]).sum()
-            for name, out in outputs.items()
-            if joined[name].grad is not None
-        ]
+        pulls = [(outputs[name] * gradient[start:stop]).sum() for name, gradient in gradients.items()]
         fabric.backward(torch.stack(pulls).sum())
         start = stop
 
@@ -78,7 +75,7 @@ def _detached(outputs: Output) -> Output:
 def _still_batchnorm(network: nn.Module) -> Iterator[None]:
     """Batch statistics are used but not recorded: only the second pass, which makes the gradients, records them."""
     norms = [module for module in network.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
-    saved = [(norm.momentum, norm.num_batches_tracked.clone()) for norm in norms]
+    saved = [(norm.momentum, norm.state_dict()["num_batches_tracked"].clone()) for norm in norms]
     try:
         for norm in norms:
             norm.momentum = 0.0
@@ -86,7 +83,7 @@ def _still_batchnorm(network: nn.Module) -> Iterator[None]:
     finally:
         for norm, (momentum, tracked) in zip(norms, saved, strict=True):
             norm.momentum = momentum
-            norm.num_batches_tracked.copy_(tracked)
+            norm.state_dict()["num_batches_tracked"].copy_(tracked)
 
 
 def split_batch(batch: Batch, size: int) -> Iterator[Batch]:

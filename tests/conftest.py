@@ -20,7 +20,7 @@ def root() -> Path:
 
 @pytest.fixture(scope="session")
 def golden() -> Callable[[str], Any]:
-    """``golden("a0_sparse_layers.pt")``: a golden file's content; skips when the goldens are not beside the repository."""
+    """``golden("a0_sparse_layers.pt")``: a golden file's content; skips when the goldens are absent."""
 
     def load(name: str) -> Any:
         path = SHARED / "goldens" / name

@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-import time
 import warnings
 from fractions import Fraction
 from itertools import permutations
@@ -297,39 +296,6 @@ def test_the_result_is_ready_for_json_and_large_databases_warn_nobody():
     assert text["recall"]["1"] == result.recall[1]
     assert text["pairs"][0]["database_size"] == 30
     assert text["skipped_pairs"] == [{"database_run": 1, "query_run": 0, "reason": "the database run is empty"}]
-
-
-def looped(database, queries, sets):
-    """The published shape of the computation: top-k per pair, then python over the queries."""
-    for m in range(len(database)):
-        for n in range(len(queries)):
-            if m == n:
-                continue
-            unit = torch.nn.functional.normalize
-            nearest = (
-                (unit(torch.from_numpy(queries[n])) @ unit(torch.from_numpy(database[m])).T).topk(25).indices.numpy()
-            )
-            hits = [0] * 25
-            for index in range(len(queries[n])):
-                true_items = sets[n][index][m]
-                for rank in range(25):
-                    if nearest[index][rank] in true_items:
-                        hits[rank] += 1
-                        break
-
-
-def test_oddity_31_faster_than_python_loops():
-    random = np.random.default_rng(8)
-    database = [random.standard_normal((60, 16)).astype(np.float32) for _ in range(5)]
-    queries = [random.standard_normal((600, 16)).astype(np.float32) for _ in range(5)]
-    sets = [{i: {m: [i % 60, i % 7] for m in range(5) if m != n} for i in range(600)} for n in range(5)]
-    seconds = {looped: [], evaluate_runs: []}
-    for _ in range(5):  # in turns, and in this thread's own time: other programs on the machine do not count
-        for function, times in seconds.items():
-            start = time.thread_time()
-            function(database, queries, sets)
-            times.append(time.thread_time() - start)
-    assert min(seconds[evaluate_runs]) < 0.6 * min(seconds[looped]), seconds
 
 
 def test_importing_retrieval_loads_nothing_heavy(root):
