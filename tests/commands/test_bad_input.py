@@ -167,7 +167,7 @@ def test_evaluate_says_what_is_missing(oxford, tmp_path, capsys):
 
 
 def test_small_databases_and_pairs_without_questions_work(tmp_path, capsys):
-    """Oddity 10. Databases of 12 items: k is 12, said once; pairs without an evaluated query are skipped and counted."""
+    """Oddity 10. Databases of 12: k is 12, said once; pairs without an evaluated query are skipped and counted."""
     world = make_oxford(tmp_path, submaps=12)
     flags = [*world.flags, *ALONE, "--epochs", "0", "--logdir", str(tmp_path), "--exp_name", "small"]
     path = world.folder / "oxford_evaluation_query.pickle"

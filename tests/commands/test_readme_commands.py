@@ -21,7 +21,7 @@ BOREAS_TEACHER = (
     "teacher_weights/boreas__T:minklocmmcat__resnet18__img256__pc128__32_64_64__1_1_1__1__allstgF__b128__trainteacher"
     "/models/r1_best_ep48_93.05.pth"
 )
-WEIGHTS = "--crosslogitdistloss_weight_st2ss 0.1 --crosslogitsimloss_weight_st2ss 0.1 --crosslogitgeodistloss_weight_st2ss 0.1"
+WEIGHTS = " ".join(f"--crosslogit{term}loss_weight_st2ss 0.1" for term in ("dist", "sim", "geodist"))
 OXFORD = f"train.py --model minklocmmcat --teacher_weights_path {OXFORD_TEACHER} --rkdgloss_weight 10 {WEIGHTS}"
 BOREAS = (
     f"train.py --model minklocmmcat --teacher_weights_path {BOREAS_TEACHER} --tryid 0 --rkdgloss_weight 1 {WEIGHTS}"
