@@ -18,8 +18,8 @@ from engine.building import build_data, build_fabric, build_network, student_set
 from engine.command_line import parse, read_yaml
 from engine.embedding import Embedder
 from engine.options import DataOptions, EvaluateOptions, ModelOptions
+from engine.program import exit_code
 from engine.reporting import Outcome, report_outcome
-from engine.run_folder import start_console_log
 from evaluation.report import ReportEntry
 
 HOME = Path(__file__).resolve().parent
@@ -80,13 +80,7 @@ def weights_flag(argv: Sequence[str]) -> str | None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line; 0 on success, 2 on a user's mistake."""
-    start_console_log()
-    try:
-        run(sys.argv[1:] if argv is None else list(argv))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return exit_code(lambda: run(sys.argv[1:] if argv is None else list(argv)))
 
 
 if __name__ == "__main__":

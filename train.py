@@ -15,7 +15,6 @@ from pathlib import Path
 from lightning_fabric import Fabric
 from torch import nn
 
-from common.errors import UserError
 from datasets.base import PlaceData
 from datasets.loading import training_loader
 from datasets.records import EvaluationSet, TrainingSet
@@ -35,11 +34,12 @@ from engine.command_line import parse
 from engine.embedding import Embedder
 from engine.optimisation import build_optimizer, build_scheduler
 from engine.options import TrainOptions
+from engine.program import exit_code
 from engine.reporting import Outcome, log_validation, report_outcome
-from engine.run_folder import LOG, RunFolder, start_console_log
+from engine.run_folder import LOG, RunFolder
 from engine.teachers import TeacherSource
 from engine.teaching import Taught, TeacherOpener
-from engine.trainer import Interrupted, TaskLoss, Trainer
+from engine.trainer import TaskLoss, Trainer
 from evaluation.report import ReportEntry
 from models.checkpoints import load_weights, save_weights
 
@@ -202,17 +202,12 @@ def rehearse(options: TrainOptions) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line; 0 on success, 2 on a user's mistake, 130 when stopped (go on with ``--resume auto``)."""
-    start_console_log()
-    try:
+
+    def work() -> None:
         options = parse(TrainOptions, sys.argv[1:] if argv is None else argv, home=HOME)
         (rehearse if options.dry_run else run)(options)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except Interrupted:
-        print("stopped; the same command with --resume auto goes on", file=sys.stderr)
-        return 130
-    return 0
+
+    return exit_code(work)
 
 
 if __name__ == "__main__":

@@ -27,11 +27,13 @@ PACKAGES = ("torch", "torchvision", "numpy", "pytorch-metric-learning", "lightni
 
 
 def start_console_log() -> None:
-    """Messages go to standard output, bare."""
-    if not LOG.handlers:
-        handler = logging.StreamHandler(sys.stdout)
-        handler.setFormatter(logging.Formatter("%(message)s"))
-        LOG.addHandler(handler)
+    """Messages go to standard output, bare; a second call follows a changed ``sys.stdout``."""
+    for handler in [handler for handler in LOG.handlers if handler.name == "console"]:
+        LOG.removeHandler(handler)
+    console = logging.StreamHandler(sys.stdout)
+    console.name = "console"
+    console.setFormatter(logging.Formatter("%(message)s"))
+    LOG.addHandler(console)
     LOG.setLevel(logging.INFO)
     LOG.propagate = False
     warnings.showwarning = _log_warning

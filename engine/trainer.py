@@ -20,16 +20,13 @@ from datasets.loading import set_epoch
 from engine.checkpoint import load_checkpoint, save_checkpoint
 from engine.embedding import move
 from engine.options import TrainOptions
+from engine.program import Interrupted
 from engine.run_folder import RunFolder
 from engine.step import forward_backward
 from engine.teachers import TeacherSource
 
 LOG = logging.getLogger("distilplace")
 TaskLoss = Callable[..., tuple[Tensor, dict[str, float]]]
-
-
-class Interrupted(Exception):
-    """Ctrl-C or SIGTERM came; the checkpoint is written."""
 
 
 @dataclass

@@ -9,12 +9,11 @@ import sys
 import time
 from pathlib import Path
 
-from common.errors import UserError
 from engine.command_line import parse
 from engine.options import TrainOptions
+from engine.program import exit_code
 from engine.reporting import Outcome, report_outcome
-from engine.run_folder import LOG, start_console_log
-from engine.trainer import Interrupted
+from engine.run_folder import LOG
 from evaluation.report import ReportEntry
 from train import run
 
@@ -58,21 +57,12 @@ def demo(logdir: Path, flags: list[str]) -> Path:
 
 def main() -> int:
     """Command line: ``python -m tools.demo [--logdir logs/demo] [train.py flags for all three runs]``."""
-    start_console_log()
     parser = argparse.ArgumentParser(
         prog="python -m tools.demo", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--logdir", type=Path, default=Path("logs/demo"), help="folder of the three runs")
     known, flags = parser.parse_known_args()
-    try:
-        demo(known.logdir, flags)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except Interrupted:
-        print("stopped; the same command goes on", file=sys.stderr)
-        return 130
-    return 0
+    return exit_code(lambda: demo(known.logdir, flags))
 
 
 if __name__ == "__main__":

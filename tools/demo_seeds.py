@@ -11,10 +11,9 @@ import sys
 from pathlib import Path
 from statistics import mean, stdev
 
-from common.errors import UserError
 from common.files import atomic_path
-from engine.run_folder import LOG, start_console_log
-from engine.trainer import Interrupted
+from engine.program import exit_code
+from engine.run_folder import LOG
 from tools.demo import step, student_flags, teacher_flags
 
 SEEDS = {1: (1, 2, 3), 2: (1,)}  # world -> students' seeds
@@ -56,26 +55,22 @@ def table(scores: Scores) -> str:
     return "\n".join(lines)
 
 
+def compare(logdir: Path, worlds: list[int], extra: list[str]) -> None:
+    """Measure every world, keep the scores, print the tables."""
+    found = {world: measure(logdir, world, extra) for world in worlds}
+    with atomic_path(logdir / "scores.json") as path:
+        path.write_text(json.dumps(found, indent=1))
+    for world, scores in found.items():
+        LOG.info("\nworld %d, seeds %s\n%s", world, SEEDS[world], table(scores))
+
+
 def main() -> int:
     """Command line: ``python -m tools.demo_seeds [--logdir logs/demo_seeds] [train.py flags for all runs]``."""
-    start_console_log()
     parser = argparse.ArgumentParser(prog="python -m tools.demo_seeds", description=__doc__)
     parser.add_argument("--logdir", type=Path, default=Path("logs/demo_seeds"), help="folder of the runs")
     parser.add_argument("--worlds", type=int, nargs="+", choices=list(SEEDS), default=list(SEEDS), help="which worlds")
     known, extra = parser.parse_known_args()
-    try:
-        found = {world: measure(known.logdir, world, extra) for world in known.worlds}
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except Interrupted:
-        print("stopped; the same command goes on", file=sys.stderr)
-        return 130
-    with atomic_path(known.logdir / "scores.json") as path:
-        path.write_text(json.dumps(found, indent=1))
-    for world, scores in found.items():
-        LOG.info("\nworld %d, seeds %s\n%s", world, SEEDS[world], table(scores))
-    return 0
+    return exit_code(lambda: compare(known.logdir, known.worlds, extra))
 
 
 if __name__ == "__main__":
