@@ -89,7 +89,7 @@ class EvaluationSet:
     def require_questions(self) -> None:
         """:class:`UserError` when nothing could be measured: said before anything is trained."""
         if not any(self.database):
-            raise UserError(f"data set {self.name}: no run with any database item; check its evaluation database")
+            raise UserError(f"data set {self.name}: no run has any database item; check its evaluation database")
         if not any(self.queries):
             raise UserError(f"data set {self.name}: no run with any query; check its evaluation queries")
         neighbours = (entry.get(m) for run in self.query_sets for entry in run.values() for m in range(len(self.runs)))

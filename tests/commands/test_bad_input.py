@@ -81,7 +81,7 @@ def test_no_run_with_any_database_item(data, tmp_path, capsys):
     for name in ("database", "query"):
         path = folder / f"oxford_evaluation_{name}.pickle"
         path.write_bytes(pickle.dumps([{}, {}, {}]))
-    refused([*flags, *ALONE], tmp_path, capsys, "no run with any database item")
+    refused([*flags, *ALONE], tmp_path, capsys, "no run has any database item")
 
 
 def test_unknown_flag_as_a_user_sees_it(root, tmp_path):
