@@ -13,6 +13,7 @@ from common.errors import UserError
 from common.files import atomic_path
 from common.randomness import generator
 from datasets.demo import DemoData
+from engine.program import exit_code
 
 COLUMNS = 4
 
@@ -58,19 +59,18 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--demo_seed", type=int, default=1, help="which world")
     parser.add_argument("--dataset_folder", type=Path, default=None, help="where worlds are kept (default data/demo)")
     chosen = parser.parse_args(arguments)
-    try:
+
+    def work() -> None:
         if chosen.count < 1:
             raise UserError(f"--count {chosen.count}: must be at least 1")
         data = DemoData(chosen.dataset_folder, chosen.demo_seed)
         frames = pick_frames(data, chosen.count, chosen.seed)
         contact_sheet(frames, chosen.output)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    for frame in frames:
-        print(frame.relative_to(data.dataset_folder))
-    print(f"contact sheet: {chosen.output} ({chosen.output.stat().st_size // 1024} KiB)")
-    return 0
+        for frame in frames:
+            print(frame.relative_to(data.dataset_folder))
+        print(f"contact sheet: {chosen.output} ({chosen.output.stat().st_size // 1024} KiB)")
+
+    return exit_code(work)
 
 
 if __name__ == "__main__":
