@@ -51,7 +51,12 @@ def teacher_settings(options: ModelOptions, name: str) -> dict[str, Any]:
         "image_pool": options.pool,
     }
     image = {"output_dim": options.student_output_dim, "useallstages": options.minklocmm_image_useallstages}
-    common = {"pool": options.pool, "pretrained": options.pretrained, "feature_size": options.minklocmm_cloud_fe_dim}
+    common = {
+        "pool": options.pool,
+        "pretrained": options.pretrained,
+        "feature_size": options.minklocmm_cloud_fe_dim,
+        "sparse_backend": options.sparse_backend,
+    }
     return _accepted(name, {**fused, **cloud, **image, **common})
 
 
@@ -66,6 +71,7 @@ def student_settings(options: ModelOptions, name: str) -> dict[str, Any]:
         "useallstages": options.useallstages,
         "pool": options.pool,
         "pretrained": options.pretrained,
+        "sparse_backend": options.sparse_backend,
     }
     return _accepted(name, values)
 

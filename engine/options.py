@@ -68,6 +68,7 @@ class ModelOptions(_Group):
     student_minkloconly_topdown: Count = Field(0, description="top-down steps of the cloud-only student")
     pool: Literal["GeM", "NetVLAD", "ConvAP", "CosPlace"] = Field("GeM", description="pooling head of image networks")
     useallstages: bool = Field(False, description="student's image network up to stage 4, not 3")
+    sparse_backend: str = Field("auto", description="sparse engine: auto, torch, triton, spconv or minkowski")
     pretrained: str = Field("imagenet", description="start of image networks: imagenet, none, or a weights file")
 
 

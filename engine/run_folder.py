@@ -22,7 +22,7 @@ from engine.options import RunOptions, TrainOptions
 LOG = logging.getLogger("distilplace")
 # Options that change where or how fast a run goes, not what it computes.
 NEUTRAL = {"logdir", "exp_name", "resume", "save_every", "num_workers", "accelerator", "cuda", "dry_run", "tryid"}
-NEUTRAL |= {"val_batch_size", "teacher_store", "rebuild_store"}
+NEUTRAL |= {"val_batch_size", "teacher_store", "rebuild_store", "sparse_backend"}
 PACKAGES = ("torch", "torchvision", "numpy", "pytorch-metric-learning", "lightning-fabric", "open3d", "safetensors")
 
 

@@ -21,6 +21,7 @@ from engine.teachers import StoredTeacher
 
 VERSION = 1
 OUTPUTS, MANIFEST = "outputs.safetensors", "manifest.json"
+NEUTRAL_SETTINGS = {"pretrained", "sparse_backend"}  # no part of what a network with given weights computes
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ def identify(
     return StoreIdentity(
         version=VERSION,
         model=model,
-        settings=json.dumps({k: v for k, v in settings.items() if k != "pretrained"}, sort_keys=True),
+        settings=json.dumps({k: v for k, v in settings.items() if k not in NEUTRAL_SETTINGS}, sort_keys=True),
         weights=sha256(weights) if weights.is_file() else None,
         dataset=dataset,
         places=hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16],

@@ -39,6 +39,7 @@ class MinkLoc(nn.Module):
         block: "ECABasicBlock" or "BasicBlock".
         pooling: "GeM".
         in_channels: feature channels of the voxels.
+        sparse_backend: the sparse engine, or "auto" (:mod:`models.sparse.backends`); no part of the weights.
         backbone: "MinkFPN", or "GeneralMinkFPN": upstream's variant without a way back up, whatever ``num_top_down``
             says.
 
@@ -57,6 +58,7 @@ class MinkLoc(nn.Module):
         pooling: str = "GeM",
         in_channels: int = 1,
         backbone: str = "MinkFPN",
+        sparse_backend: str = "auto",
     ) -> None:
         super().__init__()
         if pooling != "GeM":
@@ -64,6 +66,7 @@ class MinkLoc(nn.Module):
         if feature_size < 1 or in_channels < 1:
             raise UserError(f"feature_size {feature_size} and in_channels {in_channels} must be positive")
         self.output_dim = feature_size
+        self.sparse_backend = sparse_backend
         self.backbone: nn.Module
         self.pooling: nn.Module
         if backbone == "MinkFPN":
@@ -82,7 +85,8 @@ class MinkLoc(nn.Module):
         trailing empty cloud keeps its row; otherwise the highest batch number + 1. An empty cloud's embedding is a row
         of zeros.
         """
-        x = SparseTensor(batch["features"], batch["coords"], batch_size=_batch_size(batch))
+        settings = {"batch_size": _batch_size(batch), "backend": self.sparse_backend}
+        x = SparseTensor(batch["features"], batch["coords"], **settings)
         return {"embedding": self.pooling(self.backbone(x))}
 
     def branch_parameters(self) -> dict[str, list[nn.Parameter]]:
@@ -104,10 +108,12 @@ class MinkLocOnly(MinkLoc):
         pooling: str = "GeM",
         in_channels: int = 1,
         feature_size: int | None = None,
+        sparse_backend: str = "auto",
     ) -> None:
         """As :class:`MinkLoc`; ``feature_size`` is another name of ``output_dim`` and wins when given."""
         size = output_dim if feature_size is None else feature_size
         super().__init__(size, planes, layers, num_top_down, conv0_kernel_size, block, pooling, in_channels)
+        self.sparse_backend = sparse_backend
 
 
 def _batch_size(batch: Mapping[str, Any]) -> int | None:

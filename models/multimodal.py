@@ -29,6 +29,7 @@ class MinkLocMultimodal(nn.Module):
         image_useallstages: cut the image network behind stage 4 instead of stage 3.
         image_pool: head of the image branch (:data:`models.pooling.HEADS`).
         pretrained: start of the image branch: "none", "imagenet" or a file.
+        sparse_backend: the cloud branch's sparse engine, or "auto" (:mod:`models.sparse.backends`).
 
     """
 
@@ -46,6 +47,7 @@ class MinkLocMultimodal(nn.Module):
         image_useallstages: bool = False,
         image_pool: str = "GeM",
         pretrained: str = "none",
+        sparse_backend: str = "auto",
     ) -> None:
         super().__init__()
         from models.minkloc import MinkLoc
@@ -58,6 +60,7 @@ class MinkLocMultimodal(nn.Module):
             planes=tuple(cloud_planes),
             layers=tuple(cloud_layers),
             num_top_down=cloud_topdown,
+            sparse_backend=sparse_backend,
         )
         self.image_fe = ImageNetwork(image_fe, image_fe_dim, image_pool, image_useallstages, pretrained)
         cloud_dim, image_dim = self.cloud_fe.output_dim, self.image_fe.output_dim

@@ -6,7 +6,6 @@ import torch
 from torch import nn
 
 from common.errors import UserError
-from models.sparse.functional import sparse_convolution
 from models.sparse.tensor import SparseTensor
 
 
@@ -62,8 +61,9 @@ class SparseConv(_SparseConvBase):
         if self.kernel_size == 1 and self.stride == 1:
             return x.with_features(x.features @ self.kernel)
         kernel = self.kernel if self.kernel.ndim == 3 else self.kernel[None]
-        kernel_map = x.manager.kernel_map(x.level, self.kernel_size, self.stride, self.dilation)
-        return x.with_features(sparse_convolution(x.features, kernel, kernel_map), x.level + self.stride - 1)
+        settings = (self.kernel_size, self.stride, self.dilation)
+        features = x.manager.convolution(x.features, kernel, x.level, *settings)
+        return x.with_features(features, x.level + self.stride - 1)
 
 
 class SparseTransposedConv(_SparseConvBase):
@@ -88,5 +88,5 @@ class SparseTransposedConv(_SparseConvBase):
         if x.level == 0:
             raise UserError("transposed sparse convolution: the tensor has no finer voxels to land on")
         kernel = self.kernel if self.kernel.ndim == 3 else self.kernel[None]
-        kernel_map = x.manager.kernel_map(x.level - 1, self.kernel_size, self.stride).reverse
-        return x.with_features(sparse_convolution(x.features, kernel, kernel_map), x.level - 1)
+        features = x.manager.transposed_convolution(x.features, kernel, x.level, self.kernel_size)
+        return x.with_features(features, x.level - 1)

@@ -11,6 +11,8 @@ from functools import cached_property
 import torch
 
 from common.errors import UserError
+from models.sparse.backends.base import Manager
+from models.sparse.functional import sparse_convolution
 from models.sparse.kernel_map import KernelMap, build_map
 from models.sparse.neighbours import Neighbours, find_neighbours
 
@@ -84,13 +86,20 @@ class Level:
         )
 
 
-class CoordinateManager:
-    """Coordinates per stride and kernel maps per (stride, kernel), shared by all tensors made from one another.
+class CoordinateManager(Manager):
+    """The PyTorch engine: coordinates per stride and kernel maps per (stride, kernel), on any device.
 
-    Level l holds the voxels at stride ``base_stride * 2**l``. Any int32 coordinates are accepted whose batch fits in a
+    Any int32 coordinates are accepted whose batch fits in a
     window of 2^17 voxels per axis (aligned to 2^16); anything beyond raises. Of duplicate rows the first is kept
     (MinkowskiEngine keeps a random one); ``rows`` tells which input rows stayed, in canonical order.
     """
+
+    name = "torch"
+
+    @classmethod
+    def unavailable(cls, device: torch.device) -> str | None:
+        """Never: it is PyTorch."""
+        return None
 
     def __init__(self, coordinates: torch.Tensor, *, base_stride: int = 1, batch_size: int | None = None) -> None:
         if coordinates.ndim != 2 or coordinates.shape[1] != 4:
@@ -175,3 +184,35 @@ class CoordinateManager:
         if key not in self._maps:
             self._maps[key] = build_map(self, number, kernel_size, stride, dilation)
         return self._maps[key]
+
+    def count(self, number: int) -> int:
+        """How many voxels a level has."""
+        return len(self.level(number))
+
+    def batch_index(self, number: int) -> torch.Tensor:
+        """Batch element of every row of a level, ascending, int64 ``[N]``."""
+        return self.level(number).batch
+
+    def counts(self, number: int) -> torch.Tensor:
+        """Number of voxels of every batch element at a level, int64 ``[B]``."""
+        return self.segments(number)[1]
+
+    def convolution(
+        self, features: torch.Tensor, kernel: torch.Tensor, number: int, kernel_size: int, stride: int, dilation: int
+    ) -> torch.Tensor:
+        """See :class:`Manager`."""
+        return sparse_convolution(features, kernel, self.kernel_map(number, kernel_size, stride, dilation))
+
+    def transposed_convolution(
+        self, features: torch.Tensor, kernel: torch.Tensor, number: int, kernel_size: int
+    ) -> torch.Tensor:
+        """See :class:`Manager`."""
+        return sparse_convolution(features, kernel, self.kernel_map(number - 1, kernel_size, 2).reverse)
+
+    def sum_rows(self, features: torch.Tensor, number: int) -> torch.Tensor:
+        """Sums over consecutive rows; pairwise within an element, as precise as a plain ``sum(0)``."""
+        counts = self.counts(number)
+        out = features.new_zeros(len(counts), features.shape[1])
+        for element, rows in enumerate(features.split(counts.tolist())):
+            torch.sum(rows, 0, out=out[element])
+        return out

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.autograd.function import once_differentiable
 
+from models.sparse.backends.base import Manager
 from models.sparse.tensor import SparseTensor
 
 
@@ -25,57 +26,39 @@ class _SegmentSum(torch.autograd.Function):
     """Sum of the rows of each batch element; its gradient copies each element's row to its voxels."""
 
     @staticmethod
-    def forward(
-        ctx: Any, features: torch.Tensor, starts: torch.Tensor, counts: torch.Tensor, batch: torch.Tensor
-    ) -> torch.Tensor:
-        ctx.save_for_backward(starts, counts, batch)
-        return _sum_rows(features, starts, counts)
+    def forward(ctx: Any, features: torch.Tensor, manager: Manager, level: int) -> torch.Tensor:
+        ctx.where = manager, level
+        return manager.sum_rows(features, level)
 
     @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None, None]:
-        starts, counts, batch = ctx.saved_tensors
-        return _SegmentCopy.apply(gradient, starts, counts, batch), None, None, None
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+        return _SegmentCopy.apply(gradient, *ctx.where), None, None
 
 
 class _SegmentCopy(torch.autograd.Function):
     """Each batch element's row copied to its voxels; its gradient is the sum."""
 
     @staticmethod
-    def forward(
-        ctx: Any, rows: torch.Tensor, starts: torch.Tensor, counts: torch.Tensor, batch: torch.Tensor
-    ) -> torch.Tensor:
-        ctx.save_for_backward(starts, counts)
-        return rows.index_select(0, batch)
+    def forward(ctx: Any, rows: torch.Tensor, manager: Manager, level: int) -> torch.Tensor:
+        ctx.where = manager, level
+        return manager.copy_rows(rows, level)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None, None]:
-        return _sum_rows(gradient, *ctx.saved_tensors), None, None, None
-
-
-def _sum_rows(features: torch.Tensor, starts: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
-    """Sums over consecutive rows; pairwise within an element, as precise as a plain ``sum(0)``."""
-    out = features.new_zeros(len(starts), features.shape[1])
-    for element, rows in enumerate(features.split(counts.tolist())):
-        torch.sum(rows, 0, out=out[element])
-    return out
-
-
-def _segments(x: SparseTensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    starts, counts = x.manager.segments(x.level)
-    return starts, counts, x.batch_index
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+        manager, level = ctx.where
+        return manager.sum_rows(gradient.contiguous(), level), None, None
 
 
 def global_average(x: SparseTensor) -> torch.Tensor:
     """Mean over the voxels of each batch element, ``[B, C]``, in batch order; zero for an element without voxels."""
-    starts, counts, batch = _segments(x)
-    total: torch.Tensor = _SegmentSum.apply(x.features, starts, counts, batch)
-    return total / counts.clamp(min=1).to(total.dtype)[:, None]
+    total: torch.Tensor = _SegmentSum.apply(x.features, x.manager, x.level)
+    return total / x.manager.counts(x.level).clamp(min=1).to(total.dtype)[:, None]
 
 
 def broadcast_multiply(x: SparseTensor, factors: torch.Tensor) -> SparseTensor:
     """Every voxel's features times the row of its batch element: ``[N, C]``, factors ``[B, C]``."""
-    copied: torch.Tensor = _SegmentCopy.apply(factors, *_segments(x))
+    copied: torch.Tensor = _SegmentCopy.apply(factors, x.manager, x.level)
     return x.with_features(x.features * copied)
 
 
@@ -96,5 +79,5 @@ class GeM(nn.Module):
         # exp(p log x): its gradients with respect to x and p reuse what the forward pass computed; pow's do not
         logarithms = x.features.clamp(min=self.eps).log()
         means = global_average(x.with_features((logarithms * self.p).exp()))
-        occupied = (x.manager.segments(x.level)[1] > 0)[:, None]
+        occupied = (x.manager.counts(x.level) > 0)[:, None]
         return torch.where(occupied, means, 1.0).pow(1.0 / self.p) * occupied

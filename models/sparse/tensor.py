@@ -3,14 +3,15 @@
 import torch
 
 from common.errors import UserError
-from models.sparse.coordinates import CoordinateManager
+from models.sparse.backends import AUTO, choose_backend
+from models.sparse.backends.base import Manager
 
 
 class SparseTensor:
     """Features ``[N, C]`` on the voxels of a batch of clouds.
 
-    Rows are in the manager's canonical order (batch, then Morton curve), **not** in the order of the coordinates given:
-    row i of ``features`` belongs to row i of ``coordinates``, and came from row ``source_rows[i]`` of the input.
+    Rows are in the engine's order (our own engines': batch, then Morton curve), **not** in that of the coordinates
+    given: row i of ``features`` belongs to row i of ``coordinates``, and came from row ``source_rows[i]`` of the input.
     Duplicate coordinates are merged by keeping the first row (MinkowskiEngine keeps a random one).
     A batch element without voxels is allowed; name ``batch_size`` to keep a trailing one.
     """
@@ -22,10 +23,13 @@ class SparseTensor:
         *,
         stride: int = 1,
         batch_size: int | None = None,
-        manager: CoordinateManager | None = None,
+        manager: Manager | None = None,
         level: int = 0,
+        backend: str = AUTO,
     ) -> None:
         """Either from ``coordinates`` int32 ``[N, 4]`` (batch, x, y, z) at ``stride``, or as level of a ``manager``.
+
+        ``backend`` names the engine that makes a manager of the coordinates (:mod:`models.sparse.backends`).
 
         With a manager the features must be in its row order already.
         """
@@ -37,10 +41,11 @@ class SparseTensor:
                 raise UserError(
                     f"sparse features {list(features.shape)} do not fit coordinates {list(coordinates.shape)}"
                 )
-            manager = CoordinateManager(coordinates, base_stride=stride, batch_size=batch_size)
+            engine = choose_backend(backend, coordinates.device)
+            manager = engine(coordinates, base_stride=stride, batch_size=batch_size)
             features = features.index_select(0, manager.rows)
-        elif len(features) != len(manager.level(level)):
-            raise UserError(f"sparse features {list(features.shape)} do not fit {len(manager.level(level))} voxels")
+        elif len(features) != manager.count(level):
+            raise UserError(f"sparse features {list(features.shape)} do not fit {manager.count(level)} voxels")
         self.features = features
         self.manager = manager
         self.level = level
@@ -62,8 +67,8 @@ class SparseTensor:
 
     @property
     def batch_index(self) -> torch.Tensor:
-        """Batch element of every row, ascending, int64 ``[N]``."""
-        return self.manager.level(self.level).batch
+        """Batch element of every row, int64 ``[N]``."""
+        return self.manager.batch_index(self.level)
 
     @property
     def batch_size(self) -> int:

@@ -1,0 +1,49 @@
+"""Sparse engines by name. Each is a :class:`~models.sparse.backends.base.Manager`; all give the same numbers."""
+
+import importlib
+from typing import Any
+
+import torch
+
+from common.errors import UserError
+from models.names import unknown_name
+from models.sparse.backends.base import Manager
+
+# From the fastest on: "auto" takes the first that can run on the device.
+_BACKENDS = {
+    "torch": "models.sparse.coordinates:CoordinateManager",
+}
+AUTO = "auto"
+
+
+def list_backends() -> list[str]:
+    """The names of the engines, installed or not, in the order of preference."""
+    return list(_BACKENDS)
+
+
+def available_backends(device: torch.device | str = "cpu") -> list[str]:
+    """The engines that can run on ``device`` here and now."""
+    return [name for name in _BACKENDS if _manager_class(name).unavailable(torch.device(device)) is None]
+
+
+def choose_backend(name: str, device: torch.device | str = "cpu") -> type[Manager]:
+    """The engine called ``name``; "auto": the fastest that is installed and fits the device.
+
+    Raises:
+        UserError: unknown name, or an engine that cannot run here (with what to install).
+
+    """
+    device = torch.device(device)
+    if name == AUTO:
+        return next(each for each in map(_manager_class, _BACKENDS) if each.unavailable(device) is None)
+    if name not in _BACKENDS:
+        raise unknown_name("sparse backend", name, (AUTO, *_BACKENDS))
+    chosen = _manager_class(name)
+    if reason := chosen.unavailable(device):
+        raise UserError(f"--sparse_backend {name}: {reason}")
+    return chosen
+
+
+def _manager_class(name: str) -> Any:
+    module, _, attribute = _BACKENDS[name].partition(":")
+    return getattr(importlib.import_module(module), attribute)

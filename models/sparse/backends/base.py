@@ -1,0 +1,70 @@
+"""What a sparse engine supplies: the coordinates of a batch at every stride, and convolution between them."""
+
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+import torch
+
+
+class Manager(ABC):
+    """The voxels of one batch under one engine. Tensors made from one another share it, and with it their kernel maps.
+
+    Level l holds the voxels at stride ``base_stride * 2**l``. Every engine numbers the rows of a level in an order of
+    its own, which ``coordinates`` states; which input row became which row of level 0 is in ``rows``. Of duplicate
+    input rows one is kept.
+    """
+
+    name: ClassVar[str]
+    base_stride: int
+    batch_size: int
+    rows: torch.Tensor
+
+    @classmethod
+    @abstractmethod
+    def unavailable(cls, device: torch.device) -> str | None:
+        """Why this engine cannot run on ``device`` ("... is not installed: pip install ..."), or None if it can."""
+
+    @abstractmethod
+    def __init__(self, coordinates: torch.Tensor, *, base_stride: int = 1, batch_size: int | None = None) -> None:
+        """From int32 ``[N, 4]`` (batch, x, y, z), multiples of ``base_stride``; ``batch_size`` None: the highest + 1."""
+
+    @abstractmethod
+    def count(self, number: int) -> int:
+        """How many voxels a level has."""
+
+    @abstractmethod
+    def coordinates(self, number: int) -> torch.Tensor:
+        """int32 ``[N, 4]`` (batch, x, y, z) of a level, in units of the finest voxel, in the engine's row order."""
+
+    @abstractmethod
+    def batch_index(self, number: int) -> torch.Tensor:
+        """Batch element of every row of a level, int64 ``[N]``."""
+
+    @abstractmethod
+    def counts(self, number: int) -> torch.Tensor:
+        """Number of voxels of every batch element at a level, int64 ``[B]``."""
+
+    @abstractmethod
+    def convolution(
+        self, features: torch.Tensor, kernel: torch.Tensor, number: int, kernel_size: int, stride: int, dilation: int
+    ) -> torch.Tensor:
+        """out[u] = sum_k in[u + offset_k * dilation * s_in] W_k over occupied voxels, differentiable.
+
+        ``[n_in, C_in]`` on level ``number``, kernel ``[K, C_in, C_out]`` -> ``[n_out, C_out]`` on level
+        ``number + stride - 1`` (stride 1 or 2).
+        """
+
+    @abstractmethod
+    def transposed_convolution(
+        self, features: torch.Tensor, kernel: torch.Tensor, number: int, kernel_size: int
+    ) -> torch.Tensor:
+        """The transpose of the stride-2 convolution: level ``number`` -> ``number - 1``; out[u] += in[u - offset] W."""
+
+    def sum_rows(self, features: torch.Tensor, number: int) -> torch.Tensor:
+        """Sum over the voxels of each batch element ``[B, C]``; outside autograd."""
+        out = features.new_zeros(self.batch_size, features.shape[1])
+        return out.index_add_(0, self.batch_index(number), features)
+
+    def copy_rows(self, rows: torch.Tensor, number: int) -> torch.Tensor:
+        """Each batch element's row ``[B, C]`` copied to its voxels ``[N, C]``; outside autograd."""
+        return rows.index_select(0, self.batch_index(number))
