@@ -39,7 +39,7 @@ class BasicBlock(nn.Module):
         self.norm1 = SparseBatchNorm(channels)
         self.conv2 = SparseConv(channels, channels, 3)
         self.norm2 = SparseBatchNorm(channels)
-        self.relu = SparseReLU()
+        self.relu = SparseReLU(inplace=True)  # always on the fresh result of a norm or a sum
         self.downsample: nn.Module | None = None
         if in_channels != channels:
             self.downsample = nn.Sequential(SparseConv(in_channels, channels, 1), SparseBatchNorm(channels))

@@ -21,7 +21,7 @@ class _BottomUp(nn.Module):
         self.convs = nn.ModuleList()
         self.bns = nn.ModuleList()
         self.blocks = nn.ModuleList()
-        self.relu = SparseReLU()
+        self.relu = SparseReLU(inplace=True)  # always on the fresh result of a norm
         width = planes[0]
         for plane, count in zip(planes, layers, strict=True):
             self.convs.append(SparseConv(width, width, 2, stride=2))

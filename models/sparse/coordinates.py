@@ -5,7 +5,7 @@ eight children of a coarse voxel are neighbours, so that a coarser level is a sh
 neighbours, the kernel index of a 2^3 stride-2 convolution is the last three bits of the key, and gathers stay in cache.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -13,7 +13,7 @@ import torch
 from common.errors import UserError
 from models.sparse.backends.base import Manager
 from models.sparse.functional import sparse_convolution
-from models.sparse.kernel_map import KernelMap, build_map
+from models.sparse.kernel_map import KernelMap, Workspace, build_map
 from models.sparse.neighbours import Neighbours, find_neighbours
 
 AXIS_BITS = 17  # a batch may span 2^17 voxels per axis
@@ -40,6 +40,14 @@ def morton_keys(batch: torch.Tensor, grid: torch.Tensor, axis_bits: int) -> torc
     return key | (batch.to(torch.int64) << (3 * axis_bits))
 
 
+def _keys(batch: torch.Tensor, grid: torch.Tensor) -> torch.Tensor:
+    if batch.device.type != "cpu":
+        return morton_keys(batch, grid, AXIS_BITS)
+    from models.sparse import compiled
+
+    return torch.from_numpy(compiled.morton(batch.contiguous().numpy(), grid.contiguous().numpy(), AXIS_BITS))
+
+
 @dataclass
 class Level:
     """The voxels at one stride. ``keys`` int64 [N] ascending; ``batch`` int64 [N]; ``grid`` int64 [N, 3] >= 0."""
@@ -48,8 +56,8 @@ class Level:
     batch: torch.Tensor
     grid: torch.Tensor
     axis_bits: int
-    child_starts: torch.Tensor  # [N]: first child of each voxel in the next finer level (empty at the finest)
-    child_counts: torch.Tensor  # [N]
+    child_starts: torch.Tensor  # int32 [N]: first child of each voxel in the next finer level (empty at the finest)
+    child_counts: torch.Tensor  # int32 [N]
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -61,15 +69,20 @@ class Level:
 
     @cached_property
     def _parents(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Row of each voxel's parent ``[N]``, and the first child of each parent."""
+        """Row of each voxel's parent ``[N]``, and the first child of each parent (int32)."""
+        if self.keys.device.type == "cpu":
+            from models.sparse import compiled
+
+            parent, starts = compiled.parents(self.keys.numpy())
+            return torch.from_numpy(parent), torch.from_numpy(starts)
         coarse = self.keys >> 3
         fresh = torch.ones_like(coarse, dtype=torch.bool)
         torch.ne(coarse[1:], coarse[:-1], out=fresh[1:])
-        return fresh.cumsum(0) - 1, fresh.nonzero().squeeze(1)
+        return fresh.cumsum(0, dtype=torch.int32) - 1, fresh.nonzero().squeeze(1).to(torch.int32)
 
     @property
     def parent(self) -> torch.Tensor:
-        """Row of each voxel's parent in the next coarser level, ``[N]``."""
+        """Row of each voxel's parent in the next coarser level, int32 ``[N]``."""
         return self._parents[0]
 
     def coarser(self) -> "Level":
@@ -110,14 +123,15 @@ class CoordinateManager(Manager):
             raise UserError(f"sparse coordinates must be int32, not {coordinates.dtype}; quantize the cloud first")
         self.base_stride = base_stride
         batch, grid = self._checked(coordinates.to(torch.int64), batch_size)
-        keys, rows = morton_keys(batch, grid, AXIS_BITS).sort(stable=True)
+        keys, rows = _keys(batch, grid).sort(stable=True)
         fresh = torch.ones_like(keys, dtype=torch.bool)
         torch.ne(keys[1:], keys[:-1], out=fresh[1:])
         if not bool(fresh.all()):
             keys, rows = keys[fresh], rows[fresh]
         self.rows = rows
-        none = keys.new_empty(0)
+        none = keys.new_empty(0, dtype=torch.int32)
         self._levels = [Level(keys, batch.index_select(0, rows), grid.index_select(0, rows), AXIS_BITS, none, none)]
+        self._workspace = Workspace()
         self._maps: dict[tuple[int, ...], KernelMap] = {}
         self._neighbours: dict[tuple[int, int], Neighbours] = {}
         self._segments: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
@@ -182,7 +196,8 @@ class CoordinateManager(Manager):
         """The pairs of a convolution that reads level ``number`` (built once, then shared)."""
         key = (number, kernel_size, stride, dilation)
         if key not in self._maps:
-            self._maps[key] = build_map(self, number, kernel_size, stride, dilation)
+            kernel_map = build_map(self, number, kernel_size, stride, dilation)
+            self._maps[key] = replace(kernel_map, workspace=self._workspace)
         return self._maps[key]
 
     def count(self, number: int) -> int:
@@ -215,4 +230,14 @@ class CoordinateManager(Manager):
         out = features.new_zeros(len(counts), features.shape[1])
         for element, rows in enumerate(features.split(counts.tolist())):
             torch.sum(rows, 0, out=out[element])
+        return out
+
+    def scale_rows(self, features: torch.Tensor, factors: torch.Tensor, number: int) -> torch.Tensor:
+        """See :class:`Manager`; on the CPU without copying the factors to every voxel."""
+        if features.device.type != "cpu":
+            return super().scale_rows(features, factors, number)
+        out = torch.empty_like(features)
+        counts = self.counts(number).tolist()
+        for row, here, there in zip(factors, features.split(counts), out.split(counts), strict=True):
+            torch.mul(here, row, out=there)
         return out

@@ -5,7 +5,6 @@ Backward gathers again instead of keeping anything but the input: memory is line
 time. Sums run over sorted bags (``embedding_bag``), so they are deterministic and parallel over rows.
 """
 
-from itertools import accumulate
 from typing import Any
 
 import torch
@@ -47,7 +46,13 @@ class _SparseConvolution(torch.autograd.Function):
     def forward(ctx: Any, features: torch.Tensor, kernel: torch.Tensor, kernel_map: KernelMap) -> torch.Tensor:
         ctx.save_for_backward(features, kernel)
         ctx.kernel_map = kernel_map
-        return _convolve(features, kernel, kernel_map)
+        if kernel.shape[1] == 1:
+            out = _stem(features, kernel, kernel_map)
+        else:
+            out = _gather_multiply_sum(features, kernel, kernel_map)
+        if kernel_map.centre is not None:
+            out.addmm_(features, kernel[kernel_map.centre])
+        return out
 
     @staticmethod
     @once_differentiable
@@ -55,53 +60,72 @@ class _SparseConvolution(torch.autograd.Function):
         features, kernel = ctx.saved_tensors
         kernel_map: KernelMap = ctx.kernel_map
         gradient = gradient.contiguous()
-        to_features = to_kernel = None
-        if ctx.needs_input_grad[0]:
-            if kernel_map.mirrored:
-                to_features = _convolve(gradient, kernel.flip(0).transpose(1, 2), kernel_map)
-            else:
-                to_features = _convolve(gradient, kernel.transpose(1, 2), kernel_map.reverse)
-        if ctx.needs_input_grad[1]:
-            to_kernel = _kernel_gradient(features, gradient, kernel_map, kernel)
+        wants_features, wants_kernel = ctx.needs_input_grad[:2]
+        if kernel.shape[1] == 1 and not wants_features:
+            return None, _stem_kernel_gradient(features, gradient, kernel_map, kernel) if wants_kernel else None, None
+        to_features, to_kernel = _gradients(features, gradient, kernel_map, kernel, wants_features, wants_kernel)
+        centre = kernel_map.centre
+        if centre is not None and to_features is not None:
+            to_features.addmm_(gradient, kernel[centre].t())
+        if centre is not None and to_kernel is not None:
+            torch.mm(features.t(), gradient, out=to_kernel[centre])
         return to_features, to_kernel, None
 
 
-def _slices(sizes: tuple[int, ...]) -> list[tuple[int, slice]]:
-    """(offset, its slice of the pairs) of the offsets that have any."""
-    ends = list(accumulate(sizes))
-    return [(k, slice(end - size, end)) for k, (size, end) in enumerate(zip(sizes, ends, strict=True)) if size]
+def _gather_multiply_sum(features: torch.Tensor, kernel: torch.Tensor, kernel_map: KernelMap) -> torch.Tensor:
+    """The pairs' part of the forward pass: every pair's product, summed per output row.
+
+    Gathered offset by offset: the rows of one stay in cache until the product has read them.
+    """
+    products = kernel_map.workspace.take(len(kernel_map.in_rows), kernel.shape[2], features)
+    targets = products.split(kernel_map.sizes)
+    for k, rows, _ in kernel_map.by_offset:
+        torch.mm(features.index_select(0, rows), kernel[k], out=targets[k])
+    return bag_sum(products, kernel_map.by_out.index, kernel_map.by_out.starts)
 
 
-def _convolve(features: torch.Tensor, kernel: torch.Tensor, kernel_map: KernelMap) -> torch.Tensor:
-    gathering = kernel_map.by_out
-    if kernel.shape[1] == 1:  # one input channel (the stem): a weighted sum of kernel rows, no product needed
-        weights = features[:, 0].index_select(0, kernel_map.in_rows_by_out)
-        out = bag_sum(kernel[:, 0], kernel_map.offsets_by_out, gathering.starts, weights)
-    else:
-        # Gathered offset by offset: the rows of one stay in cache until the product has read them.
-        products = features.new_empty(len(kernel_map.in_rows), kernel.shape[2])
-        for k, pairs in _slices(kernel_map.sizes):
-            torch.mm(features.index_select(0, kernel_map.in_rows[pairs]), kernel[k], out=products[pairs])
-        out = bag_sum(products, gathering.index, gathering.starts)
-    if kernel_map.centre is not None:
-        out.addmm_(features, kernel[kernel_map.centre])
-    return out
+def _stem(features: torch.Tensor, kernel: torch.Tensor, kernel_map: KernelMap) -> torch.Tensor:
+    """The pairs' part with one input channel: a weighted sum of kernel rows, no product needed."""
+    weights = features[:, 0].index_select(0, kernel_map.in_rows_by_out)
+    return bag_sum(kernel[:, 0], kernel_map.offsets_by_out, kernel_map.by_out.starts, weights)
 
 
-def _kernel_gradient(
+def _gradients(
+    features: torch.Tensor,
+    gradient: torch.Tensor,
+    kernel_map: KernelMap,
+    kernel: torch.Tensor,
+    wants_features: bool,
+    wants_kernel: bool,
+) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+    """The pairs' part of both gradients, from one gathering of the outer gradient's rows."""
+    to_kernel = torch.zeros_like(kernel, memory_format=torch.contiguous_format) if wants_kernel else None
+    products = None
+    targets: tuple[torch.Tensor, ...] = ()
+    if wants_features:
+        products = kernel_map.workspace.take(len(kernel_map.in_rows), kernel.shape[1], features)
+        targets = products.split(kernel_map.sizes)
+    for k, in_rows, out_rows in kernel_map.by_offset:
+        gathered = gradient.index_select(0, out_rows)
+        if to_kernel is not None:
+            torch.mm(features.index_select(0, in_rows).t(), gathered, out=to_kernel[k])
+        if targets:
+            torch.mm(gathered, kernel[k].t(), out=targets[k])
+    if products is None:
+        return None, to_kernel
+    gathering = kernel_map.reverse.by_out
+    return bag_sum(products, gathering.index, gathering.starts), to_kernel
+
+
+def _stem_kernel_gradient(
     features: torch.Tensor, gradient: torch.Tensor, kernel_map: KernelMap, kernel: torch.Tensor
 ) -> torch.Tensor:
-    """Gradient of each W_k: the sum over the pairs of k of features[v]^T gradient[u]."""
+    """Gradient of each W_k with one input channel: the weighted sum of the outer gradient's rows."""
     result = torch.zeros_like(kernel, memory_format=torch.contiguous_format)
-    if kernel.shape[1] == 1:
-        sizes = torch.tensor(kernel_map.sizes, device=gradient.device)
-        starts = (sizes.cumsum(0) - sizes).to(torch.int32)
-        weights = features[:, 0].index_select(0, kernel_map.in_rows)
-        result[:, 0] = bag_sum(gradient, kernel_map.out_rows, starts, weights)
-    else:
-        for k, pairs in _slices(kernel_map.sizes):
-            gathered = features.index_select(0, kernel_map.in_rows[pairs])
-            torch.mm(gathered.t(), gradient.index_select(0, kernel_map.out_rows[pairs]), out=result[k])
+    sizes = torch.tensor(kernel_map.sizes, device=gradient.device)
+    starts = (sizes.cumsum(0) - sizes).to(torch.int32)
+    weights = features[:, 0].index_select(0, kernel_map.in_rows)
+    result[:, 0] = bag_sum(gradient, kernel_map.out_rows, starts, weights)
     if kernel_map.centre is not None:
         torch.mm(features.t(), gradient, out=result[kernel_map.centre])
     return result

@@ -1,7 +1,7 @@
 """Kernel maps: which input voxel meets which output voxel under which kernel offset."""
 
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import dataclass, field, replace
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING
 
 import torch
@@ -28,6 +28,23 @@ class Gathering:
     starts: torch.Tensor
 
 
+class Workspace:
+    """Memory for the products of one layer at a time, shared by the maps of a batch.
+
+    Fresh memory of that size is handed back to the system by every layer, and page by page asked for again.
+    """
+
+    def __init__(self) -> None:
+        self._memory: torch.Tensor | None = None
+
+    def take(self, rows: int, columns: int, like: torch.Tensor) -> torch.Tensor:
+        """``[rows, columns]`` in the type and on the device of ``like``; holds until the next call."""
+        memory, wanted = self._memory, rows * columns
+        if memory is None or len(memory) < wanted or memory.dtype != like.dtype or memory.device != like.device:
+            memory = self._memory = like.new_empty(wanted)
+        return memory[:wanted].view(rows, columns)
+
+
 @dataclass(frozen=True)
 class KernelMap:
     """All pairs of one convolution, grouped by kernel offset; memory is linear in the pairs.
@@ -43,9 +60,16 @@ class KernelMap:
     n_in: int
     n_out: int
     by_out: Gathering
-    by_in: Gathering | None
+    by_in: Gathering | None = None
     centre: int | None = None
     mirrored: bool = False
+    workspace: Workspace = field(default_factory=Workspace)
+
+    @cached_property
+    def by_offset(self) -> tuple[tuple[int, torch.Tensor, torch.Tensor], ...]:
+        """(offset, in_rows of its pairs, out_rows of its pairs) of the offsets that have any."""
+        parts = zip(self.in_rows.split(self.sizes), self.out_rows.split(self.sizes), strict=True)
+        return tuple((k, *rows) for k, rows in enumerate(parts) if self.sizes[k])
 
     @cached_property
     def offset_of_pair(self) -> torch.Tensor:
@@ -95,29 +119,20 @@ def build_map(manager: "CoordinateManager", number: int, kernel_size: int, strid
         raise UserError(
             f"sparse convolution: kernel {kernel_size} with dilation {dilation} reaches beyond {MAX_REACH} voxels"
         )
-    if stride == 1:
-        pairs = manager.neighbours(number, reach)
-        out_rows, in_rows, codes = pairs.rows, pairs.cols, pairs.codes
-        n_out = len(manager.level(number))
-    else:
-        out_rows, in_rows, codes = _strided_pairs(manager, number, reach)
-        n_out = len(manager.level(number + 1))
-    offsets = _kernel_index(kernel_size, dilation).to(codes.device).index_select(0, codes)
     volume = kernel_size**3
-    centre = volume // 2 if stride == 1 else None
-    wanted = (offsets >= 0) if centre is None else (offsets >= 0) & (offsets != centre)
-    kept = wanted.nonzero().squeeze(1)
-    out_rows, in_rows, offsets = (each.index_select(0, kept) for each in (out_rows, in_rows, offsets))
-    return _grouped_map(
-        out_rows, in_rows, offsets, volume, len(manager.level(number)), n_out, centre=centre, mirrored=stride == 1
-    )
+    index = _kernel_index(kernel_size, dilation)
+    n_in = len(manager.level(number))
+    if stride == 1:
+        pairs = manager.neighbours(number, reach).both_ways(reach)
+        return group(*pairs, index, (volume, n_in, n_in), centre=volume // 2, mirrored=True)
+    return group(*_strided_pairs(manager, number, reach), index, (volume, n_in, len(manager.level(number + 1))))
 
 
 def _pooling_map(manager: "CoordinateManager", number: int) -> KernelMap:
     """Kernel 2, stride 2: every voxel goes to its parent, under the offset of its place among the eight."""
     fine, coarse = manager.level(number), manager.level(number + 1)
-    rows = torch.arange(len(fine), device=fine.keys.device)
-    return _grouped_map(fine.parent, rows, fine.slot, 8, len(fine), len(coarse), in_order=True)
+    rows = torch.arange(len(fine), dtype=torch.int32, device=fine.keys.device)
+    return group(fine.parent, rows, fine.slot, torch.arange(8), (8, len(fine), len(coarse)))
 
 
 def _strided_pairs(
@@ -125,11 +140,11 @@ def _strided_pairs(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Pairs (coarse voxel, fine voxel, code) of an odd kernel with stride 2, centred on the coarse voxel's corner."""
     fine, coarse = manager.level(number), manager.level(number + 1)
-    pairs = manager.neighbours(number + 1, (reach + 1) // 2)
-    pair, child = expand(
-        coarse.child_counts.index_select(0, pairs.cols), coarse.child_starts.index_select(0, pairs.cols)
-    )
-    out_rows = pairs.rows.index_select(0, pair)
+    itself = torch.arange(len(coarse), dtype=torch.int32, device=coarse.keys.device)
+    rows, cols, _ = manager.neighbours(number + 1, (reach + 1) // 2).both_ways((reach + 1) // 2)
+    rows, cols = torch.cat([itself, rows]), torch.cat([itself, cols])
+    pair, child = expand(coarse.child_counts.index_select(0, cols), coarse.child_starts.index_select(0, cols))
+    out_rows = rows.index_select(0, pair)
     step = fine.grid.index_select(0, child) - 2 * coarse.grid.index_select(0, out_rows) + reach
     width = 2 * reach + 1
     kept = ((step >= 0) & (step < width)).all(1).nonzero().squeeze(1)
@@ -138,6 +153,7 @@ def _strided_pairs(
     return out_rows.index_select(0, kept), child.index_select(0, kept), codes
 
 
+@lru_cache(maxsize=64)
 def _kernel_index(kernel_size: int, dilation: int) -> torch.Tensor:
     """Kernel index of each code of the window that a dilated kernel spans, -1 between its taps."""
     reach = kernel_size // 2 * dilation
@@ -146,43 +162,54 @@ def _kernel_index(kernel_size: int, dilation: int) -> torch.Tensor:
     return index.reshape(-1)
 
 
-def _grouped_map(
+def group(
     out_rows: torch.Tensor,
     in_rows: torch.Tensor,
-    offsets: torch.Tensor,
-    volume: int,
-    n_in: int,
-    n_out: int,
+    codes: torch.Tensor,
+    index: torch.Tensor,
+    shape: tuple[int, int, int],
     *,
     centre: int | None = None,
     mirrored: bool = False,
-    in_order: bool = False,
 ) -> KernelMap:
-    """Group pairs, given ascending by output row, by kernel offset (a sort of small integers, hence int16)."""
-    _, order = offsets.to(torch.int16).sort(stable=True)
-    place = torch.empty(len(order), dtype=torch.int32, device=order.device)
-    place[order] = torch.arange(len(order), dtype=torch.int32, device=order.device)
-    by_out = Gathering(place, _starts(out_rows, n_out))
-    # With every input row in exactly one pair, in order, a bag per input row is that one pair.
-    by_in = Gathering(place, torch.arange(n_in, dtype=torch.int32, device=order.device)) if in_order else None
-    return KernelMap(
-        tuple(torch.bincount(offsets, minlength=volume).tolist()),
-        in_rows.index_select(0, order).to(torch.int32),
-        out_rows.index_select(0, order).to(torch.int32),
-        n_in,
-        n_out,
-        by_out,
-        by_in,
-        centre,
-        mirrored,
-    )
+    """A map of pairs whose kernel offsets are ``index[codes]``; those with negative ones are left out.
+
+    ``shape``: kernel volume, number of input rows, of output rows.
+    """
+    volume, n_in, n_out = shape
+    by_offset = by_offset_compiled if codes.device.type == "cpu" else by_offset_vectorised
+    sizes, rows, cols = by_offset(out_rows, in_rows, codes, index, volume)
+    return KernelMap(sizes, cols, rows, n_in, n_out, _gathering(rows, n_out), None, centre, mirrored)
 
 
-def _starts(rows: torch.Tensor, count: int) -> torch.Tensor:
-    counts = torch.bincount(rows, minlength=count)
-    return (counts.cumsum(0) - counts).to(torch.int32)
+def by_offset_compiled(
+    rows: torch.Tensor, cols: torch.Tensor, codes: torch.Tensor, index: torch.Tensor, volume: int
+) -> tuple[tuple[int, ...], torch.Tensor, torch.Tensor]:
+    """:func:`by_offset_vectorised` as a counting sort, on the CPU."""
+    from models.sparse import compiled
+
+    sizes, *grouped = compiled.by_offset(*(each.numpy() for each in (rows, cols, codes, index)), volume)
+    return (tuple(sizes.tolist()), *map(torch.from_numpy, grouped))
+
+
+def by_offset_vectorised(
+    rows: torch.Tensor, cols: torch.Tensor, codes: torch.Tensor, index: torch.Tensor, volume: int
+) -> tuple[tuple[int, ...], torch.Tensor, torch.Tensor]:
+    """Pairs per offset, and both rows of the pairs grouped by offset (a sort of small integers, hence int16)."""
+    offsets = index.to(codes.device).index_select(0, codes)
+    kept = (offsets >= 0).nonzero().squeeze(1)
+    offsets, order = offsets.index_select(0, kept).to(torch.int16).sort(stable=True)
+    kept = kept.index_select(0, order)
+    sizes = tuple(torch.bincount(offsets, minlength=volume).tolist())
+    return sizes, rows.index_select(0, kept).to(torch.int32), cols.index_select(0, kept).to(torch.int32)
 
 
 def _gathering(rows: torch.Tensor, count: int) -> Gathering:
+    """For each of ``count`` rows the positions at which it stands in ``rows``."""
+    if rows.device.type == "cpu":
+        from models.sparse import compiled
+
+        return Gathering(*map(torch.from_numpy, compiled.bags(rows.numpy(), count)))
     order = rows.sort(stable=True).indices
-    return Gathering(order.to(torch.int32), _starts(rows, count))
+    counts = torch.bincount(rows, minlength=count)
+    return Gathering(order.to(torch.int32), (counts.cumsum(0) - counts).to(torch.int32))

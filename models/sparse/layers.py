@@ -15,11 +15,15 @@ from models.sparse.tensor import SparseTensor
 
 
 class SparseReLU(nn.Module):
-    """max(0, x) on the features."""
+    """max(0, x) on the features; ``inplace`` overwrites them, where nobody else needs them."""
+
+    def __init__(self, inplace: bool = False) -> None:
+        super().__init__()
+        self.inplace = inplace
 
     def forward(self, x: SparseTensor) -> SparseTensor:
         """``[N, C]`` -> ``[N, C]``."""
-        return x.with_features(torch.relu(x.features))
+        return x.with_features(torch.relu_(x.features) if self.inplace else torch.relu(x.features))
 
 
 class _SegmentSum(torch.autograd.Function):
@@ -31,23 +35,61 @@ class _SegmentSum(torch.autograd.Function):
         return manager.sum_rows(features, level)
 
     @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None]:
-        return _SegmentCopy.apply(gradient, *ctx.where), None, None
-
-
-class _SegmentCopy(torch.autograd.Function):
-    """Each batch element's row copied to its voxels; its gradient is the sum."""
-
-    @staticmethod
-    def forward(ctx: Any, rows: torch.Tensor, manager: Manager, level: int) -> torch.Tensor:
-        ctx.where = manager, level
-        return manager.copy_rows(rows, level)
-
-    @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None]:
         manager, level = ctx.where
-        return manager.sum_rows(gradient.contiguous(), level), None, None
+        return manager.copy_rows(gradient, level), None, None
+
+
+class _SegmentScale(torch.autograd.Function):
+    """Every voxel's features times the row of its batch element."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, features: torch.Tensor, factors: torch.Tensor, manager: Manager, level: int
+    ) -> torch.Tensor:
+        ctx.save_for_backward(features, factors)
+        ctx.where = manager, level
+        return manager.scale_rows(features, factors, level)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor | None, None, None]:
+        features, factors = ctx.saved_tensors
+        manager, level = ctx.where
+        to_features = manager.scale_rows(gradient, factors, level) if ctx.needs_input_grad[0] else None
+        to_factors = manager.sum_rows(gradient * features, level) if ctx.needs_input_grad[1] else None
+        return to_features, to_factors, None, None
+
+
+class _PowerMean(torch.autograd.Function):
+    """Mean of max(x, eps)^p over the voxels of each batch element; nothing is kept but x, its logarithm and its power.
+
+    As exp(p log x), whose gradients with respect to x and p reuse both; those of ``pow`` would compute them again.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: torch.Tensor, p: torch.Tensor, eps: float, manager: Manager, level: int
+    ) -> torch.Tensor:
+        logarithms = x.clamp(min=eps).log_()
+        powers = (logarithms * p).exp_()
+        counts = manager.counts(level).clamp(min=1).to(powers.dtype)[:, None]
+        ctx.save_for_backward(x, p, logarithms, powers, counts)
+        ctx.where = manager, level, eps
+        return manager.sum_rows(powers, level) / counts
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor | None, None, None, None]:
+        x, p, logarithms, powers, counts = ctx.saved_tensors
+        manager, level, eps = ctx.where
+        weighted = manager.scale_rows(powers, gradient / counts, level)
+        to_p = (weighted * logarithms).sum().reshape(p.shape) if ctx.needs_input_grad[1] else None
+        to_x = None
+        if ctx.needs_input_grad[0]:
+            to_x = torch.ops.aten.threshold_backward(weighted.mul_(p).div_(x), x, eps)
+        return to_x, to_p, None, None, None
 
 
 def global_average(x: SparseTensor) -> torch.Tensor:
@@ -58,8 +100,7 @@ def global_average(x: SparseTensor) -> torch.Tensor:
 
 def broadcast_multiply(x: SparseTensor, factors: torch.Tensor) -> SparseTensor:
     """Every voxel's features times the row of its batch element: ``[N, C]``, factors ``[B, C]``."""
-    copied: torch.Tensor = _SegmentCopy.apply(factors, x.manager, x.level)
-    return x.with_features(x.features * copied)
+    return x.with_features(_SegmentScale.apply(x.features, factors, x.manager, x.level))
 
 
 class GeM(nn.Module):
@@ -76,8 +117,6 @@ class GeM(nn.Module):
 
     def forward(self, x: SparseTensor) -> torch.Tensor:
         """``[N, C]`` on voxels -> ``[B, C]``."""
-        # exp(p log x): its gradients with respect to x and p reuse what the forward pass computed; pow's do not
-        logarithms = x.features.clamp(min=self.eps).log()
-        means = global_average(x.with_features((logarithms * self.p).exp()))
+        means: torch.Tensor = _PowerMean.apply(x.features, self.p, self.eps, x.manager, x.level)
         occupied = (x.manager.counts(x.level) > 0)[:, None]
         return torch.where(occupied, means, 1.0).pow(1.0 / self.p) * occupied

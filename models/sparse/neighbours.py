@@ -1,8 +1,9 @@
 """Which voxels lie near which: found coarse to fine, so that the cost is that of the pairs which exist.
 
 Two voxels at most r steps apart have parents at most (r + 1) // 2 steps apart. So the pairs of a level are among the
-children of the pairs of the next coarser level; only a small top level (a thousand voxels) is searched by key.
-For 30 000 voxels this replaces 3.75 million key searches of a 5^3 kernel by about 200 000 table look-ups.
+children of the pairs of the next coarser level; only a small top level is searched by key. For 30 000 voxels this
+replaces 3.75 million key searches of a 5^3 kernel by about 200 000 table look-ups. On the CPU the loops are compiled
+(:mod:`models.sparse.compiled`); on other devices they are tensor operations.
 """
 
 from dataclasses import dataclass
@@ -14,23 +15,27 @@ import torch
 if TYPE_CHECKING:
     from models.sparse.coordinates import CoordinateManager, Level
 
-SEARCH_BELOW = 1024  # levels of at most so many voxels are searched directly
+SEARCH_BELOW = 256  # levels of at most so many voxels are searched directly
 MAX_REACH = 15  # (2 * 15 + 1)^3 codes fit in int16
 
 
 @dataclass(frozen=True)
 class Neighbours:
-    """Pairs (a, b) of voxels of one level, ordered by a. Every voxel is its own neighbour.
+    """Pairs (a, b), a < b, of voxels of one level; the pairs (b, a) and (a, a) are implied.
 
-    ``rows`` int64 [P]: a; ``cols`` int64 [P]: b; ``codes`` int64 [P]: (dx + r) + w (dy + r) + w^2 (dz + r) of
-    b - a with w = 2r + 1 (x fastest); ``starts``, ``counts`` int64 [N]: the pairs of each a.
+    ``rows``, ``cols`` int32 [P]: a and b; ``codes`` int32 [P]: (dx + r) + w (dy + r) + w^2 (dz + r) of b - a with
+    w = 2r + 1 (x fastest).
     """
 
     rows: torch.Tensor
     cols: torch.Tensor
     codes: torch.Tensor
-    starts: torch.Tensor
-    counts: torch.Tensor
+
+    def both_ways(self, reach: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """(a, b, code) of all pairs of different voxels."""
+        last = (2 * reach + 1) ** 3 - 1
+        rows, cols = torch.cat([self.rows, self.cols]), torch.cat([self.cols, self.rows])
+        return rows, cols, torch.cat([self.codes, last - self.codes])
 
 
 def expand(counts: torch.Tensor, starts: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -46,16 +51,26 @@ def find_neighbours(manager: "CoordinateManager", number: int, reach: int) -> Ne
     from models.sparse.coordinates import MAX_LEVEL
 
     level = manager.level(number)
+    on_cpu = level.keys.device.type == "cpu"
     if reach == 0:
-        rows = torch.arange(len(level), device=level.keys.device)
-        return Neighbours(rows, rows, torch.zeros_like(rows), rows, torch.ones_like(rows))
+        none = torch.empty(0, dtype=torch.int32, device=level.keys.device)
+        return Neighbours(none, none, none)
     if len(level) <= SEARCH_BELOW or number == MAX_LEVEL:
-        return search_neighbours(level, reach)
-    coarse = manager.neighbours(number + 1, (reach + 1) // 2)
-    return _refine(level, manager.level(number + 1), coarse, reach)
+        return search_compiled(level, reach) if on_cpu else search_vectorised(level, reach)
+    coarse, above = manager.neighbours(number + 1, (reach + 1) // 2), manager.level(number + 1)
+    refine = refine_compiled if on_cpu else refine_vectorised
+    return refine(level, above, coarse, reach)
 
 
-def search_neighbours(level: "Level", reach: int) -> Neighbours:
+def search_compiled(level: "Level", reach: int) -> Neighbours:
+    """:func:`search_vectorised` as one compiled loop, on the CPU."""
+    from models.sparse import compiled
+
+    arrays = (each.numpy() for each in (level.keys, level.batch, level.grid))
+    return Neighbours(*map(torch.from_numpy, compiled.search(*arrays, level.axis_bits, reach)))
+
+
+def search_vectorised(level: "Level", reach: int) -> Neighbours:
     """The plain way: look every neighbour's key up among the sorted keys, (2r + 1)^3 searches per voxel."""
     from models.sparse.coordinates import morton_keys
 
@@ -66,40 +81,44 @@ def search_neighbours(level: "Level", reach: int) -> Neighbours:
     inside = ((places >= 0) & (places < 2**level.axis_bits)).all(2)
     wanted = morton_keys(level.batch[:, None], places.clamp(0, 2**level.axis_bits - 1), level.axis_bits)
     found = torch.searchsorted(level.keys, wanted).clamp_(max=max(count - 1, 0))
-    hits = (inside & (level.keys[found] == wanted)) if count else inside
+    hits = inside & (level.keys[found] == wanted) & (wanted > level.keys[:, None]) if count else inside
     rows, codes = hits.nonzero(as_tuple=True)
-    return _grouped(rows, found[rows, codes], codes, count)
+    return Neighbours(*(each.to(torch.int32) for each in (rows, found[rows, codes], codes)))
 
 
-def _refine(level: "Level", above: "Level", coarse: Neighbours, reach: int) -> Neighbours:
+def refine_compiled(level: "Level", above: "Level", coarse: Neighbours, reach: int) -> Neighbours:
+    """:func:`refine_vectorised` as one compiled loop, on the CPU."""
+    from models.sparse import compiled
+
+    children = (above.child_starts.numpy(), above.child_counts.numpy())
+    pairs = (coarse.rows.numpy(), coarse.cols.numpy(), coarse.codes.numpy())
+    found = compiled.refine(level.keys.numpy(), children, pairs, nearness(reach).numpy())
+    return Neighbours(*map(torch.from_numpy, found))
+
+
+def refine_vectorised(level: "Level", above: "Level", coarse: Neighbours, reach: int) -> Neighbours:
     """Pairs of a level from those of the next coarser one: children x children, kept where near enough."""
-    device = level.keys.device
-    nearness, reachable = (table.to(device) for table in _tables(reach))
-    # one entry per (voxel a, pair of its parent)
-    a, pair = expand(coarse.counts.index_select(0, level.parent), coarse.starts.index_select(0, level.parent))
-    place = coarse.codes.index_select(0, pair) * 8 + level.slot.index_select(0, a)
-    if not bool(reachable.all()):
-        kept = reachable.index_select(0, place).nonzero().squeeze(1)
-        a, pair, place = (each.index_select(0, kept) for each in (a, pair, place))
-    # one entry per (that, child b of the paired parent)
-    parent = coarse.cols.index_select(0, pair)
+    everyone = torch.arange(len(above), dtype=torch.int32, device=level.keys.device)
+    parents, beside = torch.cat([everyone, coarse.rows]), torch.cat([everyone, coarse.cols])
+    centre = (2 * ((reach + 1) // 2) + 1) ** 3 // 2
+    codes = torch.cat([torch.full_like(everyone, centre), coarse.codes])
+    # one entry per (child a of a pair's first voxel), then per (that, child b of its second)
+    pair, a = expand(above.child_counts.index_select(0, parents), above.child_starts.index_select(0, parents))
+    parent = beside.index_select(0, pair)
     entry, b = expand(above.child_counts.index_select(0, parent), above.child_starts.index_select(0, parent))
-    code = nearness.index_select(0, place.index_select(0, entry) * 8 + level.slot.index_select(0, b))
-    kept = (code >= 0).nonzero().squeeze(1)
-    rows = a.index_select(0, entry.index_select(0, kept))
-    return _grouped(rows, b.index_select(0, kept), code.index_select(0, kept), len(level))
-
-
-def _grouped(rows: torch.Tensor, cols: torch.Tensor, codes: torch.Tensor, count: int) -> Neighbours:
-    counts = torch.bincount(rows, minlength=count)
-    return Neighbours(rows, cols, codes, counts.cumsum(0) - counts, counts)
+    place = codes.index_select(0, pair) * 8 + level.slot.index_select(0, a)
+    a = a.index_select(0, entry)
+    code = place.index_select(0, entry) * 8 + level.slot.index_select(0, b)
+    code = nearness(reach).to(code.device).index_select(0, code)
+    kept = ((code >= 0) & (a < b)).nonzero().squeeze(1)
+    return Neighbours(*(each.index_select(0, kept).to(torch.int32) for each in (a, b, code)))
 
 
 @lru_cache(maxsize=32)
-def _tables(reach: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """For (coarse offset D, slot of a, slot of b): the code of 2D + b - a, or -1 beyond reach; and whether any b fits.
+def nearness(reach: int) -> torch.Tensor:
+    """For (coarse offset D, slot of a, slot of b): the code of 2D + b - a, or -1 beyond reach.
 
-    int64 ``[W * 64]`` and bool ``[W * 8]`` with W the number of coarse offsets.
+    int32 ``[W * 64]`` with W the number of coarse offsets.
     """
     coarse_reach, width = (reach + 1) // 2, 2 * reach + 1
     steps = torch.arange(-coarse_reach, coarse_reach + 1)
@@ -110,4 +129,4 @@ def _tables(reach: int) -> tuple[torch.Tensor, torch.Tensor]:
     near = (difference.abs() <= reach).all(3)
     shifted = difference + reach
     code = shifted[..., 0] + width * (shifted[..., 1] + width * shifted[..., 2])
-    return torch.where(near, code, -1).reshape(-1), near.any(2).reshape(-1)
+    return torch.where(near, code, -1).reshape(-1).to(torch.int32)

@@ -69,20 +69,22 @@ class _BatchNorm(torch.autograd.Function):
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         mean = x.mean(0)
         centred = x - mean
-        variance = centred.square().mean(0)
+        result = centred.square()
+        variance = result.mean(0)
         scale = (variance + eps).rsqrt()
         ctx.save_for_backward(centred, weight, scale)
         ctx.mark_non_differentiable(mean, variance)
-        return torch.addcmul(bias, centred, scale * weight), mean, variance
+        return torch.addcmul(bias, centred, scale * weight, out=result), mean, variance
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: torch.Tensor, *_: Any) -> tuple[torch.Tensor | None, ...]:
         centred, weight, scale = ctx.saved_tensors
         to_bias = gradient.sum(0)
-        to_weight = (gradient * centred).sum(0) * scale
+        product = gradient * centred
+        to_weight = product.sum(0) * scale
         to_x = None
         if ctx.needs_input_grad[0]:
             common, slope = -to_bias / len(centred), -to_weight * scale / len(centred)
-            to_x = torch.addcmul(common, centred, slope).add_(gradient).mul_(weight * scale)
+            to_x = torch.addcmul(common, centred, slope, out=product).add_(gradient).mul_(weight * scale)
         return to_x, to_weight, to_bias, None

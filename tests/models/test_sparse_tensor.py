@@ -115,18 +115,27 @@ def test_shapes_and_types_are_checked():
 @settings(max_examples=40, deadline=None)
 def test_coarse_to_fine_search_equals_plain_search(seed, reach, window):
     manager = CoordinateManager(random_coords(150, *window, seed=seed))
-    plain = neighbours_module.search_neighbours(manager.level(0), reach)
+    level, above = manager.level(0), manager.level(1)
     with mock.patch.object(neighbours_module, "SEARCH_BELOW", 20):
         refined = manager.neighbours(0, reach)
-    for name in ("rows", "starts", "counts"):
-        assert torch.equal(getattr(plain, name), getattr(refined, name))
-    pairs = [torch.stack([each.rows, each.cols, each.codes], 1).unique(dim=0) for each in (plain, refined)]
-    assert torch.equal(*pairs)
-    # and the plain search equals a comparison of all with all
+    coarse = manager.neighbours(1, (reach + 1) // 2)
+    others = [
+        neighbours_module.search_vectorised(level, reach),
+        neighbours_module.search_compiled(level, reach),
+        neighbours_module.refine_vectorised(level, above, coarse, reach),
+        neighbours_module.refine_compiled(level, above, coarse, reach),
+    ]
+    first, *rest = [torch.stack([each.rows, each.cols, each.codes], 1).unique(dim=0) for each in (refined, *others)]
+    for pairs in rest:
+        assert torch.equal(first, pairs)
+    # and they are those that a comparison of all with all finds
     place = manager.coordinates(0).long()
     difference = place[None, :, 1:] - place[:, None, 1:]
     near = (difference.abs() <= reach).all(2) & (place[:, None, 0] == place[None, :, 0])
-    assert torch.equal(near.nonzero(), pairs[0][:, :2])
+    assert torch.equal(near.triu(1).nonzero(), first[:, :2].long())
+    width = 2 * reach + 1
+    steps = difference[first[:, 0], first[:, 1]] + reach
+    assert torch.equal(steps @ torch.tensor([1, width, width**2]), first[:, 2].long())
 
 
 def test_maps_are_shared_between_layers():

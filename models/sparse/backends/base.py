@@ -24,6 +24,11 @@ class Manager(ABC):
     def unavailable(cls, device: torch.device) -> str | None:
         """Why this engine cannot run on ``device`` ("... is not installed: pip install ..."), or None if it can."""
 
+    @classmethod
+    def automatic(cls, device: torch.device) -> bool:
+        """Whether "auto" may choose this engine on ``device``, where it is available."""
+        return True
+
     @abstractmethod
     def __init__(self, coordinates: torch.Tensor, *, base_stride: int = 1, batch_size: int | None = None) -> None:
         """From int32 ``[N, 4]`` (batch, x, y, z), multiples of ``base_stride``; ``batch_size`` None: the highest + 1."""
@@ -68,3 +73,7 @@ class Manager(ABC):
     def copy_rows(self, rows: torch.Tensor, number: int) -> torch.Tensor:
         """Each batch element's row ``[B, C]`` copied to its voxels ``[N, C]``; outside autograd."""
         return rows.index_select(0, self.batch_index(number))
+
+    def scale_rows(self, features: torch.Tensor, factors: torch.Tensor, number: int) -> torch.Tensor:
+        """Every voxel's features ``[N, C]`` times its batch element's row of ``factors [B, C]``; outside autograd."""
+        return features * self.copy_rows(factors, number)
