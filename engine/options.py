@@ -71,6 +71,14 @@ class ModelOptions(_Group):
     sparse_backend: str = Field("auto", description="sparse engine: auto, torch, triton, spconv or minkowski")
     pretrained: str = Field("imagenet", description="start of image networks: imagenet, none, or a weights file")
 
+    @model_validator(mode="after")
+    def _known_engine(self) -> "ModelOptions":
+        if self.sparse_backend != "auto":  # a run that leaves the choice open may never need an engine
+            from models.sparse.backends import require_known
+
+            require_known(self.sparse_backend)
+        return self
+
 
 class LossOptions(_Group):
     """Task loss and distillation (DistilVPR, AAAI 2024)."""
@@ -161,6 +169,14 @@ class RunOptions(_Group):
     cuda: Count = Field(0, description="index of the GPU")
     dry_run: bool = Field(False, description="build everything, take one step, save nothing")
 
+    def device_kind(self) -> str:
+        """The device kind, cpu or cuda: what ``--accelerator auto`` means on this machine."""
+        if self.accelerator != "auto":
+            return self.accelerator
+        import torch
+
+        return "cuda" if torch.cuda.is_available() else "cpu"
+
     @model_validator(mode="after")
     def _known_resume(self) -> "RunOptions":
         if self.resume not in ("none", "auto"):
@@ -183,6 +199,14 @@ class TrainOptions(DataOptions, ModelOptions, LossOptions, TrainingOptions, RunO
             raise ValueError("--batch_size_limit and --batch_expansion_rate belong together: give both or none")
         if self.positive_radius >= self.negative_radius:
             raise ValueError(f"--positive_radius {self.positive_radius:g} must be below --negative_radius")
+        return self
+
+    @model_validator(mode="after")
+    def _engine_runs_here(self) -> "TrainOptions":
+        if self.sparse_backend != "auto":  # better now than after the data is read
+            from models.sparse.backends import choose_backend
+
+            choose_backend(self.sparse_backend, self.device_kind())
         return self
 
 

@@ -36,13 +36,14 @@ class BasicBlock(nn.Module):
     def __init__(self, in_channels: int, channels: int) -> None:
         super().__init__()
         self.conv1 = SparseConv(in_channels, channels, 3)
-        self.norm1 = SparseBatchNorm(channels)
+        self.norm1 = SparseBatchNorm(channels, inplace=True)
         self.conv2 = SparseConv(channels, channels, 3)
-        self.norm2 = SparseBatchNorm(channels)
-        self.relu = SparseReLU(inplace=True)  # always on the fresh result of a norm or a sum
+        self.norm2 = SparseBatchNorm(channels, inplace=True)
+        self.relu = SparseReLU(inplace=True)
         self.downsample: nn.Module | None = None
         if in_channels != channels:
-            self.downsample = nn.Sequential(SparseConv(in_channels, channels, 1), SparseBatchNorm(channels))
+            norm = SparseBatchNorm(channels, inplace=True)
+            self.downsample = nn.Sequential(SparseConv(in_channels, channels, 1), norm)
 
     def attend(self, x: SparseTensor) -> SparseTensor:
         """What happens between the second norm and the sum: nothing in the plain block."""
@@ -53,7 +54,7 @@ class BasicBlock(nn.Module):
         residual = x if self.downsample is None else self.downsample(x)
         x = self.relu(self.norm1(self.conv1(x)))
         x = self.attend(self.norm2(self.conv2(x)))
-        return self.relu(x + residual)
+        return self.relu(x.add_(residual) if self.training else x + residual)
 
 
 class ECABasicBlock(BasicBlock):

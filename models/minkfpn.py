@@ -21,11 +21,11 @@ class _BottomUp(nn.Module):
         self.convs = nn.ModuleList()
         self.bns = nn.ModuleList()
         self.blocks = nn.ModuleList()
-        self.relu = SparseReLU(inplace=True)  # always on the fresh result of a norm
+        self.relu = SparseReLU(inplace=True)
         width = planes[0]
         for plane, count in zip(planes, layers, strict=True):
             self.convs.append(SparseConv(width, width, 2, stride=2))
-            self.bns.append(SparseBatchNorm(width))
+            self.bns.append(SparseBatchNorm(width, inplace=True))
             self.blocks.append(
                 nn.Sequential(*(BLOCKS[block](width if number == 0 else plane, plane) for number in range(count)))
             )
@@ -71,7 +71,7 @@ class MinkFPN(_BottomUp):
             )
         self.num_top_down = num_top_down
         self.conv0 = SparseConv(in_channels, planes[0], _stem_size(conv0_kernel_size))
-        self.bn0 = SparseBatchNorm(planes[0])
+        self.bn0 = SparseBatchNorm(planes[0], inplace=True)
         laterals = [planes[0], *planes][::-1][: num_top_down + 1]
         self.conv1x1s = nn.ModuleList(SparseConv(width, out_channels, 1) for width in laterals)
         self.tconvs = nn.ModuleList(SparseTransposedConv(out_channels, out_channels) for _ in range(num_top_down))
@@ -103,7 +103,7 @@ class GeneralMinkFPN(_BottomUp):
     ) -> None:
         super().__init__(planes, layers, block)
         self.conv1 = SparseConv(in_channels, planes[0], _stem_size(conv0_kernel_size))
-        self.bn1 = SparseBatchNorm(planes[0])
+        self.bn1 = SparseBatchNorm(planes[0], inplace=True)
         self.conv1x1 = SparseConv(planes[-1], out_channels, 1)
 
     def forward(self, x: SparseTensor) -> SparseTensor:

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from common.errors import UserError
 from common.files import atomic_path
+from engine.program import exit_code
 from tools.bench_cases import cases
 from tools.bench_inputs import QUICK, Case, Sizes
 
@@ -138,6 +139,22 @@ def bench(sizes: Sizes, seconds: float, output: Path) -> list[Measurement]:
     return found
 
 
+def ending(work: Callable[[], object]) -> int:
+    """Do ``work``; the exit code as every command's. A benchmark that is stopped has nothing to resume, and says so."""
+    stopped = False
+
+    def stoppable() -> None:
+        nonlocal stopped
+        try:
+            work()
+        except KeyboardInterrupt:
+            stopped = True
+            print("stopped; nothing was written", file=sys.stderr)
+
+    code = exit_code(stoppable)
+    return 130 if stopped else code
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line: ``python -m tools.bench [--quick] [--output bench/bench.json]``."""
     parser = argparse.ArgumentParser(
@@ -146,17 +163,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--quick", action="store_true", help="tiny sizes, to see that it runs; the ratios mean little")
     parser.add_argument("--output", type=Path, default=Path("bench/bench.json"), help="where the numbers go")
     known = parser.parse_args(arguments)
-    try:
+
+    def work() -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # tiny databases and the like
             bench(QUICK if known.quick else Sizes(), 0.0 if known.quick else 10.0, known.output)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("stopped; nothing was written", file=sys.stderr)
-        return 130
-    return 0
+
+    return ending(work)
 
 
 if __name__ == "__main__":

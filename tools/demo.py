@@ -1,14 +1,18 @@
 """``make demo``: generate the world, train a teacher, train a student with and without it, compare the three.
 
 Every step is a ``train.py`` command, shown before it runs; run it yourself with other options. Finished steps are not
-repeated (``--resume auto``), so an interrupted demo goes on.
+repeated (``--resume auto``), so an interrupted demo goes on. ``--quick`` does the same on a smaller world with fewer
+epochs: it shows that everything works here, its figures mean little.
 """
 
 import argparse
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
+from datasets.demo import DemoData
+from datasets.oxford_layout import IMAGES
 from engine.command_line import parse
 from engine.options import TrainOptions
 from engine.program import exit_code
@@ -18,6 +22,8 @@ from evaluation.report import ReportEntry
 from train import run
 
 HOME = Path(__file__).resolve().parent.parent
+QUICK_WORLD = {"places": 26, "train_runs": 3, "test_runs": 2}
+QUICK_FLAGS = ["--epochs", "5", "--milestones", "4"]
 
 
 def step(title: str, *flags: str) -> Outcome:
@@ -55,14 +61,26 @@ def demo(logdir: Path, flags: list[str]) -> Path:
     return report_outcome(outcome, title="DistilPlace demo", seed=1)
 
 
-def main() -> int:
-    """Command line: ``python -m tools.demo [--logdir logs/demo] [train.py flags for all three runs]``."""
+def quick_flags(logdir: Path, flags: list[str]) -> list[str]:
+    """Flags that put the three runs on a small world, generated where the demo's worlds are kept, for few epochs."""
+    chosen = parse(TrainOptions, teacher_flags(logdir, *flags), home=HOME)
+    world = DemoData(chosen.dataset_folder, chosen.demo_seed, **QUICK_WORLD).dataset_folder
+    where = ["--dataset", "oxford", "--dataset_folder", str(world), "--image_path", str(world / IMAGES)]
+    return [*QUICK_FLAGS, *flags, *where]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Command line: ``python -m tools.demo [--quick] [--logdir logs/demo] [train.py flags for all three runs]``."""
     parser = argparse.ArgumentParser(
-        prog="python -m tools.demo", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m tools.demo",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--logdir", type=Path, default=Path("logs/demo"), help="folder of the three runs")
-    known, flags = parser.parse_known_args()
-    return exit_code(lambda: demo(known.logdir, flags))
+    parser.add_argument("--logdir", type=Path, help="folder of the three runs (default logs/demo or logs/demo_quick)")
+    parser.add_argument("--quick", action="store_true", help="small world, few epochs: 1 to 2 minutes on 2 cores")
+    known, flags = parser.parse_known_args(arguments)
+    logdir = known.logdir or Path("logs/demo_quick" if known.quick else "logs/demo")
+    return exit_code(lambda: demo(logdir, quick_flags(logdir, flags) if known.quick else flags))
 
 
 if __name__ == "__main__":

@@ -241,3 +241,7 @@ class CoordinateManager(Manager):
         for row, here, there in zip(factors, features.split(counts), out.split(counts), strict=True):
             torch.mul(here, row, out=there)
         return out
+
+    def scratch(self, like: torch.Tensor) -> torch.Tensor:
+        """See :class:`Manager`: the workspace of the convolutions."""
+        return self._workspace.take(*like.shape, like)

@@ -15,7 +15,7 @@ from models.sparse.tensor import SparseTensor
 
 
 class SparseReLU(nn.Module):
-    """max(0, x) on the features; ``inplace`` overwrites them, where nobody else needs them."""
+    """max(0, x) on the features; ``inplace``: in training mode they are overwritten, where nobody else needs them."""
 
     def __init__(self, inplace: bool = False) -> None:
         super().__init__()
@@ -23,7 +23,7 @@ class SparseReLU(nn.Module):
 
     def forward(self, x: SparseTensor) -> SparseTensor:
         """``[N, C]`` -> ``[N, C]``."""
-        return x.with_features(torch.relu_(x.features) if self.inplace else torch.relu(x.features))
+        return x.with_features(torch.relu_(x.features) if self.inplace and self.training else torch.relu(x.features))
 
 
 class _SegmentSum(torch.autograd.Function):
@@ -58,7 +58,10 @@ class _SegmentScale(torch.autograd.Function):
         features, factors = ctx.saved_tensors
         manager, level = ctx.where
         to_features = manager.scale_rows(gradient, factors, level) if ctx.needs_input_grad[0] else None
-        to_factors = manager.sum_rows(gradient * features, level) if ctx.needs_input_grad[1] else None
+        to_factors = None
+        if ctx.needs_input_grad[1]:
+            product = torch.mul(gradient, features, out=manager.scratch(features))
+            to_factors = manager.sum_rows(product, level)
         return to_features, to_factors, None, None
 
 
@@ -85,10 +88,13 @@ class _PowerMean(torch.autograd.Function):
         x, p, logarithms, powers, counts = ctx.saved_tensors
         manager, level, eps = ctx.where
         weighted = manager.scale_rows(powers, gradient / counts, level)
-        to_p = (weighted * logarithms).sum().reshape(p.shape) if ctx.needs_input_grad[1] else None
+        to_p = None
+        if ctx.needs_input_grad[1]:
+            to_p = torch.mul(weighted, logarithms, out=manager.scratch(powers)).sum().reshape(p.shape)
         to_x = None
         if ctx.needs_input_grad[0]:
-            to_x = torch.ops.aten.threshold_backward(weighted.mul_(p).div_(x), x, eps)
+            to_x = weighted.mul_(p).div_(x)
+            torch.ops.aten.threshold_backward.grad_input(to_x, x, eps, grad_input=to_x)
         return to_x, to_p, None, None, None
 
 

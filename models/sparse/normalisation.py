@@ -19,11 +19,13 @@ class SparseBatchNorm(nn.Module):
     """Batch norm over all voxels of the batch (eps 1e-5, momentum 0.1); parameters live in ``.bn``.
 
     ``.bn`` is a ``BatchNorm1d``, so that freezing, momentum changes and conversion to synchronised batch norm work.
+    ``inplace``: in training mode the input, the fresh result of a convolution that nobody else needs, is overwritten.
     """
 
-    def __init__(self, channels: int, eps: float = 1e-5, momentum: float = 0.1) -> None:
+    def __init__(self, channels: int, eps: float = 1e-5, momentum: float = 0.1, *, inplace: bool = False) -> None:
         super().__init__()
         self.bn = VoxelBatchNorm1d(channels, eps=eps, momentum=momentum)
+        self.bn.inplace = inplace
 
     def forward(self, x: SparseTensor) -> SparseTensor:
         """``[N, C]`` -> ``[N, C]``."""
@@ -33,8 +35,10 @@ class SparseBatchNorm(nn.Module):
 class VoxelBatchNorm1d(nn.BatchNorm1d):
     """``BatchNorm1d`` on ``[N, C]``, also for N below two.
 
-    Without a variance the running statistics are used and kept.
+    Without a variance the running statistics are used and kept. Statistics are float32 under autocast too.
     """
+
+    inplace = False
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """``[N, C]`` -> ``[N, C]``."""
@@ -43,10 +47,13 @@ class VoxelBatchNorm1d(nn.BatchNorm1d):
         if not use_batch or (len(features) < 2 and self.running_mean is not None):
             running = (self.running_mean, self.running_var, self.weight, self.bias)
             return nn.functional.batch_norm(features, *running, training=False, eps=self.eps)
-        result, mean, variance = _BatchNorm.apply(features, self.weight, self.bias, self.eps)
+        with torch.autocast(features.device.type, enabled=False):
+            wide = features.to(self.weight.dtype)
+            inplace = self.inplace and self.training and not wide.is_leaf
+            result, mean, variance, _ = _BatchNorm.apply(wide, self.weight, self.bias, self.eps, inplace)
         if self.training and keeps_statistics:
             self._update(mean, variance, len(features))
-        return result
+        return result.to(features.dtype)
 
     @torch.no_grad()
     def _update(self, mean: torch.Tensor, variance: torch.Tensor, count: int) -> None:
@@ -61,24 +68,31 @@ class VoxelBatchNorm1d(nn.BatchNorm1d):
 
 
 class _BatchNorm(torch.autograd.Function):
-    """(x - mean) / sqrt(var + eps) * weight + bias, with the batch's mean and biased variance as further results."""
+    """(x - mean) / sqrt(var + eps) * weight + bias; further results: the batch's mean, biased variance, x - mean."""
 
     @staticmethod
     def forward(
-        ctx: Any, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, eps: float
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        ctx: Any, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, eps: float, inplace: bool
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
         mean = x.mean(0)
-        centred = x - mean
+        centred = x.sub_(mean) if inplace else x - mean
         result = centred.square()
         variance = result.mean(0)
         scale = (variance + eps).rsqrt()
         ctx.save_for_backward(centred, weight, scale)
-        ctx.mark_non_differentiable(mean, variance)
-        return torch.addcmul(bias, centred, scale * weight, out=result), mean, variance
+        ctx.set_materialize_grads(False)
+        if inplace:
+            ctx.mark_dirty(centred)
+            ctx.mark_non_differentiable(mean, variance)
+        else:
+            ctx.mark_non_differentiable(mean, variance, centred)
+        return torch.addcmul(bias, centred, scale * weight, out=result), mean, variance, centred
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: torch.Tensor, *_: Any) -> tuple[torch.Tensor | None, ...]:
+    def backward(ctx: Any, gradient: torch.Tensor | None, *_: Any) -> tuple[torch.Tensor | None, ...]:
+        if gradient is None:
+            return (None,) * 5
         centred, weight, scale = ctx.saved_tensors
         to_bias = gradient.sum(0)
         product = gradient * centred
@@ -87,4 +101,4 @@ class _BatchNorm(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             common, slope = -to_bias / len(centred), -to_weight * scale / len(centred)
             to_x = torch.addcmul(common, centred, slope, out=product).add_(gradient).mul_(weight * scale)
-        return to_x, to_weight, to_bias, None
+        return to_x, to_weight, to_bias, None, None

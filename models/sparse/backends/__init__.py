@@ -11,7 +11,10 @@ from models.sparse.backends.base import Manager
 
 # From the fastest on: "auto" takes the first that can run on the device.
 _BACKENDS = {
+    "triton": "models.sparse.backends.triton:TritonManager",
     "torch": "models.sparse.coordinates:CoordinateManager",
+    "spconv": "models.sparse.backends.spconv:SpconvManager",
+    "minkowski": "models.sparse.backends.minkowski:MinkowskiManager",
 }
 AUTO = "auto"
 
@@ -35,13 +38,19 @@ def choose_backend(name: str, device: torch.device | str = "cpu") -> type[Manage
     """
     device = torch.device(device)
     if name == AUTO:
-        return next(each for each in map(_manager_class, _BACKENDS) if each.unavailable(device) is None)
-    if name not in _BACKENDS:
-        raise unknown_name("sparse backend", name, (AUTO, *_BACKENDS))
+        fitting = (each for each in map(_manager_class, _BACKENDS) if each.automatic(device))
+        return next(each for each in fitting if each.unavailable(device) is None)
+    require_known(name)
     chosen = _manager_class(name)
     if reason := chosen.unavailable(device):
         raise UserError(f"--sparse_backend {name}: {reason}")
     return chosen
+
+
+def require_known(name: str) -> None:
+    """Raise :class:`UserError` with the nearest known name unless ``name`` is an engine's, or "auto"."""
+    if name != AUTO and name not in _BACKENDS:
+        raise unknown_name("sparse backend", name, (AUTO, *_BACKENDS))
 
 
 def _manager_class(name: str) -> Any:

@@ -65,6 +65,10 @@ class Manager(ABC):
     ) -> torch.Tensor:
         """The transpose of the stride-2 convolution: level ``number`` -> ``number - 1``; out[u] += in[u - offset] W."""
 
+    def scratch(self, like: torch.Tensor) -> torch.Tensor:
+        """Uninitialised memory of the shape and type of ``like``; another call, or a convolution, may overwrite it."""
+        return torch.empty_like(like)
+
     def sum_rows(self, features: torch.Tensor, number: int) -> torch.Tensor:
         """Sum over the voxels of each batch element ``[B, C]``; outside autograd."""
         out = features.new_zeros(self.batch_size, features.shape[1])

@@ -1,0 +1,102 @@
+"""The engine ``triton``: its cases in Triton's interpreter and, where there is one, on a GPU; its tiles; its choice.
+
+The cases run in processes of their own: kernels are defined once, for the interpreter or for the compiler.
+"""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from common.errors import UserError
+from models.sparse.backends import available_backends, choose_backend
+from models.sparse.backends.triton import TritonManager
+from models.sparse.backends.triton_tiles import tile_table
+
+CPU = torch.device("cpu")
+
+
+def run(root, *command, interpret=False):
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    if interpret:
+        environment["TRITON_INTERPRET"] = "1"
+    done = subprocess.run([sys.executable, *command], cwd=root, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def run_cases(root, name, **how):
+    pytest.importorskip("triton")
+    output = run(root, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"tests/models/{name}.py", **how)
+    assert " passed" in output
+
+
+def test_in_the_interpreter(root):
+    run_cases(root, "triton_cases", interpret=True)
+
+
+def test_compiles_for_ampere_and_hopper(root):
+    run_cases(root, "triton_compilation")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_on_the_gpu(root):
+    run_cases(root, "triton_cases")
+
+
+def test_importing_and_choosing_an_engine_does_not_import_triton(root):
+    run(
+        root,
+        "-c",
+        "import sys, models.sparse.backends.triton as engine; from models.sparse.backends import choose_backend;"
+        "choose_backend('auto'); engine.TritonManager.unavailable(engine.torch.device('cpu'));"
+        "assert 'triton' not in sys.modules",
+    )
+
+
+def test_on_the_cpu_it_needs_the_interpreter_and_is_never_chosen(monkeypatch):
+    pytest.importorskip("triton")
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    assert TritonManager.unavailable(CPU) == "needs a CUDA device, not cpu"
+    with pytest.raises(UserError, match="--sparse_backend triton: needs a CUDA device, not cpu"):
+        choose_backend("triton")
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    assert choose_backend("triton") is TritonManager
+    assert "triton" in available_backends()
+    assert choose_backend("auto") is not TritonManager
+
+
+@pytest.mark.parametrize(("capability", "fits"), [((7, 5), False), ((8, 0), True), ((9, 0), True)])
+def test_the_gpu_must_be_new_enough(monkeypatch, capability, fits):
+    pytest.importorskip("triton")
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    reason = TritonManager.unavailable(torch.device("cuda"))
+    assert reason == (None if fits else "needs a GPU of compute capability 8.0 or newer, not 7.5")
+    assert (choose_backend("auto", "cuda") is TritonManager) == fits
+
+
+def test_without_triton(monkeypatch):
+    monkeypatch.setattr("models.sparse.backends.triton.find_spec", lambda name: None)
+    with pytest.raises(UserError, match="pip install triton"):
+        choose_backend("triton")
+
+
+@given(sizes=st.lists(st.integers(0, 40), min_size=1, max_size=9), block=st.sampled_from([1, 4, 16, 64]))
+@example(sizes=[0, 16, 0, 17, 0], block=16)
+@settings(deadline=None)
+def test_tiles_hold_every_pair_once_under_its_offset(sizes, block):
+    table = tile_table(tuple(sizes), block, CPU)
+    assert table.dtype == torch.int32
+    assert table.shape[1] == 3
+    found = [(offset, pair) for offset, first, last in table.tolist() for pair in range(first, last)]
+    owners = [offset for offset, size in enumerate(sizes) for _ in range(size)]
+    assert found == list(zip(owners, range(sum(sizes)), strict=True))
+    assert all(0 < last - first <= block for _, first, last in table.tolist())
