@@ -49,8 +49,8 @@ class Workspace:
 class KernelMap:
     """All pairs of one convolution, grouped by kernel offset; memory is linear in the pairs.
 
-    ``sizes[k]`` pairs belong to offset k; ``in_rows``, ``out_rows`` int32 [P] follow in that order. ``by_out`` and
-    ``by_in`` say which pairs end in (start from) each row. With ``centre`` set, that offset maps every voxel to
+    ``sizes[k]`` pairs belong to offset k; ``in_rows``, ``out_rows`` int32 [P] follow in that order; within an
+    offset no row occurs twice in either. With ``centre`` set, that offset maps every voxel to
     itself and is left out of the pairs. ``mirrored``: the pairs read backwards are those with the offsets reversed.
     """
 
@@ -59,8 +59,6 @@ class KernelMap:
     out_rows: torch.Tensor
     n_in: int
     n_out: int
-    by_out: Gathering
-    by_in: Gathering | None = None
     centre: int | None = None
     mirrored: bool = False
     workspace: Workspace = field(default_factory=Workspace)
@@ -70,6 +68,11 @@ class KernelMap:
         """(offset, in_rows of its pairs, out_rows of its pairs) of the offsets that have any."""
         parts = zip(self.in_rows.split(self.sizes), self.out_rows.split(self.sizes), strict=True)
         return tuple((k, *rows) for k, rows in enumerate(parts) if self.sizes[k])
+
+    @cached_property
+    def by_out(self) -> Gathering:
+        """Which pairs end in each output row."""
+        return _gathering(self.out_rows, self.n_out)
 
     @cached_property
     def offset_of_pair(self) -> torch.Tensor:
@@ -90,16 +93,8 @@ class KernelMap:
     @cached_property
     def reverse(self) -> "KernelMap":
         """The same pairs read from output to input: the map of the transposed convolution and of the gradient."""
-        by_in = self.by_in or _gathering(self.in_rows, self.n_in)
-        return replace(
-            self,
-            in_rows=self.out_rows,
-            out_rows=self.in_rows,
-            n_in=self.n_out,
-            n_out=self.n_in,
-            by_out=by_in,
-            by_in=self.by_out,
-        )
+        swapped = {"in_rows": self.out_rows, "out_rows": self.in_rows, "n_in": self.n_out, "n_out": self.n_in}
+        return replace(self, **swapped)  # type: ignore[arg-type]
 
 
 def build_map(manager: "CoordinateManager", number: int, kernel_size: int, stride: int, dilation: int) -> KernelMap:
@@ -179,7 +174,7 @@ def group(
     volume, n_in, n_out = shape
     by_offset = by_offset_compiled if codes.device.type == "cpu" else by_offset_vectorised
     sizes, rows, cols = by_offset(out_rows, in_rows, codes, index, volume)
-    return KernelMap(sizes, cols, rows, n_in, n_out, _gathering(rows, n_out), None, centre, mirrored)
+    return KernelMap(sizes, cols, rows, n_in, n_out, centre, mirrored)
 
 
 def by_offset_compiled(
