@@ -30,7 +30,7 @@ def run(argv: Sequence[str]) -> Path:
     options = parse(EvaluateOptions, argv, home=HOME, saved=saved_options(weights_flag(argv)))
     data = build_data(options)
     test = data.evaluation_set()
-    embedder = Embedder(data, build_fabric(options), options.val_batch_size, options.num_workers)
+    embedder = Embedder(data, build_fabric(options), options.val_batch_size, options.num_workers, options)
     entries = [evaluate(options, embedder, test)]
     for weights in options.compare:
         other = parse(EvaluateOptions, [*argv, "--weights", weights], home=HOME, saved=saved_options(weights))

@@ -32,12 +32,13 @@ from engine.building import (
 )
 from engine.command_line import parse
 from engine.embedding import Embedder
+from engine.maps import map_builder
 from engine.optimisation import build_optimizer, build_scheduler
 from engine.options import TrainOptions
 from engine.program import exit_code
 from engine.reporting import Outcome, log_validation, report_outcome
 from engine.run_folder import LOG, RunFolder
-from engine.teachers import TeacherSource
+from engine.teachers import LiveTeacher, TeacherSource
 from engine.teaching import Taught, TeacherOpener
 from engine.trainer import TaskLoss, Trainer
 from evaluation.report import ReportEntry
@@ -57,7 +58,7 @@ def run(options: TrainOptions) -> Outcome:
 
     # ---- Networks and losses: the one that learns, and the frozen ones that it learns from
     fabric = build_fabric(options)
-    embedder = Embedder(data, fabric, options.val_batch_size, options.num_workers)
+    embedder = Embedder(data, fabric, options.val_batch_size, options.num_workers, options)
     is_student = options.train_mode == "train_student"
     name = options.student_model if is_student else options.model[0]
     settings = student_settings(options, name) if is_student else teacher_settings(options, name)
@@ -108,6 +109,7 @@ def build_trainer(
     """Batches, optimiser and schedule around the network that learns."""
     teachers: list[TeacherSource] = [teacher.source for teacher in taught]
     requires: set[str] = {*network.requires, *(key for teacher in teachers for key in teacher.requires)}  # type: ignore[misc]
+    networks = [network, *(teacher.network for teacher in teachers if isinstance(teacher, LiveTeacher))]
     sampler = PairBatchSampler(
         training,
         options.train_batch_size,
@@ -126,6 +128,7 @@ def build_trainer(
         seed=options.seed,
         bcs_aug_rate=options.bcs_aug_rate,
         hue_aug_rate=options.hue_aug_rate,
+        finish=map_builder(options, networks, options.train_batch_split_size, fabric.device),
     )
     if distiller is not None:
         distiller.to(fabric.device)

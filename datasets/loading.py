@@ -179,11 +179,13 @@ def batch_with_masks(items: Sequence[Item], training_set: TrainingSet) -> Batch:
     return batch
 
 
-def _collate_or_error(items: Sequence[Item], combine: Callable[[Sequence[Item]], Batch]) -> Batch:
+def _collate_or_error(
+    items: Sequence[Item], combine: Callable[[Sequence[Item]], Batch], finish: Callable[[Batch], Batch] | None
+) -> Batch:
     if "error" in items[0]:
         return items[0]
     try:
-        return combine(items)
+        return finish(combine(items)) if finish is not None else combine(items)
     except UserError as error:
         return {"error": str(error)}
 
@@ -200,8 +202,12 @@ def training_loader(
     augment: bool = True,
     bcs_aug_rate: float = 0.2,
     hue_aug_rate: float = 0.1,
+    finish: Callable[[Batch], Batch] | None = None,
 ) -> PlaceLoader:
-    """Training batches with masks, in the sampler's order. Call :func:`set_epoch` before each epoch."""
+    """Training batches with masks, in the sampler's order. Call :func:`set_epoch` before each epoch.
+
+    ``finish`` adds to every batch what else it needs, in the worker that made it.
+    """
     items = PlaceItems(
         data,
         training_set.records,
@@ -215,7 +221,9 @@ def training_loader(
     return PlaceLoader(
         items,
         batch_sampler=sampler,
-        collate_fn=partial(_collate_or_error, combine=partial(batch_with_masks, training_set=training_set)),
+        collate_fn=partial(
+            _collate_or_error, combine=partial(batch_with_masks, training_set=training_set), finish=finish
+        ),
         num_workers=num_workers,
         persistent_workers=num_workers > 0,
         generator=torch.Generator().manual_seed(seed),
@@ -240,8 +248,12 @@ def evaluation_loader(
     batch_size: int,
     num_workers: int,
     augment_seed: int | None = None,
+    finish: Callable[[Batch], Batch] | None = None,
 ) -> PlaceLoader:
-    """Batches of ``records`` in order: clean (nearest image), or augmented once, as epoch 0 of ``augment_seed``."""
+    """Batches of ``records`` in order: clean (nearest image), or augmented once, as epoch 0 of ``augment_seed``.
+
+    ``finish`` as in :func:`training_loader`.
+    """
     augment = augment_seed is not None
     items = PlaceItems(data, records, wants=wants, quantize=quantize, augment=augment, seed=augment_seed or 0)
     # A generator of its own: making an iterator draws a number, which must not come from training's random state.
@@ -249,7 +261,7 @@ def evaluation_loader(
         items,
         batch_size=batch_size,
         shuffle=False,
-        collate_fn=partial(_collate_or_error, combine=collate),
+        collate_fn=partial(_collate_or_error, combine=collate, finish=finish),
         num_workers=num_workers,
         generator=torch.Generator().manual_seed(0),
     )

@@ -14,6 +14,8 @@ from datasets.base import PlaceData
 from datasets.loading import evaluation_loader
 from datasets.records import EvaluationSet, PlaceRecord
 from engine.building import quantizer_for
+from engine.maps import map_builder
+from engine.options import ModelOptions
 from engine.teachers import StoredTeacher
 from evaluation.retrieval import RetrievalResult, evaluate_runs
 
@@ -21,8 +23,11 @@ Table = dict[str, Tensor]
 
 
 def move(batch: dict[str, Any], device: torch.device) -> dict[str, Any]:
-    """The batch with its tensors on ``device``."""
-    return {name: value.to(device) if isinstance(value, Tensor) else value for name, value in batch.items()}
+    """The batch with its tensors, and kernel maps if it has any, on ``device``."""
+    moved = {name: value.to(device) if isinstance(value, Tensor) else value for name, value in batch.items()}
+    if "maps" in batch and device.type != "cpu":
+        moved["maps"] = tuple(each.to(device, non_blocking=True) for each in batch["maps"])
+    return moved
 
 
 @dataclass(frozen=True)
@@ -33,6 +38,7 @@ class Embedder:
     fabric: Any
     batch_size: int = 160
     num_workers: int = 0
+    options: ModelOptions | None = None
 
     def embed(
         self, network: nn.Module, records: Sequence[PlaceRecord], title: str, augment_seed: int | None = None
@@ -98,6 +104,7 @@ class Embedder:
             batch_size=batch_size,
             num_workers=self.num_workers,
             augment_seed=augment_seed,
+            finish=map_builder(self.options, [network], batch_size, self.fabric.device) if self.options else None,
         )
 
 

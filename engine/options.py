@@ -69,6 +69,9 @@ class ModelOptions(_Group):
     pool: Literal["GeM", "NetVLAD", "ConvAP", "CosPlace"] = Field("GeM", description="pooling head of image networks")
     useallstages: bool = Field(False, description="student's image network up to stage 4, not 3")
     sparse_backend: str = Field("auto", description="sparse engine: auto, torch, triton, spconv or minkowski")
+    sparse_maps: Literal["device", "workers"] = Field(
+        "device", description="where kernel maps are built: on the device, or by the data-loader processes"
+    )
     pretrained: str = Field("imagenet", description="start of image networks: imagenet, none, or a weights file")
 
     @model_validator(mode="after")

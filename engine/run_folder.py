@@ -22,7 +22,7 @@ from engine.options import RunOptions, TrainOptions
 LOG = logging.getLogger("distilplace")
 # Options that change where or how fast a run goes, not what it computes.
 NEUTRAL = {"logdir", "exp_name", "resume", "save_every", "num_workers", "accelerator", "cuda", "dry_run", "tryid"}
-NEUTRAL |= {"val_batch_size", "teacher_store", "rebuild_store", "sparse_backend"}
+NEUTRAL |= {"val_batch_size", "teacher_store", "rebuild_store", "sparse_backend", "sparse_maps"}
 PACKAGES = ("torch", "torchvision", "numpy", "pytorch-metric-learning", "lightning-fabric", "open3d", "safetensors")
 
 
@@ -149,10 +149,17 @@ class RunFolder:
             shutil.rmtree(self.path, ignore_errors=True)  # nothing was learnt yet: a mistake leaves no half-made run
 
 
+def _commit() -> str:
+    """The commit of this code; "unknown" outside a checkout, or where git is not installed (an image)."""
+    command = ["git", "rev-parse", "HEAD"]
+    try:
+        answer = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        return "unknown"
+    return answer.stdout.strip() or "unknown"
+
+
 def _environment(device: str) -> dict[str, Any]:
-    commit = subprocess.run(
-        ["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, check=False
-    )
     versions = {}
     for package in PACKAGES:
         try:
@@ -164,7 +171,7 @@ def _environment(device: str) -> dict[str, Any]:
         "platform": platform.platform(),
         "device": device,
         "threads": torch.get_num_threads(),
-        "commit": commit.stdout.strip() or "unknown",
+        "commit": _commit(),
         "command": sys.argv,
         "versions": versions,
     }

@@ -92,7 +92,7 @@ def split_batch(batch: Batch, size: int) -> Iterator[Batch]:
     if count <= size:
         yield batch
         return
-    for start in range(0, count, size):
+    for number, start in enumerate(range(0, count, size)):
         stop = min(start + size, count)
         part: Batch = {"keys": batch["keys"][start:stop]}
         if "images" in batch:
@@ -103,4 +103,6 @@ def split_batch(batch: Batch, size: int) -> Iterator[Batch]:
                 [start, 0, 0, 0], dtype=torch.int32, device=rows.device
             )
             part["features"] = batch["features"][rows]
+        if "maps" in batch:
+            part["maps"] = batch["maps"][number : number + 1]
         yield part

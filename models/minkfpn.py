@@ -31,6 +31,11 @@ class _BottomUp(nn.Module):
             )
             width = plane
 
+    def stage_maps(self, stem_size: int) -> list[tuple[int, int, int, int]]:
+        """(level, kernel size, stride, dilation) of every kernel map that a forward pass asks for."""
+        stages = range(len(self.convs))
+        return [(0, stem_size, 1, 1)] + [map_ for i in stages for map_ in ((i, 2, 2, 1), (i + 1, 3, 1, 1))]
+
     def stages(self, x: SparseTensor) -> list[SparseTensor]:
         """The output of every stage, finest first: strides 2, 4, 8, ..."""
         outputs = []

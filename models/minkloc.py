@@ -83,11 +83,21 @@ class MinkLoc(nn.Module):
 
         B is the number of ``keys`` (or rows of ``positives_mask``, or ``images``) where the batch has them, so that a
         trailing empty cloud keeps its row; otherwise the highest batch number + 1. An empty cloud's embedding is a row
-        of zeros.
+        of zeros. ``maps``, if there, holds the coordinate manager that a data-loader worker built of the coordinates.
         """
-        settings = {"batch_size": _batch_size(batch), "backend": self.sparse_backend}
-        x = SparseTensor(batch["features"], batch["coords"], **settings)
+        if len(batch.get("maps", ())) == 1:
+            manager = batch["maps"][0]
+            x = SparseTensor(batch["features"].index_select(0, manager.rows), manager=manager)
+        else:
+            size = _batch_size(batch)
+            x = SparseTensor(batch["features"], batch["coords"], batch_size=size, backend=self.sparse_backend)
         return {"embedding": self.pooling(self.backbone(x))}
+
+    def kernel_maps(self) -> list[tuple[int, int, int, int]]:
+        """(level, kernel size, stride, dilation) of every kernel map of a forward pass: what ``maps`` should hold."""
+        assert isinstance(self.backbone, MinkFPN | GeneralMinkFPN)
+        stem = self.backbone.conv0 if isinstance(self.backbone, MinkFPN) else self.backbone.conv1
+        return self.backbone.stage_maps(stem.kernel_size)
 
     def branch_parameters(self) -> dict[str, list[nn.Parameter]]:
         """Parameters by branch; all belong to the cloud's."""

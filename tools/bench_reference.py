@@ -19,10 +19,11 @@ from datasets.records import TrainingSet
 from evaluation.retrieval import one_percent_threshold
 from losses.hyperbolic import MAX_ARTANH, mobius_add, to_poincare
 from losses.relations import without_diagonal
-from models.sparse import CoordinateManager, SparseConv, SparseTensor, SparseTransposedConv, kernel_offsets
+from models.sparse import SparseConv, SparseTensor, SparseTransposedConv, kernel_offsets
+from models.sparse.backends.base import Manager
 
 Pairs = list[tuple[Tensor, Tensor]]
-Maps = WeakKeyDictionary[CoordinateManager, dict[tuple[int, int, int], Pairs]]
+Maps = WeakKeyDictionary[Manager, dict[tuple[int, int, int], Pairs]]
 CURVATURE = 0.1
 
 
@@ -60,7 +61,7 @@ class NaiveConv(nn.Module):
         if self.kernel.ndim == 2:
             return x.with_features(x.features @ self.kernel)
         level = x.level - self.stride + 1 if self.upwards else x.level + self.stride - 1
-        out = x.features.new_zeros(len(x.manager.level(level)), self.kernel.shape[2])
+        out = x.features.new_zeros(x.manager.count(level), self.kernel.shape[2])
         for weight, (rows, target) in zip(self.kernel, self._pairs(x, min(level, x.level)), strict=True):
             source, target = (target, rows) if self.upwards else (rows, target)
             out.index_add_(0, target, x.features[source] @ weight)

@@ -1,12 +1,12 @@
 """The integer loops of map building on the CPU, compiled by numba when first used (and cached on disk).
 
-The same results come from tensor operations in ``neighbours.py`` and ``kernel_map.py``, which other devices use; a loop
-that touches each pair once is several times faster than a dozen passes over arrays. Arrays are contiguous numpy views of
-the tensors; nothing here runs in threads of its own, so data-loader workers may call it.
+The same results come from tensor operations in ``neighbours.py`` and ``kernel_map.py``, which other devices use; a
+loop that touches each pair once is several times faster than a dozen passes over arrays. Arrays are contiguous numpy
+views of the tensors; nothing here runs in threads of its own, so data-loader workers may call it.
 """
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numba
 import numpy as np
@@ -15,15 +15,20 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 Pairs = tuple[np.ndarray, np.ndarray, np.ndarray]  # rows, cols, codes, all int32
 
 
-def _compiled(function: Function) -> Function:
+def compiled(**settings: bool) -> Callable[[Function], Function]:
     """``numba.njit`` with its disk cache, or without where no folder can be written."""
-    try:
-        return numba.njit(cache=True, nogil=True)(function)
-    except RuntimeError:
-        return numba.njit(nogil=True)(function)
+    compiler: Any = numba.njit
+
+    def wrap(function: Function) -> Function:
+        try:
+            return cast(Function, compiler(function, nogil=True, cache=True, **settings))
+        except RuntimeError:
+            return cast(Function, compiler(function, nogil=True, **settings))
+
+    return wrap
 
 
-@_compiled
+@compiled()
 def _spread(value: int) -> int:
     """Bit i of a number below 2^21 -> bit 3i."""
     value = (value | (value << 32)) & 0x1F00000000FFFF
@@ -33,7 +38,7 @@ def _spread(value: int) -> int:
     return (value | (value << 2)) & 0x1249249249249249
 
 
-@_compiled
+@compiled()
 def morton(batch: np.ndarray, grid: np.ndarray, axis_bits: int) -> np.ndarray:
     """Keys int64 ``[N]`` of batch numbers ``[N]`` and coordinates ``[N, 3]`` in 0 .. 2^axis_bits - 1."""
     keys = np.empty(len(batch), np.int64)
@@ -43,9 +48,9 @@ def morton(batch: np.ndarray, grid: np.ndarray, axis_bits: int) -> np.ndarray:
     return keys
 
 
-@_compiled
+@compiled()
 def parents(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Of ascending keys: the row of each one's parent (key >> 3) among the distinct ones, and its first child (int32)."""
+    """Of ascending keys: the row of each one's parent (key >> 3), and the first child of each parent (int32)."""
     parent, starts = np.empty(len(keys), np.int32), np.empty(len(keys), np.int32)
     found = -1
     for i in range(len(keys)):
@@ -56,7 +61,7 @@ def parents(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return parent, starts[: found + 1].copy()
 
 
-@_compiled
+@compiled()
 def search(keys: np.ndarray, batch: np.ndarray, grid: np.ndarray, axis_bits: int, reach: int) -> Pairs:
     """Pairs (a, b), a < b, of voxels at most ``reach`` steps apart: rows, cols, codes; a binary search per offset."""
     width = 2 * reach + 1
@@ -80,14 +85,14 @@ def search(keys: np.ndarray, batch: np.ndarray, grid: np.ndarray, axis_bits: int
     return rows[:used].copy(), cols[:used].copy(), codes[:used].copy()
 
 
-@_compiled
+@compiled()
 def _resized(values: np.ndarray, size: int) -> np.ndarray:
     grown = np.empty(size, np.int32)
     grown[: len(values)] = values
     return grown
 
 
-@_compiled
+@compiled()
 def refine(keys: np.ndarray, children: tuple[np.ndarray, np.ndarray], coarse: Pairs, nearness: np.ndarray) -> Pairs:
     """Pairs of a level (as :func:`search` gives them) from those of the next coarser one.
 
@@ -124,7 +129,7 @@ def refine(keys: np.ndarray, children: tuple[np.ndarray, np.ndarray], coarse: Pa
     return rows[:used].copy(), cols[:used].copy(), codes[:used].copy()
 
 
-@_compiled
+@compiled()
 def by_offset(
     rows: np.ndarray, cols: np.ndarray, codes: np.ndarray, index: np.ndarray, volume: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -147,7 +152,7 @@ def by_offset(
     return sizes, new_rows, new_cols
 
 
-@_compiled
+@compiled()
 def bags(rows: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
     """Where each of 0 .. count - 1 stands in ``rows``: positions ``[P]`` by value, and the first of each (int32)."""
     starts = np.zeros(count + 1, np.int32)

@@ -7,6 +7,7 @@ neighbours, the kernel index of a 2^3 stride-2 convolution is the last three bit
 
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import torch
 
@@ -15,6 +16,7 @@ from models.sparse.backends.base import Manager
 from models.sparse.functional import sparse_convolution
 from models.sparse.kernel_map import KernelMap, Workspace, build_map
 from models.sparse.neighbours import Neighbours, find_neighbours
+from models.sparse.transport import restore, state_of
 
 AXIS_BITS = 17  # a batch may span 2^17 voxels per axis
 BATCH_BITS = 12  # and hold 4096 clouds: 3 * 17 + 12 = 63 bits, the positive int64
@@ -108,6 +110,7 @@ class CoordinateManager(Manager):
     """
 
     name = "torch"
+    portable = True
 
     @classmethod
     def unavailable(cls, device: torch.device) -> str | None:
@@ -160,6 +163,21 @@ class CoordinateManager(Manager):
             )
         self.origin = torch.tensor(origin, device=coordinates.device)
         return coordinates[:, 0], coordinates[:, 1:] - self.origin
+
+    def __getstate__(self) -> dict[str, Any]:
+        return state_of(self)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        restore(self, state)
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> "CoordinateManager":
+        """The levels and kernel maps built so far, on another device (one copy)."""
+        state = state_of(self)
+        if non_blocking and torch.device(device).type == "cuda":
+            state["buffer"] = state["buffer"].pin_memory()
+        moved = type(self).__new__(type(self))
+        restore(moved, {**state, "buffer": state["buffer"].to(device, non_blocking=non_blocking)})
+        return moved
 
     def level(self, number: int) -> Level:
         """The voxels at stride ``base_stride * 2**number``."""
@@ -225,7 +243,9 @@ class CoordinateManager(Manager):
         return sparse_convolution(features, kernel, self.kernel_map(number - 1, kernel_size, 2).reverse)
 
     def sum_rows(self, features: torch.Tensor, number: int) -> torch.Tensor:
-        """Sums over consecutive rows; pairwise within an element, as precise as a plain ``sum(0)``."""
+        """Sums over consecutive rows; on the CPU pairwise within an element, as precise as a plain ``sum(0)``."""
+        if features.device.type != "cpu":
+            return super().sum_rows(features, number)
         counts = self.counts(number)
         out = features.new_zeros(len(counts), features.shape[1])
         for element, rows in enumerate(features.split(counts.tolist())):
@@ -244,4 +264,4 @@ class CoordinateManager(Manager):
 
     def scratch(self, like: torch.Tensor) -> torch.Tensor:
         """See :class:`Manager`: the workspace of the convolutions."""
-        return self._workspace.take(*like.shape, like)
+        return self._workspace.take(like.shape[0], like.shape[1], like)

@@ -42,10 +42,11 @@ def kernel_gradient(
 def _run(name: str, first: torch.Tensor, second: torch.Tensor, kernel_map: KernelMap, out: torch.Tensor) -> None:
     """Call a kernel with as many threads as PyTorch may use."""
     import numba
+    from numba.core import config
 
     from models.sparse import fused_kernels
 
-    numba.set_num_threads(max(1, min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS)))
+    numba.set_num_threads(max(1, min(torch.get_num_threads(), config.NUMBA_NUM_THREADS)))  # type: ignore[attr-defined]
     starts = np.concatenate([[0], np.cumsum(kernel_map.sizes)])
     tables = (each.detach().contiguous().numpy() for each in (first, second))
     rows = (kernel_map.in_rows.numpy(), kernel_map.out_rows.numpy())

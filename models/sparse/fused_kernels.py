@@ -2,9 +2,9 @@
 
 Two small kernels written as vector instructions (LLVM's, so for any processor that numba compiles for) keep a block of
 sums in registers: eight rows of an output by sixteen channels, or sixteen input by sixteen output channels of a
-kernel's gradient. Compared with gathering, multiplying and summing by library calls, memory is read once and threads meet once
-per layer. Threads share the work by channels and by kernel offsets, so no two write to the same place, and the order
-of the sums does not depend on their number.
+kernel's gradient. Compared with gathering, multiplying and summing by library calls, memory is read once and threads
+meet once per layer. Threads share the work by channels and by kernel offsets, so no two write to the same place, and
+the order of the sums does not depend on their number.
 """
 
 from typing import Any
@@ -15,6 +15,8 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
+
+from models.sparse.compiled import compiled
 
 LANES = 16  # float32 numbers of one vector
 ROWS = 8  # output rows, and
@@ -145,24 +147,28 @@ def _outer_kernel(height: int) -> Any:
     return kernel
 
 
-@intrinsic
-def _prefetch(context: Any, place: Any, table: Any, shift: Any) -> Any:
-    """Fetch the line ``shift`` bytes into the row whose number stands at ``place``."""
+def _prefetch_kernel() -> Any:
+    """Fetch the cache line ``shift`` bytes into the row whose number stands at ``place``."""
 
-    def generate(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-        place, table, shift = arguments
-        base, rows, stride = cgutils.unpack_tuple(builder, table)
-        _fetch(builder, builder.add(_row_address(builder, base, rows, place, stride), shift))
-        return context.get_dummy_value()
+    @intrinsic
+    def kernel(context: Any, place: Any, table: Any, shift: Any) -> Any:
+        def generate(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+            place, table, shift = arguments
+            base, rows, stride = cgutils.unpack_tuple(builder, table)
+            _fetch(builder, builder.add(_row_address(builder, base, rows, place, stride), shift))
+            return context.get_dummy_value()
 
-    return types.void(place, table, shift), generate
+        return types.void(place, table, shift), generate
+
+    return kernel
 
 
+_prefetch = _prefetch_kernel()
 _products, _product = _product_kernel(ROWS), _product_kernel(1)
 _outers, _outer = _outer_kernel(CHANNELS), _outer_kernel(1)
 
 
-@numba.njit(parallel=True, nogil=True, cache=True)
+@compiled(parallel=True)
 def add_products(
     x: np.ndarray, kernel: np.ndarray, sources: np.ndarray, targets: np.ndarray, starts: np.ndarray, out: np.ndarray
 ) -> None:
@@ -191,13 +197,14 @@ def add_products(
                 place += 1
 
 
-@numba.njit(parallel=True, nogil=True, cache=True)
+@compiled(parallel=True)
 def add_outer_products(
     x: np.ndarray, gradient: np.ndarray, sources: np.ndarray, targets: np.ndarray, starts: np.ndarray, out: np.ndarray
 ) -> None:
     """``out[k] += sum of x[sources[p]]^T gradient[targets[p]]`` over the pairs p of every offset k.
 
-    x float32 ``[n_in, C_in]``, gradient ``[n_out, C_out]``, out ``[K, C_in, C_out]``, contiguous, C_out a multiple of 16.
+    x float32 ``[n_in, C_in]``, gradient ``[n_out, C_out]``, out ``[K, C_in, C_out]``, contiguous; C_out a multiple of
+    16.
     """
     volume, channels, width = out.shape
     strips = width // LANES

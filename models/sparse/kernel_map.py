@@ -183,8 +183,9 @@ def by_offset_compiled(
     """:func:`by_offset_vectorised` as a counting sort, on the CPU."""
     from models.sparse import compiled
 
-    sizes, *grouped = compiled.by_offset(*(each.numpy() for each in (rows, cols, codes, index)), volume)
-    return (tuple(sizes.tolist()), *map(torch.from_numpy, grouped))
+    arrays = (rows.numpy(), cols.numpy(), codes.numpy(), index.numpy())
+    sizes, out_rows, in_rows = compiled.by_offset(*arrays, volume)
+    return tuple(sizes.tolist()), torch.from_numpy(out_rows), torch.from_numpy(in_rows)
 
 
 def by_offset_vectorised(

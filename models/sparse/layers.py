@@ -45,9 +45,7 @@ class _SegmentScale(torch.autograd.Function):
     """Every voxel's features times the row of its batch element."""
 
     @staticmethod
-    def forward(
-        ctx: Any, features: torch.Tensor, factors: torch.Tensor, manager: Manager, level: int
-    ) -> torch.Tensor:
+    def forward(ctx: Any, features: torch.Tensor, factors: torch.Tensor, manager: Manager, level: int) -> torch.Tensor:
         ctx.save_for_backward(features, factors)
         ctx.where = manager, level
         return manager.scale_rows(features, factors, level)
@@ -72,9 +70,7 @@ class _PowerMean(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(
-        ctx: Any, x: torch.Tensor, p: torch.Tensor, eps: float, manager: Manager, level: int
-    ) -> torch.Tensor:
+    def forward(ctx: Any, x: torch.Tensor, p: torch.Tensor, eps: float, manager: Manager, level: int) -> torch.Tensor:
         logarithms = x.clamp(min=eps).log_()
         powers = (logarithms * p).exp_()
         counts = manager.counts(level).clamp(min=1).to(powers.dtype)[:, None]

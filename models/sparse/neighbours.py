@@ -66,8 +66,8 @@ def search_compiled(level: "Level", reach: int) -> Neighbours:
     """:func:`search_vectorised` as one compiled loop, on the CPU."""
     from models.sparse import compiled
 
-    arrays = (each.numpy() for each in (level.keys, level.batch, level.grid))
-    return Neighbours(*map(torch.from_numpy, compiled.search(*arrays, level.axis_bits, reach)))
+    keys, batch, grid = (each.numpy() for each in (level.keys, level.batch, level.grid))
+    return Neighbours(*map(torch.from_numpy, compiled.search(keys, batch, grid, level.axis_bits, reach)))
 
 
 def search_vectorised(level: "Level", reach: int) -> Neighbours:

@@ -63,7 +63,8 @@ def pairs(call: list[str]) -> list[tuple[str, str]]:
 
 
 def test_a_command_runs_as_the_caller_with_data_logs_and_shared_memory(host) -> None:
-    assert host.run("train.py", "--epochs", "3").returncode == 0
+    done = host.run("train.py", "--epochs", "3")
+    assert done.returncode == 0, done.stderr
     call = host.call("run")
     assert call[:2] == ["run", "--rm"]
     assert call[-4:] == ["distilplace:auto", "train.py", "--epochs", "3"]

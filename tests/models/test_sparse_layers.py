@@ -166,7 +166,9 @@ def test_gradcheck():
 def test_the_stem_computes_no_gradient_for_its_input():
     layer = SparseConv(1, 16, 3)
     x = SparseTensor(torch.ones(3, 1), torch.tensor([[0, 0, 0, 0], [0, 1, 0, 0], [0, 9, 9, 9]]))
-    with mock.patch.object(functional_module.fused, "input_gradient", wraps=functional_module.fused.input_gradient) as spy:
+    with mock.patch.object(
+        functional_module.fused, "input_gradient", wraps=functional_module.fused.input_gradient
+    ) as spy:
         layer(x).features.sum().backward()
         assert spy.call_count == 0
     assert layer.kernel.grad is not None

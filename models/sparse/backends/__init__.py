@@ -47,6 +47,19 @@ def choose_backend(name: str, device: torch.device | str = "cpu") -> type[Manage
     return chosen
 
 
+def choose_map_maker(name: str, device: torch.device | str = "cpu") -> type[Manager]:
+    """The engine called ``name`` on ``device``, whose managers can be made elsewhere and sent there.
+
+    Raises:
+        UserError: as :func:`choose_backend`, or an engine that builds its maps itself.
+
+    """
+    chosen = choose_backend(name, device)
+    if not chosen.portable:
+        raise UserError(f"--sparse_maps workers: engine {chosen.name} builds its own maps; use --sparse_backend auto")
+    return chosen
+
+
 def require_known(name: str) -> None:
     """Raise :class:`UserError` with the nearest known name unless ``name`` is an engine's, or "auto"."""
     if name != AUTO and name not in _BACKENDS:

@@ -15,6 +15,7 @@ class Manager(ABC):
     """
 
     name: ClassVar[str]
+    portable: ClassVar[bool] = False  # whether a data-loader worker can make one and send it to the device
     base_stride: int
     batch_size: int
     rows: torch.Tensor
@@ -31,7 +32,7 @@ class Manager(ABC):
 
     @abstractmethod
     def __init__(self, coordinates: torch.Tensor, *, base_stride: int = 1, batch_size: int | None = None) -> None:
-        """From int32 ``[N, 4]`` (batch, x, y, z), multiples of ``base_stride``; ``batch_size`` None: the highest + 1."""
+        """From int32 ``[N, 4]`` (batch, x, y, z), multiples of ``base_stride``; ``batch_size``: None = highest + 1."""
 
     @abstractmethod
     def count(self, number: int) -> int:

@@ -54,6 +54,7 @@ class SpconvManager(CoordinateManager):
     """
 
     name = "spconv"
+    portable = False
 
     @classmethod
     def unavailable(cls, device: torch.device) -> str | None:
