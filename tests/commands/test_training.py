@@ -185,6 +185,14 @@ def test_staged_steps_train(oxford, tmp_path):
     assert train.main(flags) == 0
 
 
+def test_kernel_maps_from_workers_give_the_very_same_weights(oxford, tmp_path):
+    cloud = ["--distil_method", "nokd", "--student_model", "minkloconly", "--train_batch_split_size", "4"]
+    for name, more in (("device", []), ("workers", ["--sparse_maps", "workers", "--num_workers", "2"])):
+        assert train.main(student_flags(oxford, tmp_path, name, *cloud, "--epochs", "1", *more)) == 0
+    device, workers = (load_file(tmp_path / name / "models" / "last.safetensors") for name in ("device", "workers"))
+    assert all(torch.equal(device[name], workers[name]) for name in device)
+
+
 @pytest.mark.parametrize("loss", ["BatchHardTripletMarginLoss", "TruncatedSmoothAP"])
 def test_other_task_losses_train(oxford, tmp_path, loss):
     assert train.main(student_flags(oxford, tmp_path, "c", "--distil_method", "nokd", "--loss", loss, "--dry_run")) == 0
