@@ -176,7 +176,7 @@ class CoordinateManager(Manager):
         if non_blocking and torch.device(device).type == "cuda":
             state["buffer"] = state["buffer"].pin_memory()
         moved = type(self).__new__(type(self))
-        restore(moved, {**state, "buffer": state["buffer"].to(device, non_blocking=non_blocking)})
+        moved.__setstate__({**state, "buffer": state["buffer"].to(device, non_blocking=non_blocking)})
         return moved
 
     def level(self, number: int) -> Level:

@@ -5,6 +5,7 @@ interpreter or for the compiler.
 """
 
 import os
+import pickle
 import subprocess
 import sys
 
@@ -64,6 +65,14 @@ def test_on_the_cpu_it_needs_the_interpreter_and_is_never_chosen(monkeypatch):
     assert choose_backend("triton") is TritonManager
     assert "triton" in available_backends()
     assert choose_backend("auto") is not TritonManager
+
+
+def test_a_manager_made_by_a_worker_can_be_used():
+    manager = TritonManager(torch.tensor([[0, 0, 0, 0], [0, 1, 0, 0], [1, 0, 2, 0]]))
+    wanted = manager.kernel_map(0, 3)
+    for travelled in (pickle.loads(pickle.dumps(manager)), manager.to("cpu")):
+        assert type(travelled) is TritonManager
+        assert travelled.tiled_map(0, 3, 1, 1).pairs.sizes == wanted.sizes
 
 
 @pytest.mark.parametrize(("capability", "fits"), [((7, 5), False), ((8, 0), True), ((9, 0), True)])

@@ -7,6 +7,7 @@ visit the pairs that exist instead of all offsets: gather, multiply, add in plac
 
 import os
 from importlib.util import find_spec
+from typing import Any
 
 import torch
 
@@ -51,6 +52,10 @@ class TritonManager(CoordinateManager):
     def __init__(self, coordinates: torch.Tensor, *, base_stride: int = 1, batch_size: int | None = None) -> None:
         super().__init__(coordinates, base_stride=base_stride, batch_size=batch_size)
         self._tiled: dict[tuple[int, int, int, int], TiledMap] = {}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._tiled = {}
 
     def tiled_map(self, number: int, kernel_size: int, stride: int, dilation: int) -> TiledMap:
         """The kernel map of a convolution that reads level ``number``, cut into tiles (built once, then shared)."""
