@@ -1,5 +1,9 @@
 """The three products of a sparse convolution on the CPU, by the one-pass kernels of ``fused_kernels.py``."""
 
+import importlib
+from functools import lru_cache
+from types import ModuleType
+
 import numpy as np
 import torch
 
@@ -39,13 +43,21 @@ def kernel_gradient(
     return out
 
 
+@lru_cache(maxsize=1)
+def _kernels() -> ModuleType:
+    """The kernels, on PyTorch's own OpenMP threads (numba would look for TBB first, and warn of Open3D's)."""
+    from numba.core import config
+
+    config.THREADING_LAYER_PRIORITY = ["omp", "tbb", "workqueue"]  # type: ignore[attr-defined]
+    return importlib.import_module("models.sparse.fused_kernels")
+
+
 def _run(name: str, first: torch.Tensor, second: torch.Tensor, kernel_map: KernelMap, out: torch.Tensor) -> None:
     """Call a kernel with as many threads as PyTorch may use."""
     import numba
     from numba.core import config
 
-    from models.sparse import fused_kernels
-
+    fused_kernels = _kernels()
     numba.set_num_threads(max(1, min(torch.get_num_threads(), config.NUMBA_NUM_THREADS)))  # type: ignore[attr-defined]
     starts = np.concatenate([[0], np.cumsum(kernel_map.sizes)])
     tables = (each.detach().contiguous().numpy() for each in (first, second))

@@ -95,14 +95,14 @@ def test_other_types_and_widths_go_by_library_calls():
 
 def test_overwriting_norms_and_relus_change_nothing_but_memory():
     torch.manual_seed(0)
-    coords = manager_of(1, 300, 4, 2).coordinates(0)
-    features = torch.randn(len(coords), 8)
+    manager = manager_of(1, 300, 4, 2)
+    features = torch.randn(manager.count(0), 8)
     conv = SparseConv(8, 16, 3)
     outputs, gradients = [], []
     for inplace in (False, True):
         norm, relu = SparseBatchNorm(16, inplace=inplace), SparseReLU(inplace=inplace)
         leaf = features.clone().requires_grad_()
-        out = relu(norm(conv(SparseTensor(leaf, coords)))).features
+        out = relu(norm(conv(SparseTensor(leaf, manager=manager)))).features
         conv.zero_grad()
         out.pow(2).sum().backward()
         outputs.append((out.detach(), norm.bn.running_mean, norm.bn.running_var))
@@ -110,5 +110,5 @@ def test_overwriting_norms_and_relus_change_nothing_but_memory():
     for plain, overwriting in zip(outputs[0] + gradients[0], outputs[1] + gradients[1], strict=True):
         torch.testing.assert_close(plain, overwriting)
     leaf = features.clone().requires_grad_()
-    SparseBatchNorm(8, inplace=True)(SparseTensor(leaf, coords))  # a leaf is never overwritten
+    SparseBatchNorm(8, inplace=True)(SparseTensor(leaf, manager=manager))  # a leaf is never overwritten
     assert torch.equal(leaf.detach(), features)

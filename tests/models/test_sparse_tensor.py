@@ -178,6 +178,8 @@ def test_gem_formula_and_gradient():
     with torch.autograd.detect_anomaly(check_nan=True):  # nothing undefined on the way back from the empty element
         (gem(x) * torch.tensor([[1.0], [1.0], [1.0], [0.0]])).sum().backward()
     assert torch.isfinite(features.grad).all()
+    assert (features.grad[features < 1e-6] == 0).all()
+    assert (features.grad[features > 1e-6] > 0).all()
     assert torch.isfinite(gem.p.grad).all()
     positive = torch.rand(len(coords), 2, dtype=torch.float64).add(0.1).requires_grad_()
     power = torch.tensor([3.0], dtype=torch.float64, requires_grad=True)
