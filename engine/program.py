@@ -11,8 +11,11 @@ class Interrupted(Exception):
     """Ctrl-C or SIGTERM came; the checkpoint is written."""
 
 
-def exit_code(work: Callable[[], object]) -> int:
-    """Do ``work`` with messages on the console; what the process should exit with."""
+RESUMABLE = "stopped; the same command with --resume auto goes on"
+
+
+def exit_code(work: Callable[[], object], stopped: str = RESUMABLE) -> int:
+    """Do ``work`` with messages on the console; what the process should exit with. ``stopped``: said after Ctrl-C."""
     start_console_log()
     try:
         work()
@@ -20,6 +23,6 @@ def exit_code(work: Callable[[], object]) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except (Interrupted, KeyboardInterrupt):
-        print("stopped; the same command with --resume auto goes on", file=sys.stderr)
+        print(stopped, file=sys.stderr)
         return 130
     return 0

@@ -28,6 +28,7 @@ from tools.bench_inputs import QUICK, Case, Sizes
 
 HEADER = ("name", "ours ms", "ref. ms", "ratio", "ours kept", "ref. kept", "reference")
 MIN_ROUNDS, MAX_ROUNDS = 5, 100
+STOPPED = "stopped; nothing was written"
 
 
 @dataclass(frozen=True)
@@ -139,22 +140,6 @@ def bench(sizes: Sizes, seconds: float, output: Path) -> list[Measurement]:
     return found
 
 
-def ending(work: Callable[[], object]) -> int:
-    """Do ``work``; the exit code as every command's. A benchmark that is stopped has nothing to resume, and says so."""
-    stopped = False
-
-    def stoppable() -> None:
-        nonlocal stopped
-        try:
-            work()
-        except KeyboardInterrupt:
-            stopped = True
-            print("stopped; nothing was written", file=sys.stderr)
-
-    code = exit_code(stoppable)
-    return 130 if stopped else code
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line: ``python -m tools.bench [--quick] [--output bench/bench.json]``."""
     parser = argparse.ArgumentParser(
@@ -169,7 +154,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             warnings.simplefilter("ignore")  # tiny databases and the like
             bench(QUICK if known.quick else Sizes(), 0.0 if known.quick else 10.0, known.output)
 
-    return ending(work)
+    return exit_code(work, STOPPED)
 
 
 if __name__ == "__main__":

@@ -27,8 +27,9 @@ import torch
 
 from common.errors import UserError
 from common.files import atomic_path
+from engine.program import exit_code
 from models.sparse.backends import available_backends, choose_backend, list_backends
-from tools.bench import device_name, ending
+from tools.bench import STOPPED, device_name
 from tools.bench_sparse_cases import GROUPS, TRUNK_BACKWARD, TRUNK_FORWARD, SparseCase, cases, deviations
 from tools.bench_sparse_clouds import SOURCES, AbsentClouds, batch_of, voxel_clouds
 from tools.bench_sparse_engines import Engine, OwnEngine, own_trunk
@@ -277,7 +278,7 @@ def main(arguments: Sequence[str] | None = None, *, own_process: bool = False) -
             warnings.simplefilter("ignore")
             bench(settings, output)
 
-    return ending(work)
+    return exit_code(work, STOPPED)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from common.errors import UserError
-from models.sparse.backends.base import Manager
+from models.sparse.backends.base import Manager, check_coordinates, check_stride, checked_batch_size
 from models.sparse.functional import sparse_convolution
 from models.sparse.kernel_map import KernelMap, Workspace, build_map
 from models.sparse.neighbours import Neighbours, find_neighbours
@@ -118,12 +118,7 @@ class CoordinateManager(Manager):
         return None
 
     def __init__(self, coordinates: torch.Tensor, *, base_stride: int = 1, batch_size: int | None = None) -> None:
-        if coordinates.ndim != 2 or coordinates.shape[1] != 4:
-            raise UserError(
-                f"sparse coordinates must have shape [N, 4] (batch, x, y, z), not {list(coordinates.shape)}"
-            )
-        if coordinates.dtype not in (torch.int32, torch.int64):
-            raise UserError(f"sparse coordinates must be int32, not {coordinates.dtype}; quantize the cloud first")
+        check_coordinates(coordinates)
         self.base_stride = base_stride
         batch, grid = self._checked(coordinates.to(torch.int64), batch_size)
         keys, rows = _keys(batch, grid).sort(stable=True)
@@ -145,14 +140,11 @@ class CoordinateManager(Manager):
             self.batch_size = batch_size or 0
             self.origin = coordinates.new_zeros(3)
             return coordinates[:, 0], coordinates[:, 1:]
+        check_stride(coordinates, self.base_stride)
         if self.base_stride != 1:
-            if bool((coordinates[:, 1:] % self.base_stride).any()):
-                raise UserError(f"sparse coordinates at stride {self.base_stride} must be multiples of it")
             coordinates = torch.cat([coordinates[:, :1], coordinates[:, 1:] // self.base_stride], 1)
         low, high = (torch.stack([coordinates.amin(0), coordinates.amax(0)])).tolist()
-        self.batch_size = high[0] + 1 if batch_size is None else batch_size
-        if low[0] < 0 or high[0] >= self.batch_size:
-            raise UserError(f"batch numbers must lie in 0..{self.batch_size - 1}, found {low[0]}..{high[0]}")
+        self.batch_size = checked_batch_size(low[0], high[0], batch_size)
         if self.batch_size > 2**BATCH_BITS:
             raise UserError(f"a sparse batch holds at most {2**BATCH_BITS} clouds, not {self.batch_size}")
         origin = [value >> MAX_LEVEL << MAX_LEVEL for value in low[1:]]

@@ -9,7 +9,7 @@ import torch
 
 from models.sparse.kernel_map import KernelMap
 
-LANES = 16
+LANES = 16  # float32 numbers of one vector of the kernels
 
 
 def fits(table: torch.Tensor, channels: int) -> bool:

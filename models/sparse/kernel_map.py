@@ -51,7 +51,7 @@ class KernelMap:
 
     ``sizes[k]`` pairs belong to offset k; ``in_rows``, ``out_rows`` int32 [P] follow in that order; within an
     offset no row occurs twice in either. With ``centre`` set, that offset maps every voxel to
-    itself and is left out of the pairs. ``mirrored``: the pairs read backwards are those with the offsets reversed.
+    itself and is left out of the pairs.
     """
 
     sizes: tuple[int, ...]
@@ -60,7 +60,6 @@ class KernelMap:
     n_in: int
     n_out: int
     centre: int | None = None
-    mirrored: bool = False
     workspace: Workspace = field(default_factory=Workspace)
 
     @cached_property
@@ -119,7 +118,7 @@ def build_map(manager: "CoordinateManager", number: int, kernel_size: int, strid
     n_in = len(manager.level(number))
     if stride == 1:
         pairs = manager.neighbours(number, reach).both_ways(reach)
-        return group(*pairs, index, (volume, n_in, n_in), centre=volume // 2, mirrored=True)
+        return group(*pairs, index, (volume, n_in, n_in), centre=volume // 2)
     return group(*_strided_pairs(manager, number, reach), index, (volume, n_in, len(manager.level(number + 1))))
 
 
@@ -165,7 +164,6 @@ def group(
     shape: tuple[int, int, int],
     *,
     centre: int | None = None,
-    mirrored: bool = False,
 ) -> KernelMap:
     """A map of pairs whose kernel offsets are ``index[codes]``; those with negative ones are left out.
 
@@ -174,7 +172,7 @@ def group(
     volume, n_in, n_out = shape
     by_offset = by_offset_compiled if codes.device.type == "cpu" else by_offset_vectorised
     sizes, rows, cols = by_offset(out_rows, in_rows, codes, index, volume)
-    return KernelMap(sizes, cols, rows, n_in, n_out, centre, mirrored)
+    return KernelMap(sizes, cols, rows, n_in, n_out, centre)
 
 
 def by_offset_compiled(

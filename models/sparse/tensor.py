@@ -81,16 +81,18 @@ class SparseTensor:
 
     def __add__(self, other: "SparseTensor") -> "SparseTensor":
         """Sum on the same voxels; both tensors must share manager and stride."""
-        if other.manager is not self.manager or other.level != self.level:
-            raise UserError("sparse tensors of different coordinates or strides cannot be added")
+        self._require_same_voxels(other)
         return self.with_features(self.features + other.features)
 
     def add_(self, other: "SparseTensor") -> "SparseTensor":
         """The sum, written over this tensor's features: for fresh results that nobody else needs."""
-        if other.manager is not self.manager or other.level != self.level:
-            raise UserError("sparse tensors of different coordinates or strides cannot be added")
+        self._require_same_voxels(other)
         self.features.add_(other.features)
         return self
+
+    def _require_same_voxels(self, other: "SparseTensor") -> None:
+        if other.manager is not self.manager or other.level != self.level:
+            raise UserError("sparse tensors of different coordinates or strides cannot be added")
 
     def __len__(self) -> int:
         return len(self.features)

@@ -53,7 +53,7 @@ def state_of(manager: "CoordinateManager") -> dict[str, Any]:
     buffer, layout = flatten([each.cpu() for each in tensors])
     return {
         "scalars": (manager.base_stride, manager.batch_size, [level.axis_bits for level in levels]),
-        "maps": {key: (each.sizes, each.n_in, each.n_out, each.centre, each.mirrored) for key, each in maps.items()},
+        "maps": {key: (each.sizes, each.n_in, each.n_out, each.centre) for key, each in maps.items()},
         "buffer": buffer,
         "layout": layout,
     }
@@ -72,6 +72,6 @@ def restore(manager: "CoordinateManager", state: dict[str, Any]) -> None:
         keys, batch, grid, starts, counts = (next(tensors) for _ in range(5))
         manager._levels.append(Level(keys, batch, grid, bits, starts, counts))
         manager._segments[number] = (next(tensors), next(tensors))
-    for key, (sizes, n_in, n_out, centre, mirrored) in state["maps"].items():
+    for key, (sizes, n_in, n_out, centre) in state["maps"].items():
         rows = (next(tensors), next(tensors))
-        manager._maps[key] = KernelMap(sizes, *rows, n_in, n_out, centre, mirrored, manager._workspace)
+        manager._maps[key] = KernelMap(sizes, *rows, n_in, n_out, centre, manager._workspace)

@@ -5,6 +5,30 @@ from typing import ClassVar
 
 import torch
 
+from common.errors import UserError
+
+
+def check_coordinates(coordinates: torch.Tensor) -> None:
+    """:class:`UserError` unless these are integer rows (batch, x, y, z)."""
+    if coordinates.ndim != 2 or coordinates.shape[1] != 4:
+        raise UserError(f"sparse coordinates must have shape [N, 4] (batch, x, y, z), not {list(coordinates.shape)}")
+    if coordinates.dtype not in (torch.int32, torch.int64):
+        raise UserError(f"sparse coordinates must be int32, not {coordinates.dtype}; quantize the cloud first")
+
+
+def check_stride(coordinates: torch.Tensor, base_stride: int) -> None:
+    """:class:`UserError` unless the places are multiples of the stride."""
+    if base_stride != 1 and bool((coordinates[:, 1:] % base_stride).any()):
+        raise UserError(f"sparse coordinates at stride {base_stride} must be multiples of it")
+
+
+def checked_batch_size(low: int, high: int, batch_size: int | None) -> int:
+    """The number of batch elements, given the lowest and highest batch number found and the number said (or None)."""
+    size = high + 1 if batch_size is None else batch_size
+    if low < 0 or high >= size:
+        raise UserError(f"batch numbers must lie in 0..{size - 1}, found {low}..{high}")
+    return size
+
 
 class Manager(ABC):
     """The voxels of one batch under one engine. Tensors made from one another share it, and with it their kernel maps.

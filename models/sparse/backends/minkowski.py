@@ -13,8 +13,7 @@ from typing import Any
 
 import torch
 
-from common.errors import UserError
-from models.sparse.backends.base import Manager
+from models.sparse.backends.base import Manager, check_coordinates, check_stride, checked_batch_size
 
 INSTALL = "python -m tools.install_minkowski"
 
@@ -143,16 +142,9 @@ class MinkowskiManager(Manager):
 
 def _checked_batch_size(coordinates: torch.Tensor, base_stride: int, batch_size: int | None) -> int:
     """The number of batch elements, after the checks that every engine makes of its input."""
-    if coordinates.ndim != 2 or coordinates.shape[1] != 4:
-        raise UserError(f"sparse coordinates must have shape [N, 4] (batch, x, y, z), not {list(coordinates.shape)}")
-    if coordinates.dtype not in (torch.int32, torch.int64):
-        raise UserError(f"sparse coordinates must be int32, not {coordinates.dtype}; quantize the cloud first")
+    check_coordinates(coordinates)
     if not len(coordinates):
         return batch_size or 0
-    if base_stride != 1 and bool((coordinates[:, 1:] % base_stride).any()):
-        raise UserError(f"sparse coordinates at stride {base_stride} must be multiples of it")
+    check_stride(coordinates, base_stride)
     low, high = (int(value) for value in torch.aminmax(coordinates[:, 0]))
-    size = high + 1 if batch_size is None else batch_size
-    if low < 0 or high >= size:
-        raise UserError(f"batch numbers must lie in 0..{size - 1}, found {low}..{high}")
-    return size
+    return checked_batch_size(low, high, batch_size)
