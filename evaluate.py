@@ -10,6 +10,7 @@ run's loss and training options are ignored. ``--compare`` adds further checkpoi
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from engine.command_line import parse, read_yaml
 from engine.embedding import Embedder
 from engine.options import DataOptions, EvaluateOptions, ModelOptions
 from engine.program import exit_code
+from engine.reduction import whitening
 from engine.reporting import Outcome, report_outcome
 from evaluation.report import ReportEntry
 
@@ -30,6 +32,7 @@ def run(argv: Sequence[str]) -> Path:
     options = parse(EvaluateOptions, argv, home=HOME, saved=saved_options(weights_flag(argv)))
     data = build_data(options)
     test = data.evaluation_set()
+    test.require_questions()
     embedder = Embedder(data, build_fabric(options), options.val_batch_size, options.num_workers, options)
     entries = [evaluate(options, embedder, test)]
     for weights in options.compare:
@@ -42,18 +45,30 @@ def run(argv: Sequence[str]) -> Path:
 
 def evaluate(options: EvaluateOptions, embedder: Embedder, test: Any) -> ReportEntry:
     """One checkpoint's row."""
-    role = options.role
-    if role == "auto":
-        mode = read_config(options.weights).get("train_mode")
-        if mode is None:
-            raise UserError(f"no config.yaml of a run beside {options.weights}: say --role teacher or --role student")
-        role = "teacher" if mode == "train_teacher" else "student"
+    role = role_of(options)
     name = options.model[0] if role == "teacher" else options.student_model
     settings = (teacher_settings if role == "teacher" else student_settings)(options, name)
     network = build_network(name, settings, seed=options.seed, weights=options.weights).to(embedder.fabric.device)
+    if options.pca is not None:
+        embedder = replace(embedder, project=whitening(options, embedder, network))
     result = embedder.score(network, test, f"{role} {name}")
     facts = embedder.facts(network, test.distinct_records())
     return ReportEntry(f"{role} {name} ({Path(options.weights).parent.parent.name or options.weights})", result, facts)
+
+
+def role_of(options: EvaluateOptions) -> str:
+    """Which network the weights are of: what was said, the run's own, or the one that a flag names."""
+    mode = read_config(options.weights).get("train_mode")
+    if options.role != "auto":
+        return options.role
+    if mode is not None:
+        return "teacher" if mode == "train_teacher" else "student"
+    for flag, role in (("model", "teacher"), ("student_model", "student")):
+        if flag in options.model_fields_set:
+            return role
+    raise UserError(
+        f"no config.yaml of a run beside {options.weights}: name the network with --model or --student_model"
+    )
 
 
 def saved_options(weights: str | None) -> dict[str, Any]:

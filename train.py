@@ -12,35 +12,29 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from lightning_fabric import Fabric
 from torch import nn
 
-from datasets.base import PlaceData
-from datasets.loading import training_loader
 from datasets.records import EvaluationSet, TrainingSet
-from datasets.sampling import PairBatchSampler
-from datasets.splitting import split
+from engine.assembly import Parts, assemble
 from engine.building import (
     build_data,
     build_distiller,
     build_fabric,
     build_network,
     build_task_loss,
-    quantizer_for,
+    hold_back,
     student_settings,
     teacher_settings,
 )
+from engine.clusters import start_clusters
 from engine.command_line import parse
 from engine.embedding import Embedder
-from engine.maps import map_builder
-from engine.optimisation import build_optimizer, build_scheduler
 from engine.options import TrainOptions
 from engine.program import exit_code
 from engine.reporting import Outcome, log_validation, report_outcome
 from engine.run_folder import LOG, RunFolder
-from engine.teachers import LiveTeacher, TeacherSource
 from engine.teaching import Taught, TeacherOpener
-from engine.trainer import TaskLoss, Trainer
+from engine.trainer import Trainer
 from evaluation.report import ReportEntry
 from models.checkpoints import load_weights, save_weights
 
@@ -53,7 +47,7 @@ def run(options: TrainOptions) -> Outcome:
     data = build_data(options)
     everything, test = data.training_set(), data.evaluation_set()
     test.require_questions()
-    held = split(everything, options.val_fraction, buffer=options.negative_radius, eval_radius=test.radius)
+    held = hold_back(options, data, everything, test.radius)
     training, validation = held.training, held.validation
 
     # ---- Networks and losses: the one that learns, and the frozen ones that it learns from
@@ -63,20 +57,22 @@ def run(options: TrainOptions) -> Outcome:
     name = options.student_model if is_student else options.model[0]
     settings = student_settings(options, name) if is_student else teacher_settings(options, name)
     task_loss = build_task_loss(options)
-    distiller = build_distiller(options) if is_student and options.distil_method != "nokd" else None
+    distiller = build_distiller(options)
     network = build_network(name, settings, seed=options.seed).to(fabric.device)
-    taught = TeacherOpener(options, everything.records, test, embedder).open_all()
+    taught = TeacherOpener(options, everything.records, test, embedder, distiller).open_all()
+    parts = Parts(training, network, task_loss, distiller, [teacher.source for teacher in taught], embedder)
 
     with RunFolder.open(options) as folder:
         folder.begin(options, str(fabric.device))
         describe(folder, [*data.notes, held.note], data.name, training, test, network, name, taught)
-        trainer = build_trainer(options, data, training, network, task_loss, distiller, taught, fabric, folder)
+        start_clusters(options, parts, folder)
+        trainer = assemble(options, parts, folder)
         if options.resume == "auto" and trainer.resume():
             LOG.info("resumed at epoch %d, step %d", trainer.progress.epoch + 1, trainer.progress.step)
 
         # ---- Loop
         with trainer.stop_on_signal():
-            while trainer.progress.epoch < options.epochs:
+            while trainer.progress.epoch < trainer.epochs:
                 means = trainer.train_epoch()
                 validate(trainer, embedder, validation, means)
                 keep(trainer, name, settings)
@@ -95,57 +91,13 @@ def run(options: TrainOptions) -> Outcome:
         return outcome
 
 
-def build_trainer(
-    options: TrainOptions,
-    data: PlaceData,
-    training: TrainingSet,
-    network: nn.Module,
-    task_loss: TaskLoss,
-    distiller: nn.Module | None,
-    taught: list[Taught],
-    fabric: Fabric,
-    folder: RunFolder,
-) -> Trainer:
-    """Batches, optimiser and schedule around the network that learns."""
-    teachers: list[TeacherSource] = [teacher.source for teacher in taught]
-    requires: set[str] = {*network.requires, *(key for teacher in teachers for key in teacher.requires)}  # type: ignore[misc]
-    networks = [network, *(teacher.network for teacher in teachers if isinstance(teacher, LiveTeacher))]
-    sampler = PairBatchSampler(
-        training,
-        options.train_batch_size,
-        seed=options.seed,
-        batch_size_limit=options.batch_size_limit,
-        batch_expansion_rate=options.batch_expansion_rate,
-        max_batches=1 if options.dry_run else None,
-    )
-    loader = training_loader(
-        data,
-        training,
-        wants=requires,
-        quantize=quantizer_for(requires),
-        sampler=sampler,
-        num_workers=options.num_workers,
-        seed=options.seed,
-        bcs_aug_rate=options.bcs_aug_rate,
-        hue_aug_rate=options.hue_aug_rate,
-        finish=map_builder(options, networks, options.train_batch_split_size, fabric.device),
-    )
-    if distiller is not None:
-        distiller.to(fabric.device)
-    optimizer = build_optimizer(options, network, distiller)
-    scheduler = build_scheduler(options, optimizer)
-    return Trainer(
-        options, network, task_loss, distiller, teachers, optimizer, scheduler, sampler, loader, fabric, folder
-    )
-
-
 def validate(trainer: Trainer, embedder: Embedder, validation: EvaluationSet | None, means: dict[str, float]) -> None:
     """Log the epoch; judge it by recall@1 on held-back training places. Without any, the last epoch counts as best."""
     progress = trainer.progress
     line = f"epoch {progress.epoch:3d}: loss {means.get('loss', 0.0):.4f}"
     value = float(progress.epoch)
     if validation is not None:
-        if progress.epoch % trainer.options.eval_every and progress.epoch != trainer.options.epochs:
+        if progress.epoch % trainer.options.eval_every and progress.epoch != trainer.epochs:
             LOG.info(line)
             return
         result = embedder.score(trainer.network, validation, "validation")
@@ -193,7 +145,7 @@ def role(options: TrainOptions, name: str) -> str:
     """Name of the trained network in tables."""
     if options.train_mode == "train_teacher":
         return f"teacher {name}"
-    return f"student {name} ({options.distil_method})"
+    return f"student {name} ({' + '.join([options.distil_method, *options.kd])})"
 
 
 def rehearse(options: TrainOptions) -> None:

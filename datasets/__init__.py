@@ -26,6 +26,15 @@ DATASETS = {
     "boreas": "datasets.boreas:BoreasData",
     "frames": "datasets.frames:FramesData",
     "demo": "datasets.demo:DemoData",
+    "images": "datasets.image_folder:ImagesData",
+    "sequences": "datasets.sequences:SequencesData",
+    "vprice": "datasets.sequences:SequencesData",
+    "nordland": "datasets.nordland:NordlandData",
+    "kitti": "datasets.kitti:KittiData",
+    "pitts30k": "datasets.pittsburgh:Pitts30kData",
+    "pitts250k": "datasets.pittsburgh:Pitts250kData",
+    "tokyo247": "datasets.tokyo:Tokyo247Data",
+    "tokyotm": "datasets.tokyo:TokyoTMData",
 }
 
 

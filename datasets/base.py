@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from common.errors import UserError
-from datasets.images import read_image
+from datasets.images import ImageSize, read_image
 from datasets.records import CloudSettings, EvaluationSet, TrainingSet
 
 if TYPE_CHECKING:
@@ -24,6 +24,10 @@ class PlaceData(ABC):
     name: str
     cloud: CloudSettings
     notes: list[str]
+    resize: ImageSize | None = None
+    """What every image is resized to; None: as it is."""
+    metric_positions: bool = True
+    """Are positions metres? If not (frame numbers, bare matches), no validation part can be cut by distance."""
 
     @abstractmethod
     def training_set(self) -> TrainingSet:
@@ -33,9 +37,18 @@ class PlaceData(ABC):
     def evaluation_set(self) -> EvaluationSet:
         """Database and query runs with their true neighbours."""
 
+    def validation_set(self) -> EvaluationSet | None:
+        """A published validation part, to choose the epoch by; None where the set has none."""
+        return None
+
     def read_image(self, path: Path) -> "Image":
-        """The decoded RGB image of one file, in the size that the data set's batches have."""
+        """The decoded RGB image of one file."""
         return read_image(path)
+
+    def image(self, path: Path) -> "Image":
+        """The image of one file in the size that batches have."""
+        image = self.read_image(path)
+        return image if self.resize is None else self.resize.apply(image)
 
     @abstractmethod
     def read_cloud(self, path: Path) -> np.ndarray:

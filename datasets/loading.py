@@ -17,7 +17,7 @@ from datasets.augmentation import augment_cloud
 from datasets.base import PlaceData
 from datasets.images import evaluation_transform, training_transform
 from datasets.records import PlaceRecord, TrainingSet
-from datasets.sampling import PairBatchSampler
+from datasets.sampling import PlaceSampler
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -48,6 +48,7 @@ class PlaceItems(Dataset[Item]):
         seed: int,
         bcs_aug_rate: float = 0.2,
         hue_aug_rate: float = 0.1,
+        erasing_aug_rate: float = 0.5,
     ) -> None:
         if unknown := set(wants) - WANTED:
             raise ValueError(f"unknown batch keys {sorted(unknown)}; known: {sorted(WANTED)}")
@@ -57,7 +58,7 @@ class PlaceItems(Dataset[Item]):
             raise ValueError("clouds are wanted, but no quantize function was handed in")
         self.data, self.records, self.quantize = data, list(records), quantize
         self.augment, self.seed = augment, seed
-        self.rates = (bcs_aug_rate, hue_aug_rate)
+        self.rates = (bcs_aug_rate, hue_aug_rate, erasing_aug_rate)
         if self.wants_images:
             self._transform()  # torchvision is loaded here once, not again in every forked worker
         # Shared memory: workers that live on from epoch to epoch read the current value.
@@ -89,10 +90,10 @@ class PlaceItems(Dataset[Item]):
 
     def _image(self, record: PlaceRecord) -> torch.Tensor:
         if not self.augment:
-            return self._transform()(self.data.read_image(record.images[0]))
+            return self._transform()(self.data.image(record.images[0]))
         epoch = int(self._epoch)
         chosen = int(generator(self.seed, epoch, record.key, "image").integers(len(record.images)))
-        image = self.data.read_image(record.images[chosen])
+        image = self.data.image(record.images[chosen])
         with forked_random_state(self.seed, epoch, record.key):
             return self._transform()(image)
 
@@ -167,16 +168,22 @@ def _stacked(items: Sequence[Item]) -> torch.Tensor:
             (_, h, w), (_, other_h, other_w) = first, item["images"].shape
             raise UserError(
                 f"images of one batch must have one size: {items[0]['key']} has {w}x{h} pixels, "
-                f"{item['key']} {other_w}x{other_h}"
+                f"{item['key']} {other_w}x{other_h}: give --image_size, or --val_batch_size 1"
             )
     return torch.stack([item["images"] for item in items])
 
 
 def batch_with_masks(items: Sequence[Item], training_set: TrainingSet) -> Batch:
-    """:func:`collate` plus ``positives_mask`` and ``negatives_mask``, bool ``[B, B]``."""
+    """:func:`collate` plus ``indices`` int64 ``[B]``, ``positives_mask`` and ``negatives_mask``, bool ``[B, B]``."""
     batch = collate(items)
-    batch["positives_mask"], batch["negatives_mask"] = training_set.masks([item["index"] for item in items])
+    indices = [item["index"] for item in items]
+    batch["indices"] = torch.tensor(indices)
+    batch["positives_mask"], batch["negatives_mask"] = training_set.masks(indices)
     return batch
+
+
+def _laid_out(items: Sequence[Item], training_set: TrainingSet, sampler: PlaceSampler) -> Batch:
+    return {**batch_with_masks(items, training_set), **sampler.layout(len(items))}
 
 
 def _collate_or_error(
@@ -196,15 +203,16 @@ def training_loader(
     *,
     wants: Collection[str],
     quantize: Quantize | None,
-    sampler: PairBatchSampler,
+    sampler: PlaceSampler,
     num_workers: int,
     seed: int,
     augment: bool = True,
     bcs_aug_rate: float = 0.2,
     hue_aug_rate: float = 0.1,
+    erasing_aug_rate: float = 0.5,
     finish: Callable[[Batch], Batch] | None = None,
 ) -> PlaceLoader:
-    """Training batches with masks, in the sampler's order. Call :func:`set_epoch` before each epoch.
+    """Training batches with masks and the sampler's layout, in its order. Call :func:`set_epoch` before each epoch.
 
     ``finish`` adds to every batch what else it needs, in the worker that made it.
     """
@@ -217,12 +225,13 @@ def training_loader(
         seed=seed,
         bcs_aug_rate=bcs_aug_rate,
         hue_aug_rate=hue_aug_rate,
+        erasing_aug_rate=erasing_aug_rate,
     )
     return PlaceLoader(
         items,
         batch_sampler=sampler,
         collate_fn=partial(
-            _collate_or_error, combine=partial(batch_with_masks, training_set=training_set), finish=finish
+            _collate_or_error, combine=partial(_laid_out, training_set=training_set, sampler=sampler), finish=finish
         ),
         num_workers=num_workers,
         persistent_workers=num_workers > 0,
@@ -233,7 +242,7 @@ def training_loader(
 def set_epoch(loader: PlaceLoader, epoch: int, skip: int = 0) -> None:
     """Point a :func:`training_loader`'s sampler and items at ``epoch``, leaving out the first ``skip`` batches."""
     sampler, items = loader.batch_sampler, loader.dataset
-    assert isinstance(sampler, PairBatchSampler)
+    assert isinstance(sampler, PlaceSampler)
     assert isinstance(items, PlaceItems)
     sampler.set_epoch(epoch, skip)
     items.set_epoch(epoch)

@@ -90,7 +90,7 @@ class _DType:
 
 
 class _Array:
-    """Stands for an ndarray until its state arrives; :func:`_plain` then takes ``value``."""
+    """Stands for an ndarray until its state arrives; :func:`plain` then takes ``value``."""
 
     __slots__ = ("value",)
 
@@ -176,7 +176,7 @@ def load_pickle(path: Path) -> Any:
     """The plain data of a pickle; :class:`UserError` when it is missing, broken or names a foreign class."""
     try:
         with path.open("rb") as stream:
-            return _plain(RestrictedUnpickler(stream, encoding="latin1").load(), {})
+            return plain(RestrictedUnpickler(stream, encoding="latin1").load(), {})
     except ForeignClassError as error:
         raise UserError(
             f"pickle {path} names {error}, which is none of the plain types upstream's files need: refused, nothing run"
@@ -189,10 +189,10 @@ def load_pickle(path: Path) -> Any:
         ) from error
 
 
-def _plain(value: Any, done: dict[int, Any], depth: int = 0) -> Any:
+def plain(value: Any, done: dict[int, Any], depth: int = 0) -> Any:
     """``value`` with array stand-ins replaced by arrays; each container is visited once (``done``: id -> result)."""
     if isinstance(value, _Array):
-        return _plain(value.value, done, depth)
+        return plain(value.value, done, depth)
     if not isinstance(value, dict | list | tuple | TrainingTuple | np.ndarray):
         return value
     if depth > MAX_DEPTH:
@@ -202,16 +202,16 @@ def _plain(value: Any, done: dict[int, Any], depth: int = 0) -> Any:
     done[id(value)] = value
     if isinstance(value, dict):
         for key in value:
-            value[key] = _plain(value[key], done, depth + 1)
+            value[key] = plain(value[key], done, depth + 1)
     elif isinstance(value, list):
-        value[:] = [_plain(element, done, depth + 1) for element in value]
+        value[:] = [plain(element, done, depth + 1) for element in value]
     elif isinstance(value, tuple):
-        done[id(value)] = tuple(_plain(element, done, depth + 1) for element in value)
+        done[id(value)] = tuple(plain(element, done, depth + 1) for element in value)
     elif isinstance(value, TrainingTuple):
         for name in TrainingTuple.__slots__:
             if hasattr(value, name):
-                setattr(value, name, _plain(getattr(value, name), done, depth + 1))
+                setattr(value, name, plain(getattr(value, name), done, depth + 1))
     elif value.dtype.hasobject:
         for index in np.ndindex(value.shape):
-            value[index] = _plain(value[index], done, depth + 1)
+            value[index] = plain(value[index], done, depth + 1)
     return done[id(value)]

@@ -1,7 +1,7 @@
 """What every data set turns into: places, training relations, evaluation runs."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -32,12 +32,14 @@ class TrainingSet:
     """Training places and, per place, the indices of its positives and non-negatives.
 
     ``positives[i]``: sorted int64, without i. ``non_negatives[i]``: sorted int64, with i and its positives; whatever is
-    in neither list is a negative, whatever is only in the second is ignored by the losses.
+    in neither list is a negative, whatever is only in the second is ignored by the losses. ``queries``: the sorted
+    int64 indices of the places that ask, the others being the gallery; None where every place may do either.
     """
 
     records: list[PlaceRecord]
     positives: list[np.ndarray]
     non_negatives: list[np.ndarray]
+    queries: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.records)
@@ -67,6 +69,23 @@ def _listed(lists: Sequence[np.ndarray], batch: np.ndarray, count: int) -> np.nd
     return table[:, batch]
 
 
+@dataclass(frozen=True)
+class RankingRules:
+    """How a protocol reads rankings, where that differs from "every item of the other run counts".
+
+    ``unmatched``: queries without a true neighbour are left out of recall ("skip") or counted as misses ("miss").
+    ``groups[m]``: int64 [n], the panorama of each database item of run m, of which only the best-ranked item counts
+    (spatial suppression). ``excluded[m, n][i]``: indices of database run m that query i of run n may not be answered
+    with, such as itself or the frames of the last 30 s. ``f1_radii``: metres within which a first answer is right and
+    beyond which it is wrong; with them the largest F1 over all similarity thresholds is reported too.
+    """
+
+    unmatched: Literal["skip", "miss"] = "skip"
+    groups: Mapping[int, np.ndarray] = field(default_factory=dict)
+    excluded: Mapping[tuple[int, int], Sequence[Sequence[int] | np.ndarray]] = field(default_factory=dict)
+    f1_radii: tuple[float, float] | None = None
+
+
 @dataclass
 class EvaluationSet:
     """Database and queries per run, and which database items are right for which query.
@@ -81,6 +100,7 @@ class EvaluationSet:
     queries: list[list[PlaceRecord]]
     query_sets: list[dict[int, dict[Any, Any]]]
     radius: float
+    rules: RankingRules = field(default_factory=RankingRules)
 
     def distinct_records(self) -> list[PlaceRecord]:
         """Every record once per key, database first: what has to be embedded."""

@@ -1,10 +1,11 @@
 """Batches made of pairs (an anchor and one of its positives), counted by (seed, epoch, batch size)."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
+import torch
 from torch.utils.data import Sampler
 
 from common.errors import UserError
@@ -18,12 +19,50 @@ ATTEMPTS = 8
 Pair = tuple[int, int]
 
 
-class PairBatchSampler(Sampler[list[int]]):
+class PlaceSampler(Sampler[list[int]]):
+    """What the trainer needs of a sampler: batches of indices, in rounds between which it may look at the network.
+
+    ``state_dict`` and ``load_state_dict`` hold all that the batches to come depend on.
+    """
+
+    rounds = 1
+    """Parts of an epoch; each begins with :meth:`begin_round`."""
+
+    def set_epoch(self, epoch: int, skip: int = 0) -> None:
+        """Choose the epoch; the first ``skip`` batches are left out (they were seen before an interruption)."""
+        raise NotImplementedError
+
+    def begin_round(self, number: int, features: Callable[[], np.ndarray]) -> None:
+        """Choose the round; ``features()`` gives unit embeddings float32 [n, D] of all items by the current network."""
+
+    def layout(self, count: int) -> dict[str, torch.Tensor]:
+        """What the rows of a batch of ``count`` items are to each other."""
+        raise NotImplementedError
+
+    def expand_batch(self) -> bool:
+        """Enlarge the batch for the epochs to come, where the sampler can."""
+        return False
+
+    def __len__(self) -> int:
+        """Batches that iterating will give."""
+        raise NotImplementedError
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain numbers and tensors."""
+        raise NotImplementedError
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on as the sampler that gave ``state``."""
+        raise NotImplementedError
+
+
+class PairBatchSampler(PlaceSampler):
     """Index lists for a DataLoader's ``batch_sampler``.
 
     In every epoch: items 2i and 2i + 1 of a batch are positives of each other; no item is anchor (first of its pair)
     twice; batches have ``batch_size`` items, the last one an even number from 4 up, a shorter rest is left out; items
-    without positives never appear. An item whose positives are all taken is paired with one of them again, in another
+    without positives never appear. Where the training set says who asks (``queries``), anchors are queries and their
+    partners are not. An item whose positives are all taken is paired with one of them again, in another
     batch where that is possible. The composition depends on (seed, epoch, batch_size) alone, so after
     ``set_epoch(epoch, skip=n)`` the batches from the n-th on are those of the uninterrupted run.
 
@@ -46,7 +85,7 @@ class PairBatchSampler(Sampler[list[int]]):
                 raise UserError(f"batch expansion rate {batch_expansion_rate}: must be greater than 1")
             if batch_size_limit is None or batch_size_limit < batch_size:
                 raise UserError(f"batch size limit {batch_size_limit}: must be at least the batch size {batch_size}")
-        self.positives = training_set.positives
+        self.positives = _partners(training_set)
         self.seed = seed
         self.batch_size = _usable_size(batch_size)
         if self.batch_size != batch_size:
@@ -67,6 +106,10 @@ class PairBatchSampler(Sampler[list[int]]):
     def set_epoch(self, epoch: int, skip: int = 0) -> None:
         """Choose the epoch; the first ``skip`` batches are left out (they were seen before an interruption)."""
         self.epoch, self.skip = epoch, skip
+
+    def layout(self, count: int) -> dict[str, torch.Tensor]:
+        """``pairs`` int64 [P, 2]: rows (0, 1), (2, 3), ..."""
+        return {"pairs": torch.arange(count).reshape(-1, 2)}
 
     def __iter__(self) -> Iterator[list[int]]:
         yield from [list(batch) for batch in self.batches()[self.skip :]]
@@ -138,6 +181,16 @@ class PairBatchSampler(Sampler[list[int]]):
             unused[second] = False
             pairs.append((anchor, second))
         return pairs
+
+
+def _partners(training_set: TrainingSet) -> list[np.ndarray]:
+    """Per item whom it may be paired with as anchor: its positives; only those of the gallery where there is one."""
+    if training_set.queries is None:
+        return training_set.positives
+    asks = np.zeros(len(training_set), dtype=bool)
+    asks[training_set.queries] = True
+    nobody = np.empty(0, dtype=np.int64)
+    return [row[~asks[row]] if asks[i] else nobody for i, row in enumerate(training_set.positives)]
 
 
 def _usable_size(batch_size: int) -> int:

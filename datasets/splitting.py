@@ -84,7 +84,11 @@ def subset(training_set: TrainingSet, indices: np.ndarray) -> TrainingSet:
         return [row[row >= 0] for row in moved]
 
     records = [training_set.records[i] for i in indices]
-    return TrainingSet(records, renumbered(training_set.positives), renumbered(training_set.non_negatives))
+    queries = training_set.queries
+    if queries is not None:
+        queries = number[queries]
+        queries = queries[queries >= 0]
+    return TrainingSet(records, renumbered(training_set.positives), renumbered(training_set.non_negatives), queries)
 
 
 def _guide(records: list[PlaceRecord]) -> np.ndarray:

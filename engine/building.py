@@ -13,8 +13,16 @@ import models
 from common.errors import UserError
 from common.randomness import forked_random_state
 from datasets.base import PlaceData
-from engine.options import DataOptions, LossOptions, ModelOptions, RunOptions
+from datasets.images import parse_image_size
+from datasets.records import TrainingSet
+from datasets.splitting import Split, split
+from engine.options import DataOptions, ModelOptions, RunOptions, TrainOptions
+from losses.combined import with_terms
+from losses.distiller import Distiller
+from losses.terms import term_settings
 from models.checkpoints import load_weights
+
+TaskLoss = Callable[..., tuple[torch.Tensor, dict[str, float]]]
 
 
 def build_data(options: DataOptions) -> PlaceData:
@@ -22,6 +30,7 @@ def build_data(options: DataOptions) -> PlaceData:
     accepted = datasets.dataset_settings(options.dataset)
     prefix = {"boreas": "boreas", "frames": "frames"}.get(options.dataset, "oxford")
     values: dict[str, Any] = options.model_dump()
+    values["kitti_train_sequences"] = options.kitti_train_sequences or None
     values["quantization_size"] = values[f"{prefix}_quantization_size"]
     values["n_points"] = {"boreas": options.n_points_boreas, "frames": options.frames_points}.get(options.dataset)
     settings = {name: values[name] for name in accepted if values.get(name) is not None or name == "image_lidar_k"}
@@ -30,7 +39,22 @@ def build_data(options: DataOptions) -> PlaceData:
             f"no folder for data set {options.dataset}: give --dataset_folder, set it in paths.yaml beside train.py, "
             "or set DISTILPLACE_DATASET_FOLDER"
         )
-    return datasets.create_dataset(options.dataset, **settings)
+    data = datasets.create_dataset(options.dataset, **settings)
+    data.resize = None if options.image_size is None else parse_image_size(options.image_size)
+    return data
+
+
+def hold_back(options: TrainOptions, data: PlaceData, everything: TrainingSet, eval_radius: float) -> Split:
+    """Training places and those held back to choose the epoch by: the set's own validation part, else a cut one."""
+    published = data.validation_set() if options.val_fraction > 0 else None
+    if published is not None:
+        places = len(published.distinct_records())
+        return Split(everything, published, f"validation: the data set's own part, {places} places")
+    if options.val_fraction > 0 and not data.metric_positions:
+        note = "no validation split: this set's places have no positions to cut one by; the last epoch is kept"
+        return Split(everything, None, note)
+    buffer = 50.0 if options.negative_radius is None else options.negative_radius
+    return split(everything, options.val_fraction, buffer=buffer, eval_radius=eval_radius)
 
 
 def teacher_settings(options: ModelOptions, name: str) -> dict[str, Any]:
@@ -48,11 +72,16 @@ def teacher_settings(options: ModelOptions, name: str) -> dict[str, Any]:
         "cloud_layers": cloud["layers"],
         "cloud_topdown": cloud["num_top_down"],
         "image_useallstages": options.minklocmm_image_useallstages,
-        "image_pool": options.pool,
+        "image_pool": options.teacher_pool or options.pool,
     }
-    image = {"output_dim": options.student_output_dim, "useallstages": options.minklocmm_image_useallstages}
+    image = {
+        "output_dim": options.teacher_output_dim or options.student_output_dim,
+        "useallstages": options.minklocmm_image_useallstages,
+        "clusters": options.clusters,
+        "trainable_from": options.trainable_from,
+    }
     common = {
-        "pool": options.pool,
+        "pool": options.teacher_pool or options.pool,
         "pretrained": options.pretrained,
         "feature_size": options.minklocmm_cloud_fe_dim,
         "sparse_backend": options.sparse_backend,
@@ -69,6 +98,8 @@ def student_settings(options: ModelOptions, name: str) -> dict[str, Any]:
         "layers": _ints(options.student_minkloconly_layers),
         "num_top_down": options.student_minkloconly_topdown,
         "useallstages": options.useallstages,
+        "clusters": options.clusters,
+        "trainable_from": options.trainable_from,
         "pool": options.pool,
         "pretrained": options.pretrained,
         "sparse_backend": options.sparse_backend,
@@ -87,18 +118,29 @@ def build_network(name: str, settings: dict[str, Any], *, seed: int, weights: st
     return network
 
 
-def build_distiller(options: LossOptions) -> nn.Module:
-    """The distillation method with those of the options that it knows."""
-    known = losses.distiller_settings(options.distil_method)
+def build_distiller(options: TrainOptions) -> Distiller | None:
+    """The distillation method with those of the options that it knows, and the terms that ``--kd`` adds; None: none."""
+    if options.train_mode == "train_teacher":
+        return None
     values = options.model_dump()
-    return losses.create_distiller(options.distil_method, **{name: values[name] for name in known if name in values})
+    known = losses.distiller_settings(options.distil_method)
+    method = None
+    if options.distil_method == "nokd" and not options.kd:
+        return None
+    if options.distil_method != "nokd":
+        chosen = {name: values[name] for name in known if name in values}
+        with forked_random_state("distiller", options.seed):
+            method = losses.create_distiller(options.distil_method, **chosen)
+    added = {name: values[name] for name in term_settings() if name in values}
+    return with_terms(method, options.kd, auto_scale=options.auto_scale, seed=options.seed, **added)
 
 
-def build_task_loss(options: LossOptions) -> Callable[..., tuple[torch.Tensor, dict[str, float]]]:
+def build_task_loss(options: TrainOptions) -> TaskLoss:
     """The task loss with those of the options that it knows."""
     known = losses.task_loss_settings(options.loss)
     values = options.model_dump()
-    return losses.create_task_loss(options.loss, **{name: values[name] for name in known if name in values})
+    with forked_random_state("task loss", options.seed):
+        return losses.create_task_loss(options.loss, **{name: values[name] for name in known if name in values})
 
 
 def quantizer_for(requires: Collection[str]) -> Callable[..., Any] | None:

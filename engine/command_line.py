@@ -15,12 +15,13 @@ import yaml
 from pydantic import ValidationError
 
 from common.errors import UserError
-from engine.options import RETIRED, TrainOptions, _Group
+from datasets import list_datasets
+from engine.options import RETIRED, OptionGroup, TrainOptions
 
-Parsed = TypeVar("Parsed", bound=_Group)
+Parsed = TypeVar("Parsed", bound=OptionGroup)
 FOLDERS = ("dataset_folder", "image_path")
-DATA_SETS = ("oxford", "oxfordadafusion", "boreas", "frames", "demo")
 PREFIX = "DISTILPLACE_"
+REPEATABLE = {"kd"}  # flags that add up when given several times
 
 
 class _Parser(argparse.ArgumentParser):
@@ -83,7 +84,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return content
 
 
-def _read_flags(kind: type[_Group], argv: Sequence[str]) -> dict[str, Any]:
+def _read_flags(kind: type[OptionGroup], argv: Sequence[str]) -> dict[str, Any]:
     parser = _Parser(allow_abbrev=False, argument_default=argparse.SUPPRESS, description=kind.__doc__)
     parser.add_argument("--config", metavar="FILE", help="recipe with defaults (recipes/*.yaml)")
     for name, field in kind.model_fields.items():
@@ -92,7 +93,8 @@ def _read_flags(kind: type[_Group], argv: Sequence[str]) -> dict[str, Any]:
         if field.annotation is bool:
             parser.add_argument(f"--{name}", nargs="?", const="True", metavar="True|False", help=text)
         elif get_origin(field.annotation) is list:
-            parser.add_argument(f"--{name}", nargs="+", metavar="X", help=text)
+            action = "extend" if name in REPEATABLE else "store"
+            parser.add_argument(f"--{name}", nargs="+", action=action, metavar="X", help=text)
         else:
             parser.add_argument(f"--{name}", metavar="X", help=text)
     retired = [name for name in RETIRED if "train_mode" in kind.model_fields]
@@ -128,7 +130,7 @@ def _personal_defaults(home: Path, environment: Mapping[str, str], chosen: str |
     names = set(TrainOptions.model_fields)
     path = Path(environment.get(f"{PREFIX}PATHS", home / "paths.yaml"))
     written = read_yaml(path) if path.is_file() or f"{PREFIX}PATHS" in environment else {}
-    sections = {name: written.pop(name) for name in DATA_SETS if isinstance(written.get(name), dict)}
+    sections = {name: written.pop(name) for name in list_datasets() if isinstance(written.get(name), dict)}
     _refuse_unknown(written, names, where=str(path))
     for name, section in sections.items():
         _refuse_unknown(section, names, where=f"section {name} of {path}")
@@ -143,7 +145,7 @@ def _personal_defaults(home: Path, environment: Mapping[str, str], chosen: str |
     return {**values, **section}
 
 
-def _plain(kind: type[_Group], name: str, value: Any) -> Any:
+def _plain(kind: type[OptionGroup], name: str, value: Any) -> Any:
     """``None``/``null`` text to None, and one name to a list of one where a list is expected."""
     if isinstance(value, str) and value in ("None", "null", "~", "") and name != "scheduler":
         return None

@@ -1,7 +1,7 @@
 """Embeddings of places, and what they score: shared by validation, test, teacher stores and ``evaluate.py``."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
@@ -17,6 +17,7 @@ from engine.building import quantizer_for
 from engine.maps import map_builder
 from engine.options import ModelOptions
 from engine.teachers import StoredTeacher
+from evaluation.precision_recall import with_f1
 from evaluation.retrieval import RetrievalResult, evaluate_runs
 
 Table = dict[str, Tensor]
@@ -39,6 +40,8 @@ class Embedder:
     batch_size: int = 160
     num_workers: int = 0
     options: ModelOptions | None = None
+    project: Callable[[Tensor], Tensor] | None = None
+    """What becomes of every batch of embeddings, such as a reduction by PCA; so the wide ones never pile up."""
 
     def embed(
         self, network: nn.Module, records: Sequence[PlaceRecord], title: str, augment_seed: int | None = None
@@ -57,7 +60,7 @@ class Embedder:
                 outputs = self._forward(network, move(batch, self.fabric.device))
                 keys += batch["keys"]
                 parts.append(
-                    {name: value.float().cpu() for name, value in outputs.items() if isinstance(value, Tensor)}
+                    {name: self._kept(name, value) for name, value in outputs.items() if isinstance(value, Tensor)}
                 )
         finally:
             network.train(was_training)
@@ -85,6 +88,26 @@ class Embedder:
             times.append(1000 * (time.perf_counter() - start))
         parameters = sum(parameter.numel() for parameter in network.parameters())
         return {"parameters": f"{parameters:,}", "ms per place": f"{median(times[2:] or times):.1f}"}
+
+    def feature_maps(self, network: nn.Module, records: Sequence[PlaceRecord], name: str) -> Iterator[Tensor]:
+        """One feature map [B, C, h, w] (CPU, float32) of the places, batch by batch."""
+        network.eval()
+        loader = self._loader(network, records, self.batch_size, None)
+        for batch in tqdm(loader, desc=f"{name} of {len(records)} places", leave=False, delay=1, disable=None):
+            with torch.no_grad():
+                outputs = network(move(batch, self.fabric.device), feature_maps=(name,))
+            yield outputs["feature_maps"][name].float().cpu()
+
+    def sample(self, records: Sequence[PlaceRecord], wants: Collection[str]) -> dict[str, Any]:
+        """One clean batch of these places with all keys in ``wants``, on the device."""
+        loader = evaluation_loader(
+            self.data, records, wants=wants, quantize=quantizer_for(wants), batch_size=len(records), num_workers=0
+        )
+        return move(next(iter(loader)), self.fabric.device)
+
+    def _kept(self, name: str, value: Tensor) -> Tensor:
+        value = value.float().cpu()
+        return self.project(value) if self.project is not None and name == "embedding" else value
 
     @torch.no_grad()
     def _forward(self, network: nn.Module, batch: dict[str, Any]) -> Table:
@@ -117,7 +140,8 @@ def score_table(keys: list[str], embeddings: Tensor, test: EvaluationSet) -> Ret
 
     database = [gather(run) for run in test.database]
     queries = [gather(run) for run in test.queries]
-    return evaluate_runs(database, queries, test.query_sets, metric="cosine")
+    result = evaluate_runs(database, queries, test.query_sets, metric="cosine", rules=test.rules)
+    return with_f1(result, test)
 
 
 def score_store(store: StoredTeacher, test: EvaluationSet) -> RetrievalResult:

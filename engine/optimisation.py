@@ -1,5 +1,6 @@
 """Optimiser with one learning rate per branch, and its schedule."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -8,10 +9,10 @@ from torch import nn
 from engine.options import TrainOptions
 
 
-def build_optimizer(options: TrainOptions, network: nn.Module, distiller: nn.Module | None) -> torch.optim.Optimizer:
+def build_optimizer(options: TrainOptions, network: nn.Module, losses: Mapping[str, object]) -> torch.optim.Optimizer:
     """Parameters of image branches at ``--image_lr``, of cloud branches at ``--cloud_lr``.
 
-    Parameters that a distillation method owns learn at ``--image_lr``.
+    Parameters that one of the ``losses`` (by name) owns learn at ``--image_lr``.
     """
     rates = {"image": options.image_lr, "cloud": options.cloud_lr}
     branches = network.branch_parameters()  # type: ignore[operator]
@@ -20,8 +21,9 @@ def build_optimizer(options: TrainOptions, network: nn.Module, distiller: nn.Mod
         for branch, parameters in branches.items()
         if parameters
     ]
-    if distiller is not None and (owned := list(distiller.parameters())):
-        groups.append({"params": owned, "lr": options.image_lr, "name": "distiller"})
+    for name, loss in losses.items():
+        if isinstance(loss, nn.Module) and (owned := list(loss.parameters())):
+            groups.append({"params": owned, "lr": options.image_lr, "name": name})
     kinds: dict[str, Any] = {"Adam": torch.optim.Adam, "AdamW": torch.optim.AdamW, "SGD": torch.optim.SGD}
     extra = {"momentum": 0.9} if options.optimizer == "SGD" else {}
     optimizer: torch.optim.Optimizer = kinds[options.optimizer](groups, weight_decay=options.weight_decay, **extra)
@@ -34,4 +36,4 @@ def build_scheduler(options: TrainOptions, optimizer: torch.optim.Optimizer) -> 
     if options.scheduler == "CosineAnnealingLR":
         return schedule.CosineAnnealingLR(optimizer, T_max=max(options.epochs, 1))
     milestones = [] if options.scheduler == "None" else [int(part) for part in options.milestones.split("_")]
-    return schedule.MultiStepLR(optimizer, milestones=milestones, gamma=0.1)
+    return schedule.MultiStepLR(optimizer, milestones=milestones, gamma=options.lr_gamma)

@@ -14,7 +14,8 @@ from evaluation.report import ReportEntry, write_report
 from evaluation.retrieval import RetrievalResult
 
 LOG = logging.getLogger("distilplace")
-COLUMNS = ("R@1", "R@5", "R@1 %", "parameters", "ms per place")
+RECALLS = ("R@1", "R@5", "R@1 %")
+FACTS = ("parameters", "ms per place")
 
 
 @dataclass(frozen=True)
@@ -29,15 +30,16 @@ class Outcome:
 
 def result_table(entries: Sequence[ReportEntry]) -> str:
     """A plain-text table: one line per network, recalls in percent, and what chance would give."""
-    rows = [("", *COLUMNS)]
+    extra = list(dict.fromkeys(name for entry in entries for name in entry.result.extra))
+    rows = [("", *RECALLS, *extra, *FACTS)]
     for entry in entries:
         result = entry.result
         recalls = (f"{result.recall[1]:.2f}", f"{result.recall[5]:.2f}", f"{result.one_percent_recall:.2f}")
-        rows.append((entry.name, *recalls, entry.facts.get("parameters", ""), entry.facts.get("ms per place", "")))
+        more = [f"{result.extra[name]:.3f}" if name in result.extra else "" for name in extra]
+        rows.append((entry.name, *recalls, *more, *(entry.facts.get(name, "") for name in FACTS)))
     chance = entries[0].result
-    rows.append(
-        ("chance", f"{chance.chance[1]:.2f}", f"{chance.chance[5]:.2f}", f"{chance.one_percent_chance:.2f}", "", "")
-    )
+    odds = (f"{chance.chance[1]:.2f}", f"{chance.chance[5]:.2f}", f"{chance.one_percent_chance:.2f}")
+    rows.append(("chance", *odds, *[""] * (len(extra) + len(FACTS))))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = [
         "  ".join([row[0].ljust(widths[0]), *(t.rjust(w) for t, w in zip(row[1:], widths[1:], strict=True))])
@@ -52,6 +54,9 @@ def report_outcome(outcome: Outcome, *, title: str, seed: int, settings: Mapping
     skipped = entries[0].result.skipped_pairs
     if skipped:
         LOG.info("%d run pairs skipped, first: %s", len(skipped), skipped[0].reason)
+    if unmatched := entries[0].result.unmatched:
+        counted = "count as misses" if outcome.test.rules.unmatched == "miss" else "are left out"
+        LOG.info("%d queries without a true match %s", unmatched, counted)
     numbers = {entry.name: {**entry.result.to_dict(), "facts": entry.facts} for entry in entries}
     with atomic_path(folder / "test.json") as temporary:
         temporary.write_text(json.dumps(numbers, indent=1))

@@ -5,7 +5,7 @@ gradient with respect to the embeddings on the whole batch; then each part again
 batch whatever the memory (Revaud et al., ICCV 2019, section 4: "multistaged" backpropagation).
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,59 +16,80 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from common.randomness import forked_random_state
 
 Batch = dict[str, Any]
-Output = dict[str, Tensor]
+Output = dict[str, Any]
+Flat = dict[str, Tensor]
 LossFunction = Callable[[Output], Tensor]
+_MAPS = "feature_maps/"
 
 
 def forward_backward(
-    network: nn.Module, batch: Batch, loss_of: LossFunction, *, split_size: int, key: tuple[int, ...], fabric: Any
+    network: nn.Module,
+    batch: Batch,
+    loss_of: LossFunction,
+    *,
+    split_size: int,
+    key: tuple[int, ...],
+    fabric: Any,
+    feature_maps: Sequence[str] = (),
 ) -> tuple[Tensor, Output]:
     """Gradients of ``loss_of(outputs)`` in the network's parameters; returns the loss and the detached outputs.
 
+    ``feature_maps`` are asked of the network beside its embeddings.
     ``key`` (seed, step) fixes dropout, so both passes of a staged step, and a resumed run, drop the same units.
     ``loss_of`` may return a constant (a batch without triplets): then no gradient flows.
     """
     parts = list(split_batch(batch, split_size))
+
+    def run(number: int) -> Flat:
+        with forked_random_state("dropout", *key, number), fabric.autocast():
+            return flat(ask(network, parts[number], feature_maps))
+
     if len(parts) == 1:
-        with forked_random_state("dropout", *key, 0), fabric.autocast():
-            outputs = network(batch)
-        loss = loss_of(_float(outputs))
+        outputs = run(0)
+        loss = loss_of(nested(outputs))
         if loss.requires_grad and torch.isfinite(loss):
             fabric.backward(loss)
-        return loss.detach(), _detached(outputs)
+        return loss.detach(), nested({name: value.detach() for name, value in outputs.items()})
 
     with torch.no_grad(), _still_batchnorm(network):
-        first = [_run(network, part, (*key, number), fabric) for number, part in enumerate(parts)]
+        first = [run(number) for number in range(len(parts))]
     joined = {name: torch.cat([part[name] for part in first]).requires_grad_() for name in first[0]}
-    loss = loss_of(joined)
+    loss = loss_of(nested(joined))
     if loss.requires_grad and torch.isfinite(loss):
         fabric.backward(loss)
-        _second_pass(network, parts, joined, key, fabric)
-    return loss.detach(), _detached(joined)
+        _second_pass(run, parts, joined, fabric)
+    return loss.detach(), nested({name: value.detach() for name, value in joined.items()})
 
 
-def _second_pass(network: nn.Module, parts: list[Batch], joined: Output, key: tuple[int, ...], fabric: Any) -> None:
+def _second_pass(run: Callable[[int], Flat], parts: list[Batch], joined: Flat, fabric: Any) -> None:
     gradients = {name: value.grad for name, value in joined.items() if value.grad is not None}
     start = 0
     for number, part in enumerate(parts):
-        outputs = _run(network, part, (*key, number), fabric)
+        outputs = run(number)
         stop = start + len(part["keys"])
         pulls = [(outputs[name] * gradient[start:stop]).sum() for name, gradient in gradients.items()]
         fabric.backward(torch.stack(pulls).sum())
         start = stop
 
 
-def _run(network: nn.Module, part: Batch, key: tuple[int, ...], fabric: Any) -> Output:
-    with forked_random_state("dropout", *key), fabric.autocast():
-        return _float(network(part))
+def ask(network: nn.Module, batch: Batch, feature_maps: Sequence[str]) -> Output:
+    """The network's output, with these of its feature maps."""
+    outputs: Output = network(batch, feature_maps=tuple(feature_maps)) if feature_maps else network(batch)
+    return outputs
 
 
-def _float(outputs: Output) -> Output:
-    return {name: value.float() for name, value in outputs.items() if isinstance(value, Tensor)}
+def flat(outputs: Output) -> Flat:
+    """All tensors of an output as float32, feature maps under "feature_maps/<name>"."""
+    tensors = {name: value for name, value in outputs.items() if isinstance(value, Tensor)}
+    tensors |= {f"{_MAPS}{name}": value for name, value in outputs.get("feature_maps", {}).items()}
+    return {name: value.float() for name, value in tensors.items()}
 
 
-def _detached(outputs: Output) -> Output:
-    return {name: value.detach() for name, value in outputs.items() if isinstance(value, Tensor)}
+def nested(tensors: Flat) -> Output:
+    """The output that :func:`flat` was made of."""
+    outputs: Output = {name: value for name, value in tensors.items() if not name.startswith(_MAPS)}
+    maps = {name.removeprefix(_MAPS): value for name, value in tensors.items() if name.startswith(_MAPS)}
+    return {**outputs, "feature_maps": maps} if maps else outputs
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """Where teacher outputs come from: a frozen live network, or a store on disk. The training loop cannot tell which."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -8,6 +9,7 @@ from torch import Tensor, nn
 
 from common.errors import UserError
 from common.randomness import generator
+from engine.step import ask, flat, nested
 
 
 class TeacherSource(Protocol):
@@ -15,7 +17,7 @@ class TeacherSource(Protocol):
 
     requires: tuple[str, ...]
 
-    def outputs(self, batch: dict[str, Any]) -> dict[str, Tensor]:
+    def outputs(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Teacher outputs for the places of the batch: ``embedding [B, D]``, ... without gradient."""
         ...
 
@@ -23,31 +25,32 @@ class TeacherSource(Protocol):
 class Frozen(nn.Module):
     """A network that stays in eval mode and gets no gradient, whatever ``train()`` is called on its parents."""
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: nn.Module, feature_maps: Sequence[str] = ()) -> None:
         super().__init__()
         self.network = network.eval().requires_grad_(False)
+        self.feature_maps = tuple(feature_maps)
 
     def train(self, mode: bool = True) -> "Frozen":
         """Keep eval mode."""
         return super().train(False)
 
     @torch.no_grad()
-    def forward(self, batch: dict[str, Any]) -> dict[str, Tensor]:
-        """Outputs of the frozen network."""
-        outputs: dict[str, Tensor] = self.network(batch)
-        return outputs
+    def forward(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Outputs of the frozen network, float32, with the feature maps it was made for."""
+        return nested(flat(ask(self.network, batch, self.feature_maps)))
 
 
 class LiveTeacher:
     """Runs the teacher on the very (augmented) samples that the student sees."""
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: nn.Module, feature_maps: Sequence[str] = ()) -> None:
         self.requires: tuple[str, ...] = tuple(network.requires)  # type: ignore[arg-type]
-        self.network = Frozen(network)
+        self.network = Frozen(network, feature_maps)
 
-    def outputs(self, batch: dict[str, Any]) -> dict[str, Tensor]:
-        """Embeddings of the batch's places."""
-        return {name: value.float() for name, value in self.network(batch).items()}
+    def outputs(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Embeddings, and feature maps if any are wanted, of the batch's places."""
+        outputs: dict[str, Any] = self.network(batch)
+        return outputs
 
 
 class StoredTeacher:

@@ -14,8 +14,10 @@ from engine.options import TrainOptions
 from engine.store import StoreIdentity, has_store, identify, read_store, write_store
 from engine.teachers import LiveTeacher, TeacherSource
 from evaluation.retrieval import RetrievalResult
+from losses.distiller import Distiller
 
 LOG = logging.getLogger("distilplace")
+STAGES = ("layer1", "layer2", "layer3")  # what an image network has, for asking a method whether it wants maps at all
 
 
 @dataclass
@@ -36,30 +38,44 @@ class TeacherOpener:
     training: list[PlaceRecord]
     test: EvaluationSet
     embedder: Embedder
+    distiller: Distiller | None
 
     def open_all(self) -> list[Taught]:
         """One :class:`Taught` per ``--model``; none without distillation. Mismatches raise :class:`UserError`."""
         options = self.options
-        if options.train_mode == "train_teacher" or options.distil_method == "nokd":
+        if self.distiller is None:
             return []
         names, paths = options.model, options.teacher_weights_path
         if len(paths) != len(names):
             raise UserError(f"--teacher_weights_path names {len(paths)} files for {len(names)} teachers; give one each")
-        if options.teacher_outputs == "live":
+        if self._is_live():
             if options.shuffle_teacher or options.cache_aug:
                 raise UserError(
-                    "--shuffle_teacher and --cache_aug are about stored outputs: leave --teacher_outputs live away"
+                    "--shuffle_teacher and --cache_aug are about stored outputs: they need --teacher_outputs store and "
+                    "a method that distils embeddings alone"
                 )
             return [self._live(name, Path(path)) for name, path in zip(names, paths, strict=True)]
         if options.teacher_store is not None and len(names) > 1:
             raise UserError("--teacher_store holds one teacher: leave it away to use one store per teacher")
         return [self._stored(name, Path(path)) for name, path in zip(names, paths, strict=True)]
 
+    def _is_live(self) -> bool:
+        """Are the teachers run in every step? They must be where their feature maps are distilled."""
+        assert self.distiller is not None
+        wants_maps = bool(self.distiller.teacher_maps(STAGES))
+        if wants_maps and self.options.teacher_outputs == "store":
+            raise UserError(
+                "this method distils feature maps, which no teacher store holds: leave --teacher_outputs away"
+            )
+        return wants_maps or self.options.teacher_outputs == "live"
+
     def _live(self, name: str, weights: Path) -> Taught:
         network = self._load(name, weights)
+        assert self.distiller is not None
+        maps = self.distiller.teacher_maps(network.level_maps)  # type: ignore[arg-type]
         result = self.embedder.score(network, self.test, "teacher on test places")
         facts = self.embedder.facts(network, self.test.distinct_records())
-        return Taught(name, LiveTeacher(network), result, facts)
+        return Taught(name, LiveTeacher(network, maps), result, facts)
 
     def _stored(self, name: str, weights: Path) -> Taught:
         identity = self._identity(name, weights)
@@ -78,6 +94,7 @@ class TeacherOpener:
             "quantization_size": data.cloud.quantization_size,
             "points": data.cloud.n_points,
             "augmented": [options.seed, options.bcs_aug_rate, options.hue_aug_rate] if options.cache_aug else False,
+            "image_size": options.image_size,
         }
         return identify(
             name,

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -19,6 +20,7 @@ from common.errors import UserError
 from datasets.loading import set_epoch
 from engine.checkpoint import load_checkpoint, save_checkpoint
 from engine.embedding import move
+from engine.generations import Generations
 from engine.options import TrainOptions
 from engine.program import Interrupted
 from engine.run_folder import RunFolder
@@ -55,31 +57,48 @@ class Trainer:
     loader: Any
     fabric: Any
     folder: RunFolder
+    generations: Generations
+    features: Callable[[], np.ndarray]
+    """Unit embeddings float32 [n, D] of all training places by the network as it is: what tuples are mined from."""
+    feature_maps: tuple[str, ...] = ()
+    """What the losses want of the network beside its embeddings."""
     progress: Progress = field(default_factory=Progress)
     _stop: bool = False
 
     # -- one epoch ------------------------------------------------------------------------------------------------
 
+    @property
+    def epochs(self) -> int:
+        """Epochs of the whole run."""
+        return self.generations.total
+
     def train_epoch(self) -> dict[str, float]:
         """Train the rest of the current epoch; means of all logged numbers. The network is in train mode throughout."""
-        self.network.train()
-        if self.distiller is not None:
-            self.distiller.train()
+        if self.progress.batch == 0 and self.generations.begin_epoch(self.progress.epoch):
+            LOG.info(
+                "generation %d: starts anew, taught by the one before", self.generations.number(self.progress.epoch)
+            )
         set_epoch(self.loader, self.progress.epoch, skip=self.progress.batch)
         sums: dict[str, float] = {}
-        count = 0
-        title = f"epoch {self.progress.epoch + 1}/{self.options.epochs}"
+        count, places = 0, 0
+        title = f"epoch {self.progress.epoch + 1}/{self.epochs}"
         start = time.perf_counter()
-        for batch in tqdm(self.loader, desc=title, leave=False, disable=None):
-            values = self.train_step(move(batch, self.fabric.device))
-            values["places_per_second"] = len(batch["keys"]) * (count + 1) / (time.perf_counter() - start)
-            for name, value in values.items():
-                sums[name] = sums.get(name, 0.0) + value
-            count += 1
-            self.progress.batch += 1
-            self.progress.step += 1
-            self.folder.metrics(self.progress.step, {f"train/{name}": value for name, value in values.items()})
-            self._save_if_due()
+        for number in range(self.sampler.rounds):
+            self.sampler.begin_round(number, self.features)
+            for module in (self.network, self.distiller, self.task_loss):
+                if isinstance(module, nn.Module):
+                    module.train()
+            for batch in tqdm(self.loader, desc=title, leave=False, disable=None):
+                values = self.train_step(move(batch, self.fabric.device))
+                places += len(batch["keys"])
+                values["places_per_second"] = places / (time.perf_counter() - start)
+                for name, value in values.items():
+                    sums[name] = sums.get(name, 0.0) + value
+                count += 1
+                self.progress.batch += 1
+                self.progress.step += 1
+                self.folder.metrics(self.progress.step, {f"train/{name}": value for name, value in values.items()})
+                self._save_if_due()
         self.scheduler.step()
         self._grow_batch(sums, count)
         self.progress.epoch += 1
@@ -90,10 +109,12 @@ class Trainer:
         """One optimiser step; numbers for the log."""
         self.optimizer.zero_grad(set_to_none=True)
         teacher_outputs = [teacher.outputs(batch) for teacher in self.teachers]
+        batch = {**batch, **self.generations.entries(self.progress.epoch, batch)}
+        extras = {key: batch.get(key) for key in getattr(self.task_loss, "batch_keys", ())}
         log: dict[str, float] = {}
 
-        def loss_of(outputs: dict[str, Tensor]) -> Tensor:
-            task, statistics = self.task_loss(outputs, batch["positives_mask"], batch["negatives_mask"])
+        def loss_of(outputs: dict[str, Any]) -> Tensor:
+            task, statistics = self.task_loss(outputs, batch["positives_mask"], batch["negatives_mask"], **extras)
             log.update({"loss_task": float(task.detach()), **statistics})
             total = self.options.task_logit_weight * task
             if self.distiller is not None:
@@ -111,6 +132,7 @@ class Trainer:
             split_size=self.options.train_batch_split_size,
             key=(self.options.seed, self.progress.step),
             fabric=self.fabric,
+            feature_maps=self.feature_maps,
         )
         if self._is_finite(loss, log):
             self.optimizer.step()
@@ -120,7 +142,8 @@ class Trainer:
         return log
 
     def _is_finite(self, loss: Tensor, log: dict[str, float]) -> bool:
-        gradients = [p.grad for p in self.network.parameters() if p.grad is not None]
+        learning = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+        gradients = [parameter.grad for parameter in learning if parameter.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients) if gradients else torch.zeros(())
         log["gradient_norm"] = float(norm)
         if torch.isfinite(loss) and torch.isfinite(norm):
@@ -168,8 +191,10 @@ class Trainer:
             "optimizer": self.optimizer,
             "scheduler": self.scheduler,
             "sampler": self.sampler,
+            "generations": self.generations,
         }
-        return parts if self.distiller is None else {**parts, "distiller": self.distiller}
+        losses = {"distiller": self.distiller, "task_loss": self.task_loss}
+        return parts | {name: loss for name, loss in losses.items() if isinstance(loss, nn.Module)}
 
     def _save_if_due(self) -> None:
         due = self.options.save_every and self.progress.step % self.options.save_every == 0

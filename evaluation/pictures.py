@@ -84,12 +84,13 @@ def choose_examples(
 def retrieved(
     result: RetrievalResult, evaluation_set: "EvaluationSet", example: Example, k: int = 3
 ) -> list[Retrieved]:
-    """What ``result`` puts first for this question: at most ``k`` places, nearest embedding first."""
+    """What ``result`` puts first for this question: at most ``k`` places that counted, nearest embedding first."""
     m, n, query = example.database_run, example.query_run, example.query
     asked = evaluation_set.queries[n][query]
     true_items = set(evaluation_set.query_sets[n][query].get(m, ()))
     found = []
-    for index in result.top(m, n, k, [query])[0]:
+    ranked = result.top(m, n, k, [query])[0]
+    for index in ranked[ranked >= 0]:
         record = evaluation_set.database[m][index]
         metres = float(np.hypot(record.northing - asked.northing, record.easting - asked.easting))
         found.append(Retrieved(record, int(index) in true_items, metres))

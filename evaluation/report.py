@@ -18,6 +18,7 @@ from common.files import atomic_path
 from datasets.records import positions
 from evaluation import plots
 from evaluation.pictures import Example, choose_examples, choose_frames, picture, retrieved
+from evaluation.ranking import NEVER
 from evaluation.retrieval import PairResult, RetrievalResult
 
 if TYPE_CHECKING:
@@ -116,6 +117,7 @@ def write_report(
         "columns": _columns(entries),
         "rows": _rows(entries),
         "chance": _chance_row(results[0]),
+        "reading": _reading(results[0]),
         "long_facts": _long_facts(entries),
         "curves": images.add(plots.recall_curves({e.name: e.result.recall for e in entries}, results[0].chance), "png"),
         "routes": _routes(images, entries, evaluation_set, pair),
@@ -178,28 +180,46 @@ def _short_facts(entries: Sequence[ReportEntry]) -> list[str]:
 
 
 def _columns(entries: Sequence[ReportEntry]) -> list[str]:
-    return ["R@1", "R@5", "R@10", "R@1 %", *_short_facts(entries)]
+    return ["R@1", "R@5", "R@10", "R@1 %", *_extras(entries), *_short_facts(entries)]
+
+
+def _extras(entries: Sequence[ReportEntry]) -> list[str]:
+    """Names of further measures, in order of appearance."""
+    return list(dict.fromkeys(name for entry in entries for name in entry.result.extra))
 
 
 def _recalls(recall: Mapping[int, float], one_percent: float) -> list[float | None]:
     return [recall.get(1), recall.get(5), recall.get(10), one_percent]
 
 
+def _scores(entry: ReportEntry, extras: Sequence[str]) -> list[float | None]:
+    return [
+        *_recalls(entry.result.recall, entry.result.one_percent_recall),
+        *(entry.result.extra.get(n) for n in extras),
+    ]
+
+
 def _percent(value: float | None) -> str:
     return "-" if value is None else f"{value:.1f}"
 
 
+def _fraction(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
 def _rows(entries: Sequence[ReportEntry]) -> list[dict[str, Any]]:
-    """Table rows: the entry's colour in the plots, its recalls (best of each column marked), its short facts."""
-    recalls = [_recalls(entry.result.recall, entry.result.one_percent_recall) for entry in entries]
-    best = [
-        max((value for value in column if value is not None), default=None) for column in zip(*recalls, strict=True)
-    ]
+    """Table rows: the entry's colour in the plots, its measures (best of each column marked), its short facts."""
+    extras = _extras(entries)
+    scores = [_scores(entry, extras) for entry in entries]
+    best = [max((value for value in column if value is not None), default=None) for column in zip(*scores, strict=True)]
     rows = []
     for index, entry in enumerate(entries):
         cells = [
-            {"text": _percent(value), "best": len(entries) > 1 and value is not None and value == top}
-            for value, top in zip(recalls[index], best, strict=True)
+            {
+                "text": _percent(value) if column < len(scores[index]) - len(extras) else _fraction(value),
+                "best": len(entries) > 1 and value is not None and value == best[column],
+            }
+            for column, value in enumerate(scores[index])
         ]
         cells += [{"text": str(entry.facts.get(name, "-")), "best": False} for name in _short_facts(entries)]
         rows.append({"name": entry.name, "colour": plots.PALETTE[index % len(plots.PALETTE)], "cells": cells})
@@ -208,6 +228,27 @@ def _rows(entries: Sequence[ReportEntry]) -> list[dict[str, Any]]:
 
 def _chance_row(result: RetrievalResult) -> list[str]:
     return [_percent(value) for value in _recalls(result.chance, result.one_percent_chance)]
+
+
+def _reading(result: RetrievalResult) -> list[str]:
+    """Sentences on how rankings were read, where that is not "every item of the other run counts"."""
+    rules, count = result.rules, result.unmatched
+    sentences = []
+    if count:
+        noun = "query without a match is" if count == 1 else "queries without a match are"
+        miss = ("a miss" if count == 1 else "misses") if rules is not None and rules.unmatched == "miss" else ""
+        sentences.append(f"{count} {noun} {'counted as ' + miss if miss else 'left out'}.")
+    if rules is not None and rules.groups:
+        sentences.append("Of every panorama only the best-ranked image counts.")
+    if rules is not None and rules.excluded:
+        sentences.append("What a query may not be answered with (itself, what is near in time) is taken out first.")
+    if rules is not None and rules.f1_radii is not None and result.extra:
+        right, wrong = rules.f1_radii
+        sentences.append(
+            f"F1max: the largest F1 of first answers over all thresholds of similarity, right within {right:g} m, "
+            f"wrong beyond {wrong:g} m."
+        )
+    return sentences
 
 
 def _long_facts(entries: Sequence[ReportEntry]) -> list[tuple[str, str, str]]:
@@ -262,7 +303,7 @@ def _answer(
     places = retrieved(entry.result, evaluation_set, example)
     tiles = [{"link": images.add_place(p.record), "right": p.right, "metres": f"{p.metres:.1f}"} for p in places]
     rank = entry.result.pair(example.database_run, example.query_run).ranks[example.query]
-    return {"name": entry.name, "tiles": tiles, "rank": int(rank)}
+    return {"name": entry.name, "tiles": tiles, "rank": int(rank) if rank < NEVER else None}
 
 
 def _frames(images: _PictureFolder, evaluation_set: "EvaluationSet", count: int, seed: int) -> list[dict[str, str]]:

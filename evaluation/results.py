@@ -2,17 +2,26 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from evaluation.ranking import EmbeddingSpace, Floats, Indices, Metric
+from evaluation.rules import Candidates, candidates_of
+
+if TYPE_CHECKING:
+    from datasets.records import RankingRules
 
 
 @dataclass(frozen=True, eq=False)
 class PairResult:
-    """One ordered pair of runs. ``ranks``: per query that of its first hit in the whole ranking, 0 = not evaluated."""
+    """One ordered pair of runs.
+
+    ``ranks``: per query that of its first hit in the whole ranking; 0 = not evaluated, ``ranking.NEVER`` = a miss at
+    every rank (no true neighbour where that counts as a miss, or all of them suppressed). ``unmatched``: how many
+    queries have no true neighbour that may answer; they are in ``evaluated`` only where they count as misses.
+    """
 
     database_run: int
     query_run: int
@@ -22,6 +31,7 @@ class PairResult:
     database_size: int
     top1_similarities: Floats = field(repr=False)
     ranks: Indices = field(repr=False)
+    unmatched: int = 0
 
 
 @dataclass(frozen=True)
@@ -39,7 +49,8 @@ class RetrievalResult:
 
     ``recall`` rank -> mean over pairs; ``per_run`` database run -> rank -> mean over its evaluated pairs;
     ``top1_similarity`` mean similarity of right first answers (cosine, or the raw dot product for Euclidean; None when
-    there is none); ``chance`` and ``one_percent_chance`` what a random ranking would expect on the same pairs.
+    there is none); ``chance`` and ``one_percent_chance`` what a random ranking would expect on the same pairs;
+    ``extra`` further measures by name (``precision_recall.with_f1``); ``rules`` how rankings were read.
     """
 
     metric: Metric
@@ -54,6 +65,8 @@ class RetrievalResult:
     one_percent_chance: float
     runs: list[str]
     space: EmbeddingSpace = field(repr=False)
+    rules: "RankingRules | None" = field(default=None, repr=False)
+    extra: dict[str, float] = field(default_factory=dict)
 
     def __getitem__(self, name: str) -> Any:
         if name.startswith("_") or not hasattr(self, name):
@@ -65,6 +78,16 @@ class RetrievalResult:
         """Number of (query, database run) questions asked, over all pairs."""
         return sum(pair.evaluated for pair in self.pairs)
 
+    @property
+    def unmatched(self) -> int:
+        """Number of questions without a true neighbour in their pair's database, over all pairs."""
+        return sum(pair.unmatched for pair in self.pairs)
+
+    def candidates(self, database_run: int, query_run: int) -> Candidates | None:
+        """Which items may answer the queries of one pair; None where all may."""
+        asked = [(query_run, len(self.space.queries[query_run]))]
+        return candidates_of(self.rules, database_run, len(self.space.database[database_run]), asked)
+
     def pair(self, database_run: int, query_run: int) -> PairResult:
         """The result of one pair; KeyError when it was skipped."""
         for pair in self.pairs:
@@ -73,9 +96,12 @@ class RetrievalResult:
         raise KeyError(f"no result for database run {database_run} and query run {query_run}")
 
     def top(self, database_run: int, query_run: int, k: int = 25, queries: Sequence[int] | None = None) -> Indices:
-        """Ranked database indices ``[Q, min(k, N)]`` of one pair, for all its queries or those named."""
+        """Ranked database indices ``[Q, min(k, N)]`` of one pair, for all its queries or those named.
+
+        They are what counted: excluded and suppressed items do not appear, -1 fills up where fewer than k are left.
+        """
         rows = np.arange(len(self.space.queries[query_run])) if queries is None else np.asarray(queries, dtype=np.int64)
-        return self.space.top(database_run, query_run, k, rows)
+        return self.space.top(database_run, query_run, k, rows, self.candidates(database_run, query_run))
 
     def matrix(self, rank: int = 1) -> NDArray[np.float64]:
         """Recall at ``rank``, ``[database run, query run]``; NaN where no pair was evaluated."""
@@ -86,7 +112,7 @@ class RetrievalResult:
 
     def to_dict(self) -> dict[str, Any]:
         """Everything but embeddings and per-query values, ready for ``json.dumps`` (keys are strings)."""
-        names = ("database_run", "query_run", "one_percent_recall", "evaluated", "database_size")
+        names = ("database_run", "query_run", "one_percent_recall", "evaluated", "unmatched", "database_size")
         pairs = [{name: getattr(p, name) for name in names} | {"recall": _text_keys(p.recall)} for p in self.pairs]
         return {
             "metric": self.metric,
@@ -96,6 +122,8 @@ class RetrievalResult:
             "chance": _text_keys(self.chance),
             "one_percent_chance": self.one_percent_chance,
             "evaluated": self.evaluated,
+            "unmatched": self.unmatched,
+            "extra": dict(self.extra),
             "runs": list(self.runs),
             "per_run": {str(run): _text_keys(recall) for run, recall in self.per_run.items()},
             "per_run_one_percent": {str(run): value for run, value in self.per_run_one_percent.items()},

@@ -9,19 +9,28 @@ Deliberate deviations, each of which upstream answers with an exception or a wro
 query is skipped and counted; a database smaller than k works (recall beyond its size is carried forward); one percent
 is taken over the whole ranking, right above 2550 items too; the metric is declared and stored. Ties go to the lower
 database index (:mod:`evaluation.ranking`).
+
+Image sets bring rules of their own (``datasets.records.RankingRules``): queries without a true neighbour as misses, of
+every panorama only the best-ranked image (:mod:`evaluation.rules`), items that a query may not be answered with.
 """
 
 import warnings
 from collections.abc import Collection, Mapping, Sequence
-from itertools import chain
-from typing import Any
+from dataclasses import replace
+from itertools import chain, pairwise
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from common.errors import UserError
-from evaluation.ranking import EmbeddingSpace, Floats, Indices, Metric, as_matrix, first_hits
+from evaluation.chance import expected_hit_of_groups, expected_hits
+from evaluation.ranking import NEVER, EmbeddingSpace, Floats, Indices, Metric, as_matrix, first_hits
 from evaluation.results import PairResult, RetrievalResult, SkippedPair
+from evaluation.rules import Candidates, candidates_of
+
+if TYPE_CHECKING:
+    from datasets.records import RankingRules
 
 __all__ = [
     "PairResult",
@@ -47,7 +56,8 @@ def recall_at(neighbours: Any, truth: Sequence[Collection[int]], k: int) -> floa
 
     Args:
         neighbours: ``[Q, K]`` database indices, nearest first.
-        truth: for each query its true database indices; queries without any are left out.
+        truth: for each query its true database indices; queries without any are left out. Neighbours below 0 fill up
+            a row and match nothing.
         k: how many neighbours count; above K all K do (a small database).
 
     """
@@ -61,6 +71,7 @@ def recall_at(neighbours: Any, truth: Sequence[Collection[int]], k: int) -> floa
     width = int(max(ranked.max(initial=0), flat.max(initial=0))) + 1
     rows = np.arange(len(truth))
     found = np.isin(ranked[:, :k] + rows[:, None] * width, flat + np.repeat(rows, counts) * width)
+    found &= ranked[:, :k] >= 0
     return 100.0 * float(np.mean(np.count_nonzero(found, axis=1)[counts > 0] > 0))
 
 
@@ -80,8 +91,11 @@ def evaluate_runs(
     k: int = 25,
     *,
     runs: Sequence[str] | None = None,
+    rules: "RankingRules | None" = None,
 ) -> RetrievalResult:
     """Recall@1..k and one-percent recall over all ordered pairs of runs (module docstring).
+
+    One percent is that of the run's items, whatever the rules leave of them.
 
     Args:
         database: per run ``[N, D]`` embeddings, NumPy or torch; a run may be empty.
@@ -90,6 +104,8 @@ def evaluate_runs(
         metric: ``cosine`` (upstream's evaluation) or ``euclidean`` (on raw vectors, its triplet loss). Stored.
         k: the highest rank reported.
         runs: names for messages and reports.
+        rules: how the protocol reads rankings. A true neighbour that is excluded counts as none. A pair in which no
+            query has a true neighbour is skipped even where unmatched queries are misses: it asks nothing.
 
     """
     names = list(runs) if runs is not None else [f"run {index}" for index in range(len(query_sets))]
@@ -103,12 +119,16 @@ def evaluate_runs(
     everybody = space.prepared_queries(list(range(len(names))))
     pairs, skipped, odds = [], [], []
     for m in range(len(names)):
-        truth, counts = _truth_in(query_sets, m, len(space.database[m]), names)
+        candidates = _candidates(rules, m, len(space.database[m]), query_sets)
+        truth, counts = _truth_in(query_sets, m, len(space.database[m]), names, candidates)
         asked = np.flatnonzero(counts)
         ranks, items = np.zeros((2, len(counts)), dtype=np.int64)
         if len(asked):
-            ranks[asked], items[asked] = first_hits(everybody[asked], space.prepared_database(m), truth, counts[asked])
-        pair_results, pair_skips, pair_odds = _pairs_of(space, m, k, counts, ranks, items)
+            prepared = space.prepared_database(m)
+            ranks[asked], items[asked] = first_hits(everybody, asked, prepared, truth, counts[asked], candidates)
+        if rules is not None and rules.unmatched == "miss":
+            ranks[counts == 0] = NEVER
+        pair_results, pair_skips, pair_odds = _pairs_of(space, m, k, (truth, counts, ranks, items), candidates)
         pairs += pair_results
         skipped += pair_skips
         odds += pair_odds
@@ -118,7 +138,11 @@ def evaluate_runs(
     if small:
         text = f"a database of {small[0]} items is smaller than k = {k}: recall beyond its size is carried forward"
         warnings.warn(text, stacklevel=2)
-    return _summary(space, pairs, skipped, odds, names, k)
+    return _summary(space, pairs, skipped, odds, names, k, rules)
+
+
+def _candidates(rules: "RankingRules | None", m: int, size: int, query_sets: QuerySets) -> Candidates | None:
+    return candidates_of(rules, m, size, [(n, len(entries)) for n, entries in enumerate(query_sets)])
 
 
 def _check_shapes(
@@ -148,11 +172,15 @@ def _why_nothing(space: EmbeddingSpace, names: list[str]) -> str:
     return f"no query has a true neighbour in another run ({len(names)} runs): is the evaluation radius too small?"
 
 
-def _truth_in(query_sets: QuerySets, m: int, size: int, names: list[str]) -> tuple[Indices, Indices]:
+def _truth_in(
+    query_sets: QuerySets, m: int, size: int, names: list[str], candidates: Candidates | None
+) -> tuple[Indices, Indices]:
     """True neighbours in run ``m`` of the other runs' queries: flat indices (rising, unique), counts per query."""
     lists: list[Collection[int]] = []
     for n, entries in enumerate(query_sets):
         lists += [() if n == m else entries[index].get(m, ()) for index in range(len(entries))]
+    if candidates is not None:
+        lists = [candidates.allowed(row, items) for row, items in enumerate(lists)]
     counts = np.fromiter(map(len, lists), dtype=np.int64, count=len(lists))
     flat = np.fromiter(chain.from_iterable(lists), dtype=np.int64, count=int(counts.sum()))
     if len(flat) and (flat.min() < 0 or flat.max() >= size):
@@ -166,26 +194,34 @@ def _truth_in(query_sets: QuerySets, m: int, size: int, names: list[str]) -> tup
 
 
 def _pairs_of(
-    space: EmbeddingSpace, m: int, k: int, counts: Indices, ranks: Indices, items: Indices
+    space: EmbeddingSpace,
+    m: int,
+    k: int,
+    answers: tuple[Indices, Indices, Indices, Indices],
+    candidates: Candidates | None,
 ) -> tuple[list[PairResult], list[SkippedPair], list[NDArray[np.float64]]]:
     """All pairs of database run ``m``: results, skips and chance per pair (``[k + 1]``: ranks 1..k, then one percent).
 
-    ``counts``, ``ranks``, ``items`` hold, for the queries of all runs one after the other, how many true neighbours
-    there are, the rank of the first and which item that is.
+    ``answers`` for the queries of all runs one after the other: the true neighbours (flat), how many there are, the
+    rank of the first and which item that is.
     """
+    truth, counts, ranks, items = answers
     size = len(space.database[m])
     starts = np.concatenate([[0], np.cumsum([len(rows) for rows in space.queries])])
     pairs, skipped, odds = [], [], []
     for n in range(len(space.queries)):
-        if n == m:
+        if n == m or (size == 0 and len(space.queries[n]) == 0):  # a run of queries has no database, and the reverse
             continue
         part = slice(starts[n], starts[n + 1])
         if not counts[part].any():
             skipped.append(SkippedPair(m, n, _skip_reason(size, len(space.queries[n]))))
             continue
         first = np.flatnonzero(ranks[part] == 1)
-        pairs.append(_pair(m, n, ranks[part], size, k, space.dot(m, n, first, items[part][first])))
-        odds.append(_chance(counts[part][counts[part] > 0], size, k))
+        pair = _pair(m, n, ranks[part], size, k, space.dot(m, n, first, items[part][first]))
+        pairs.append(replace(pair, unmatched=int(np.count_nonzero(counts[part] == 0))))
+        matched = starts[n] + np.flatnonzero(counts[part])
+        hits = _chance_hits(truth, counts, matched, size, max(k, one_percent_threshold(size)), candidates)
+        odds.append(100.0 * np.append(hits[:k], hits[one_percent_threshold(size) - 1]) / pair.evaluated)
     return pairs, skipped, odds
 
 
@@ -204,25 +240,35 @@ def _pair(m: int, n: int, ranks: Indices, size: int, k: int, top1_similarities: 
     return PairResult(m, n, recall, within, len(hits), size, top1_similarities, ranks)
 
 
-def _chance(true_counts: Indices, size: int, k: int) -> NDArray[np.float64]:
-    """Expected recall (percent) of a random ranking at ranks 1..k and at one percent: ``1 - C(N-t, r) / C(N, r)``."""
-    last = max(k, one_percent_threshold(size))
-    drawn = np.arange(last)
-    left = np.maximum(size - drawn, 1)
-    values, repeats = np.unique(true_counts, return_counts=True)
-    missed = np.cumprod(np.clip((size - values[:, None] - drawn) / left, 0.0, 1.0), axis=1)
-    expected = 100.0 * (1.0 - repeats @ missed / repeats.sum())
-    return np.append(expected[:k], expected[one_percent_threshold(size) - 1])
+def _chance_hits(
+    truth: Indices, counts: Indices, rows: Indices, size: int, last: int, candidates: Candidates | None
+) -> NDArray[np.float64]:
+    """How many of the queries ``rows`` a random ranking answers within ranks 1..last (:mod:`evaluation.chance`)."""
+    if candidates is None:
+        return expected_hits(counts[rows], np.full(len(rows), size), last)
+    if not candidates.grouped:
+        return expected_hits(counts[rows], np.array([candidates.pool(row) for row in rows.tolist()]), last)
+    ends = np.cumsum(counts)
+    each = (candidates.shares(row, truth[ends[row] - counts[row] : ends[row]]) for row in rows.tolist())
+    return np.sum([expected_hit_of_groups(shares, groups, last) for shares, groups in each], axis=0)
 
 
-def chance_recall(query_sets: QuerySets, database_sizes: Sequence[int], rank: int = 1) -> float:
+def chance_recall(
+    query_sets: QuerySets, database_sizes: Sequence[int], rank: int = 1, rules: "RankingRules | None" = None
+) -> float:
     """Recall@rank (percent) expected of a random ranking, averaged over the same pairs as the real one."""
     names = [f"run {index}" for index in range(len(query_sets))]
+    starts = np.concatenate([[0], np.cumsum([len(entries) for entries in query_sets])])
     odds = []
     for m, size in enumerate(database_sizes):
-        _, counts = _truth_in(query_sets, m, size, names)
-        ends = np.cumsum([len(entries) for entries in query_sets])[:-1]
-        odds += [_chance(part[part > 0], size, rank)[rank - 1] for part in np.split(counts, ends) if part.any()]
+        candidates = _candidates(rules, m, size, query_sets)
+        truth, counts = _truth_in(query_sets, m, size, names, candidates)
+        for start, stop in pairwise(starts.tolist()):
+            matched = start + np.flatnonzero(counts[start:stop])
+            if len(matched):
+                asked = stop - start if rules is not None and rules.unmatched == "miss" else len(matched)
+                hits = _chance_hits(truth, counts, matched, size, rank, candidates)
+                odds.append(100.0 * hits[rank - 1] / asked)
     if not odds:
         raise UserError("no query has a true neighbour in another run: chance recall is undefined")
     return float(np.mean(odds))
@@ -235,6 +281,7 @@ def _summary(
     odds: list[NDArray[np.float64]],
     names: list[str],
     k: int,
+    rules: "RankingRules | None",
 ) -> RetrievalResult:
     """Plain means over pairs: all of them, and those of each database run."""
     ranks = range(1, k + 1)
@@ -257,4 +304,5 @@ def _summary(
         one_percent_chance=chance[k],
         runs=names,
         space=space,
+        rules=rules,
     )

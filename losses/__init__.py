@@ -1,14 +1,16 @@
 """What is asked of a student: task losses, and distillation methods, one file per paper.
 
 The tables hold "module:Class", so that ``import losses`` loads neither the methods nor the libraries behind them.
+Each term of :data:`losses.terms.TERMS` is a method too: that term alone.
 """
 
 import importlib
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from losses.settings import unknown_name
+from losses.terms import TERMS, term_settings
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,23 +32,34 @@ _DISTILLERS = {
     "ours": "losses.distilvpr:CrossAgent",
     "ours_rkdg": "losses.distilvpr:SelfCrossAgent",
     "rkd": "losses.rkd:RKD",
+    "asht": "losses.asht:ASHT",
+    "wakd": "losses.wakd:WAKD",
 }
 
 _TASK_LOSSES = {
     "MultiBatchHardTripletMarginLoss": "losses.triplet:MultiBatchHardTripletMarginLoss",
     "BatchHardTripletMarginLoss": "losses.triplet:BatchHardTripletMarginLoss",
     "TruncatedSmoothAP": "losses.smooth_ap:TruncatedSmoothAP",
+    "RankingCrossEntropy": "losses.ranking:RankingCrossEntropy",
+    "CorrelationRankingCrossEntropy": "losses.ranking:CorrelationRankingCrossEntropy",
+    "sare_ind": "losses.tuples:SareInd",
+    "sare_joint": "losses.tuples:SareJoint",
+    "triplet": "losses.tuples:TupleTriplet",
 }
 
 
 def list_distillers() -> list[str]:
     """The names that :func:`create_distiller` knows."""
-    return list(_DISTILLERS)
+    return list(dict.fromkeys((*_DISTILLERS, *TERMS)))
 
 
 def distiller_settings(name: str) -> tuple[str, ...]:
     """The settings that ``create_distiller(name, ...)`` accepts."""
-    return _settings(_class_of("distillation method", _DISTILLERS, name))
+    if _is_term(name):
+        from losses.combined import COMMON_SETTINGS
+
+        return (*term_settings([name]), *COMMON_SETTINGS)
+    return _settings(_class_of("distillation method", _DISTILLERS, name, list_distillers()))
 
 
 def create_distiller(name: str, **settings: Any) -> "Distiller":
@@ -60,7 +73,14 @@ def create_distiller(name: str, **settings: Any) -> "Distiller":
         UserError: unknown name or setting (the nearest is offered), or a combination that means nothing.
 
     """
-    return _create("distillation method", _DISTILLERS, name, settings)
+    if _is_term(name):
+        from losses.combined import with_terms
+
+        _check_settings(f"distillation method {name}", settings, distiller_settings(name))
+        return with_terms(None, [name], **settings)
+    return _create(
+        f"distillation method {name}", _class_of("distillation method", _DISTILLERS, name, list_distillers()), settings
+    )
 
 
 def list_task_losses() -> list[str]:
@@ -70,7 +90,7 @@ def list_task_losses() -> list[str]:
 
 def task_loss_settings(name: str) -> tuple[str, ...]:
     """The settings that ``create_task_loss(name, ...)`` accepts."""
-    return _settings(_class_of("task loss", _TASK_LOSSES, name))
+    return _settings(_class_of("task loss", _TASK_LOSSES, name, _TASK_LOSSES))
 
 
 def create_task_loss(name: str, **settings: Any) -> "Callable[..., tuple[Tensor, dict[str, float]]]":
@@ -84,12 +104,17 @@ def create_task_loss(name: str, **settings: Any) -> "Callable[..., tuple[Tensor,
         UserError: unknown name or setting (the nearest is offered), or a value that means nothing.
 
     """
-    return _create("task loss", _TASK_LOSSES, name, settings)
+    return _create(f"task loss {name}", _class_of("task loss", _TASK_LOSSES, name, _TASK_LOSSES), settings)
 
 
-def _class_of(kind: str, table: Mapping[str, str], name: str) -> type:
+def _is_term(name: str) -> bool:
+    """Whether ``name`` is a term alone; where a method has the same name (rkd, rkdg), the method is meant."""
+    return name in TERMS and name not in _DISTILLERS
+
+
+def _class_of(kind: str, table: Mapping[str, str], name: str, known: Iterable[str]) -> type:
     if name not in table:
-        raise unknown_name(kind, name, table)
+        raise unknown_name(kind, name, known)
     module, _, attribute = table[name].partition(":")
     return getattr(importlib.import_module(module), attribute)
 
@@ -98,10 +123,12 @@ def _settings(found: type) -> tuple[str, ...]:
     return tuple(inspect.signature(found).parameters)
 
 
-def _create(kind: str, table: Mapping[str, str], name: str, settings: Mapping[str, Any]) -> Any:
-    found = _class_of(kind, table, name)
-    accepted = _settings(found)
-    for key in settings:
-        if key not in accepted:
-            raise unknown_name(f"setting of {kind} {name}", key, accepted)
+def _create(what: str, found: type, settings: Mapping[str, Any]) -> Any:
+    _check_settings(what, settings, _settings(found))
     return found(**settings)
+
+
+def _check_settings(what: str, given: Iterable[str], accepted: tuple[str, ...]) -> None:
+    for key in given:
+        if key not in accepted:
+            raise unknown_name(f"setting of {what}", key, accepted)

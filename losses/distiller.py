@@ -8,9 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from common.errors import UserError
+from losses.vectors import in_full_precision
 
-Outputs = Mapping[str, Tensor]
-"""A model's output, DESIGN.md section 3: ``embedding`` [B, D] and more."""
+Outputs = Mapping[str, Any]
+"""A model's output, DESIGN.md section 3: ``embedding`` [B, D], ``feature_maps`` {name: tensor} where asked for."""
 
 
 class Distiller(nn.Module):
@@ -28,6 +29,24 @@ class Distiller(nn.Module):
         super().__init__()
         self.unweighted: dict[str, Tensor] = {}
         self.statistics: dict[str, float] = {}
+
+    def student_maps(self, levels: tuple[str, ...]) -> tuple[str, ...]:
+        """Names of the ``feature_maps`` wanted of the student, whose ``level_maps`` are ``levels`` (fine to coarse)."""
+        return ()
+
+    def teacher_maps(self, levels: tuple[str, ...]) -> tuple[str, ...]:
+        """Likewise of a teacher."""
+        return ()
+
+    def prepare(self, student: Outputs, teachers: Sequence[Outputs], places: int) -> None:
+        """Build what depends on the networks: adaptors, memory banks. Called once, before the optimiser is made.
+
+        Args:
+            student: the student's output for two places.
+            teachers: one output per teacher for the same two.
+            places: how many training places there are (``batch["indices"]`` runs from 0 to ``places`` - 1).
+
+        """
 
     def forward(self, student: Outputs, teachers: Sequence[Outputs], batch: Mapping[str, Any]) -> dict[str, Tensor]:
         """The weighted terms. No gradient reaches a teacher; autocast is off; sums are made in float64.
@@ -49,15 +68,21 @@ class Distiller(nn.Module):
             )
         embedding = student["embedding"]
         with torch.autocast(embedding.device.type, enabled=False):
-            inside = {key: _in_full_precision(student[key]) for key in self.requires}
-            targets = [
-                {key: _in_full_precision(teacher[key].detach().to(embedding.device)) for key in self.requires}
-                for teacher in teachers
-            ]
+            inside = self._inputs(student, "student")
+            targets = [_moved(self._inputs(teacher, "teacher"), embedding.device) for teacher in teachers]
             terms = self.terms(inside, targets, batch)
         outside = torch.promote_types(embedding.dtype, torch.float32)
         self.unweighted = {name: value.detach().to(outside) for name, value in self.unweighted.items()}
         return {name: value.to(outside) for name, value in terms.items()}
+
+    def _inputs(self, output: Outputs, whose: str) -> dict[str, Any]:
+        """What the method reads of an output: numbers in full precision, feature maps in float32 at least."""
+        missing = [key for key in self.requires if key not in output]
+        if missing:
+            raise UserError(f"this distillation method needs {', '.join(missing)}, which the {whose} does not give")
+        maps: Mapping[str, Tensor] = output.get("feature_maps", {})
+        wide = {name: value.to(torch.promote_types(value.dtype, torch.float32)) for name, value in maps.items()}
+        return {**{key: in_full_precision(output[key]) for key in self.requires}, "feature_maps": wide}
 
     @abstractmethod
     def terms(self, student: Outputs, teachers: Sequence[Outputs], batch: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -85,6 +110,9 @@ def refuse_no_weight(total: float, names: str) -> None:
         raise UserError(f"every weight of this distillation method is 0: set {names}, or --distil_method nokd")
 
 
-def _in_full_precision(values: Tensor) -> Tensor:
-    """float64, since relations are differences of nearly equal numbers; Apple's GPUs stop at float32."""
-    return values.to(torch.float32 if values.device.type == "mps" else torch.float64)
+def _moved(output: dict[str, Any], device: torch.device) -> dict[str, Any]:
+    """A teacher's output on the student's device, out of reach of gradients."""
+    maps = {name: value.detach().to(device) for name, value in output["feature_maps"].items()}
+    return {**{name: value.detach().to(device) for name, value in output.items() if name != "feature_maps"}} | {
+        "feature_maps": maps
+    }

@@ -19,13 +19,27 @@ class _Entry(NamedTuple):
     """A row of the table: where the class lives ("module:Class") and the arguments that the name itself decides."""
 
     target: str
-    fixed: dict[str, str]
+    fixed: dict[str, Any]
 
 
+_RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
+_PLAIN_NETWORKS = ("vgg16", "vgg19", "mobilenet_v2", "mobilenetv3_large", "mobilenetv3_small")
 _IMAGE_NETWORKS = (
-    *("resnet18", "resnet34", "resnet50", "resnet101", "resnet152"),
+    *(*_RESNETS, *_PLAIN_NETWORKS),
     *("convnext_tiny", "convnext_small", "swin_t", "swin_s", "swin_v2_t", "swin_v2_s"),
 )
+_VLAD_NETWORKS = (
+    "vgg16",
+    "vgg19",
+    "mobilenetv3_large",
+    "mobilenetv3_small",
+    "resnet18",
+    "resnet34",
+    "resnet50",
+    "resnet152",
+)
+_DINOV2 = {"s": "small", "b": "base", "l": "large"}
+_TIMM = "timm:"
 
 _MODELS: dict[str, _Entry] = {
     "minkloc": _Entry("models.minkloc:MinkLoc", {}),
@@ -33,11 +47,24 @@ _MODELS: dict[str, _Entry] = {
     "minklocmmcat": _Entry("models.multimodal:MinkLocMultimodal", {"fusion": "cat"}),
     "minklocmmadd": _Entry("models.multimodal:MinkLocMultimodal", {"fusion": "add"}),
     **{name: _Entry("models.image:ImageNetwork", {"network": name}) for name in _IMAGE_NETWORKS},
+    **{
+        f"{name}_full": _Entry("models.image:ImageNetwork", {"network": name, "useallstages": True})
+        for name in _RESNETS
+    },
+    **{f"{name}netvlad": _Entry("models.vlad:VLADNetwork", {"network": name}) for name in _VLAD_NETWORKS},
+    "apformer": _Entry("models.pyramid_networks:APFormer", {}),
+    "dsformer": _Entry("models.pyramid_networks:DSFormer", {}),
+    **{
+        f"dinov2_vit{letter}14": _Entry(
+            "models.timm_network:TimmNetwork", {"network": f"vit_{size}_patch14_dinov2.lvd142m"}
+        )
+        for letter, size in _DINOV2.items()
+    },
 }
 
 
 def list_models() -> list[str]:
-    """The names that :func:`create_model` knows, in alphabetical order."""
+    """The names that :func:`create_model` knows, in alphabetical order; "timm:<name>" gives any network of timm."""
     return sorted(_MODELS)
 
 
@@ -70,6 +97,8 @@ def create_model(name: str, **settings: Any) -> "nn.Module":
 
 
 def _entry(name: str) -> _Entry:
+    if name.startswith(_TIMM):
+        return _Entry("models.timm_network:TimmNetwork", {"network": name.removeprefix(_TIMM)})
     if name not in _MODELS:
         raise unknown_name("model", name, _MODELS)
     return _MODELS[name]

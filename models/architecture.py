@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from models.backbones import NETWORKS
+from models.backbones import NETWORKS, WHOLE_FAMILIES
 from models.pooling import HEADS
 
 # (blocks of stage 3, has a bottleneck / is version 2) -> name
@@ -35,6 +35,8 @@ def describe(state: Mapping[str, Tensor]) -> dict[str, Any]:
         return {"kind": "LiDAR only"} | _cloud_settings(state)
     if any(key.startswith(("model.", "conv1x1.")) for key in state):
         return {"kind": "image only"} | _image_settings(state)
+    if any(key.startswith("base_model.base.") for key in state):
+        return {"kind": "NetVLAD network"} | _vlad_settings(state)
     return {}
 
 
@@ -60,11 +62,24 @@ def _image_settings(state: Mapping[str, Tensor]) -> dict[str, Any]:
         found["network"] = network
     if "conv1x1.weight" in state and state["conv1x1.weight"].ndim == 4:
         found["output_dim"], channels = state["conv1x1.weight"].shape[:2]
-        if network:
+        if network and NETWORKS[network].family not in WHOLE_FAMILIES:
             found["useallstages"] = channels == NETWORKS[network].final_width
     heads = [name for name, head in HEADS.items() if any(key.startswith(f"{head.key}.") for key in state)]
     if len(heads) == 1:  # DistilVPR's files hold all four heads and so do not tell
         found["pool"] = heads[0]
+    elif not heads and "conv1x1.weight" not in state:
+        found["pool"] = "mean"
+    return found
+
+
+def _vlad_settings(state: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Of OpenIBL's keys, which number the layers of a VGG or MobileNet as torchvision's ``features`` does."""
+    layers = _part(state, "base_model.base.")
+    front = "model." if "conv1.weight" in layers else "model.features."
+    network = _network({f"{front}{key}": value for key, value in layers.items()})
+    found: dict[str, Any] = {"network": network} if network else {}
+    if "net_vlad.centroids" in state:
+        found["clusters"] = state["net_vlad.centroids"].shape[0]
     return found
 
 
@@ -76,6 +91,12 @@ def _network(state: Mapping[str, Tensor]) -> str | None:
         return _CONVNEXTS.get(blocks)
     if "model.features.1.0.attn.qkv.weight" in state:
         return _SWINS.get((blocks, "model.features.1.0.attn.logit_scale" in state))
+    if "model.features.0.weight" in state:
+        return "vgg19" if "model.features.34.weight" in state else "vgg16"
+    if "model.features.1.conv.0.0.weight" in state:
+        return "mobilenet_v2"
+    if "model.features.1.block.0.0.weight" in state:
+        return "mobilenetv3_large" if "model.features.13.block.0.0.weight" in state else "mobilenetv3_small"
     return None
 
 

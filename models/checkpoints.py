@@ -48,19 +48,37 @@ def load_weights(model: nn.Module, path: Path | str) -> LoadReport:
     """Load the weights of ``path`` into ``model``, all that the model has, or fail and leave the model as it was.
 
     Accepts .safetensors and what ``torch.save`` writes for a state dict, bare or inside {"state_dict": ...} or
-    {"model": ...}, with or without ``module.`` in front of the keys. Values are cast to the model's types.
+    {"model": ...}, with or without ``module.`` in front of the keys. Values are cast to the model's types. A trunk
+    alone under torchvision's names is enough for a model that has nothing else.
 
     Raises:
         UserError: missing, damaged or unsafe file; non-finite values; another architecture (with the settings that
-            differ where the shapes tell).
+            differ where the shapes tell); a trunk alone for a model that has more.
 
     """
-    state, source = read_state(path), f"weights file {path}"
+    source = f"weights file {path}"
+    state = _under_own_names(model, read_state(path), source)
     unused: Sequence[str] = getattr(model, "unused_checkpoint_prefixes", ())
     fitted, report = fit_state(model.state_dict(), state, unused, source)
     report = replace(report, metadata=read_metadata(path))
     model.load_state_dict(fitted, strict=True)
     return report
+
+
+def _under_own_names(model: nn.Module, state: dict[str, Tensor], source: str) -> dict[str, Tensor]:
+    """``state``; where it is the model's trunk under torchvision's names, under the model's own names."""
+    theirs, ours = getattr(model, "trunk_keys", ("", ""))
+    target = model.state_dict()
+    renamed = {ours + key.removeprefix(theirs): value for key, value in state.items() if key.startswith(theirs)}
+    if theirs == ours or not renamed.keys() & target.keys() or any(key.startswith(ours) for key in state):
+        return state
+    more = [key for key in target if not key.startswith(ours)]
+    if more:
+        raise UserError(
+            f"{source} holds an image trunk alone, under torchvision's names, but the model also has {_some(more)}:"
+            " give the file as --pretrained instead"
+        )
+    return renamed
 
 
 def save_weights(model: nn.Module, path: Path | str, metadata: Mapping[str, Any] | None = None) -> Path:

@@ -46,6 +46,7 @@ class MinkLoc(nn.Module):
     """
 
     requires: ClassVar[tuple[str, ...]] = ("coords", "features")
+    level_maps: ClassVar[tuple[str, ...]] = ()
 
     def __init__(
         self,
@@ -100,8 +101,8 @@ class MinkLoc(nn.Module):
         return self.backbone.stage_maps(stem.kernel_size)
 
     def branch_parameters(self) -> dict[str, list[nn.Parameter]]:
-        """Parameters by branch; all belong to the cloud's."""
-        return {"image": [], "cloud": list(self.parameters())}
+        """The parameters that learn by branch; all belong to the cloud's."""
+        return {"image": [], "cloud": [parameter for parameter in self.parameters() if parameter.requires_grad]}
 
 
 class MinkLocOnly(MinkLoc):

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from common.errors import UserError
-from models.image import ImageNetwork
+from models.image import ImageNetwork, learning_parameters
 from models.names import unknown_name
 
 FUSIONS = ("cat", "add")
@@ -34,6 +34,7 @@ class MinkLocMultimodal(nn.Module):
     """
 
     requires: tuple[str, ...] = ("images", "coords", "features")
+    trunk_keys = ("", "image_fe.model.")
 
     def __init__(
         self,
@@ -70,6 +71,7 @@ class MinkLocMultimodal(nn.Module):
                 f" {image_dim}: make cloud_fe_dim and image_fe_dim equal (with GeM or CosPlace), or use minklocmmcat"
             )
         self.output_dim: int = cloud_dim + image_dim if fusion == "cat" else cloud_dim
+        self.level_maps = self.image_fe.level_maps
         self.unused_checkpoint_prefixes = tuple(f"image_fe.{name}" for name in self.image_fe.unused_checkpoint_prefixes)
 
     def forward(self, batch: Mapping[str, Any], feature_maps: Sequence[str] = ()) -> dict[str, Any]:
@@ -95,5 +97,5 @@ class MinkLocMultimodal(nn.Module):
         return output | {name: value for name, value in image.items() if name != "embedding"}
 
     def branch_parameters(self) -> dict[str, list[nn.Parameter]]:
-        """All parameters by branch, for learning rates of their own."""
-        return {"image": list(self.image_fe.parameters()), "cloud": list(self.cloud_fe.parameters())}
+        """The parameters that learn by branch, for learning rates of their own."""
+        return {"image": learning_parameters(self.image_fe), "cloud": learning_parameters(self.cloud_fe)}

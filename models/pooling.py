@@ -29,6 +29,18 @@ class GeM(nn.Module):
         return features.clamp(min=self.eps).pow(self.p).mean(dim=(-2, -1)).pow(1.0 / self.p)
 
 
+class Mean(nn.Module):
+    """The mean over all locations, then unit length: nothing to learn, so a bare trunk already describes images."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.output_dim = channels
+
+    def forward(self, features: Tensor) -> Tensor:
+        """[B, C, H, W] -> [B, C], rows of length 1."""
+        return functional.normalize(features.mean(dim=(-2, -1)), dim=1)
+
+
 class CosPlace(nn.Module):
     """Aggregation of CosPlace (Berton et al., CVPR 2022): unit local vectors, GeM, linear layer, unit length."""
 
@@ -75,18 +87,32 @@ class NetVLAD(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """[B, C, H, W] -> [B, K C] (cluster slowest), rows of length 1."""
+        return normalised_vlad(self.residual_sums(*self.assign(features)))
+
+    def assign(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """[B, C, H, W] -> unit local vectors [B, C, H, W] and their soft assignment [B, K, H, W] to the clusters."""
         local = functional.normalize(features, dim=1)
-        assignment = self.conv(local).flatten(2).softmax(dim=1)  # [B, K, HW]
-        sums = assignment @ local.flatten(2).transpose(1, 2)  # [B, K, C]
-        residuals = sums - assignment.sum(dim=2, keepdim=True) * self.centroids
-        return functional.normalize(functional.normalize(residuals, dim=2).flatten(1), dim=1)
+        return local, self.conv(local).softmax(dim=1)
+
+    def residual_sums(self, local: Tensor, assignment: Tensor) -> Tensor:
+        """The vectors V [B, K, C], not normalised, of what :meth:`assign` gave or of one window cut out of both."""
+        weights = assignment.flatten(2)  # [B, K, HW]
+        sums = weights @ local.flatten(2).transpose(1, 2)  # [B, K, C]
+        return sums - weights.sum(dim=2, keepdim=True) * self.centroids
+
+
+def normalised_vlad(residuals: Tensor) -> Tensor:
+    """Residual sums [..., K, C] -> [..., K C]: each cluster's row to unit length, then the whole."""
+    return functional.normalize(functional.normalize(residuals, dim=-1).flatten(-2), dim=-1)
 
 
 class Head(NamedTuple):
     """A row of :data:`HEADS`: the class, and the attribute under which DistilVPR's checkpoints store it."""
 
-    kind: type[GeM] | type[CosPlace] | type[ConvAP] | type[NetVLAD]
+    kind: type[GeM] | type[CosPlace] | type[ConvAP] | type[NetVLAD] | type[Mean]
     key: str
+    learnt: bool = True
+    """Has parameters, and a 1x1 convolution before it; without, it pools the trunk's own map."""
 
 
 HEADS: dict[str, Head] = {
@@ -94,6 +120,7 @@ HEADS: dict[str, Head] = {
     "CosPlace": Head(CosPlace, "imagecosplace"),
     "ConvAP": Head(ConvAP, "imageconvap"),
     "NetVLAD": Head(NetVLAD, "imagenetvlad"),
+    "mean": Head(Mean, "imagemean", learnt=False),
 }
 
 

@@ -13,7 +13,7 @@ from torch import nn
 
 from common.errors import UserError
 from common.files import atomic_path
-from models.backbones import network_named, unused_prefixes
+from models.backbones import network_named, torchvision_name, unused_prefixes
 from models.checkpoints import LoadReport, fit_state, read_state
 
 CONNECT_SECONDS = 10.0
@@ -65,7 +65,7 @@ def imagenet_url(network: str) -> str:
     """Where torchvision keeps the ImageNet weights of ``network``."""
     from torchvision.models import get_model_weights
 
-    return get_model_weights(network)[network_named(network).imagenet].url
+    return get_model_weights(torchvision_name(network))[network_named(network).imagenet].url
 
 
 def _fetch(url: str, target: Path) -> None:

@@ -16,6 +16,8 @@ from tests.miniature import Miniature
 
 ALL = ("images", "coords", "features")
 
+ALWAYS = ("keys", "indices", "pairs", "positives_mask", "negatives_mask")
+
 
 def opened(mini: Miniature, **settings):
     return create_dataset("oxford", dataset_folder=mini.dataset_folder, image_path=mini.image_path, **settings)
@@ -183,7 +185,7 @@ def test_image_models_need_no_cloud_file_and_no_engine(oxford_copy):
     data = opened(oxford_copy)
     training = data.training_set()
     batches = epoch_of(data, None, wants=("images",))
-    assert set(batches[0]) == {"keys", "images", "positives_mask", "negatives_mask"}
+    assert set(batches[0]) == {"images", *ALWAYS}
     records = data.evaluation_set().distinct_records()
     loader = evaluation_loader(data, records, wants=("images",), quantize=None, batch_size=30, num_workers=0)
     assert sum(len(batch["keys"]) for batch in loader) == 90
@@ -215,7 +217,7 @@ def test_cloud_models_need_no_image_file(oxford_copy, quantize):
     for path in oxford_copy.image_path.rglob("*.png"):
         path.unlink()
     batches = epoch_of(opened(oxford_copy), quantize, wants=("coords", "features"))
-    assert set(batches[0]) == {"keys", "coords", "features", "positives_mask", "negatives_mask"}
+    assert set(batches[0]) == {"coords", "features", *ALWAYS}
 
 
 def test_wrong_folder_shows_before_anything_is_read(oxford_copy, quantize):

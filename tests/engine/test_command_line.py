@@ -70,7 +70,7 @@ MISTAKES = [
     ("--config absent.yaml", "absent.yaml"),
     ("--batch_size_limit 64", "batch_size_limit"),
     ("--batch_size_limit 256", "batch_expansion_rate"),
-    ("--positive_radius 60", "positive_radius"),
+    ("--positive_radius 60 --negative_radius 50", "positive_radius"),
     ("--resume maybe", "--resume"),
 ]
 

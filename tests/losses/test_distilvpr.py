@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from common.errors import UserError
-from losses import create_distiller, list_distillers
+from losses import create_distiller
 from losses.cross_agent import Ball
 from losses.distilvpr import rkdg_geodesic
 from losses.hyperbolic import distance_matrix
@@ -370,10 +370,9 @@ def test_inputs_that_cannot_be_compared_are_refused(name):
         assert math.isfinite(value_of(method, student, teacher[:, :8]))
 
 
-def test_every_listed_method_can_be_built():
-    assert list_distillers() == ["nokd", "rkdg", "ours", "ours_rkdg", "rkd"]
-    for name in list_distillers():
-        method = create_distiller(name, **METHODS.get(name, {}))
+def test_every_method_of_the_family_can_be_built():
+    for name in METHODS:
+        method = create_distiller(name, **METHODS[name])
         assert isinstance(method, torch.nn.Module)
         assert list(method.parameters()) == []
 

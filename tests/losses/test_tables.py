@@ -5,20 +5,48 @@ import subprocess
 import sys
 
 import pytest
+from torch import nn
 
 import losses
 from common.errors import UserError
+from losses.distiller import Distiller
+from losses.terms import TERMS
 
 HEAVY = ("pytorch_metric_learning", "open3d", "timm", "torchvision", "faiss", "matplotlib", "MinkowskiEngine")
 
 
 def test_names():
-    assert losses.list_distillers() == ["nokd", "rkdg", "ours", "ours_rkdg", "rkd"]
+    methods = ["nokd", "rkdg", "ours", "ours_rkdg", "rkd", "asht", "wakd"]
+    assert losses.list_distillers() == [*methods, *(name for name in TERMS if name not in methods)]
     assert losses.list_task_losses() == [
         "MultiBatchHardTripletMarginLoss",
         "BatchHardTripletMarginLoss",
         "TruncatedSmoothAP",
+        "RankingCrossEntropy",
+        "CorrelationRankingCrossEntropy",
+        "sare_ind",
+        "sare_joint",
+        "triplet",
     ]
+
+
+def test_every_baseline_of_the_specification_has_its_line():
+    section_7 = "kd mse epcnet afd rkd_d rkd_a rkd rkdg sp selfsim pkt cc vid crd hint at nst darkrank csd lsdnet mkd"
+    assert {*section_7.split(), "simkl", "ail", "aht", "dist"} == set(TERMS)
+
+
+@pytest.mark.parametrize("name", losses.list_distillers())
+def test_every_method_can_be_made_and_all_of_its_settings_are_optional(name):
+    weights = {"rkdgloss_weight": 1.0, "crosslogitdistloss_weight_st2ss": "0.1"}
+    known = losses.distiller_settings(name)
+    method = losses.create_distiller(name, **{key: value for key, value in weights.items() if key in known})
+    assert isinstance(method, Distiller)
+
+
+@pytest.mark.parametrize("name", losses.list_task_losses())
+def test_every_task_loss_can_be_made_and_all_of_its_settings_are_optional(name):
+    assert isinstance(losses.task_loss_settings(name), tuple)
+    assert isinstance(losses.create_task_loss(name), nn.Module)
 
 
 def test_settings_are_upstreams_flags_with_upstreams_defaults():
@@ -61,7 +89,7 @@ def test_unknown_losses_are_answered_with_the_nearest(ask):
 
 
 def test_importing_the_room_prints_nothing_and_loads_little(root):
-    use = "losses.create_distiller('ours_rkdg', rkdgloss_weight=1)"
+    use = "losses.create_distiller('ours_rkdg', rkdgloss_weight=1); losses.list_distillers()"
     program = f"import losses, sys; {use}; print([name for name in {HEAVY!r} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", program], cwd=root, capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"

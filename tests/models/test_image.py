@@ -11,12 +11,13 @@ import torch
 
 from common.errors import UserError
 from models import create_model, list_models, model_settings
-from models.backbones import NETWORKS, trunk_width
+from models.backbones import NETWORKS, WHOLE_FAMILIES, trunk_width
 
 MEAN = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
 STD = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
 BIG = {"convnext_small", "swin_s", "swin_v2_s", "resnet101", "resnet152"}
-EVERY_NETWORK = [pytest.param(name, marks=pytest.mark.slow if name in BIG else ()) for name in NETWORKS]
+CUT = [name for name, facts in NETWORKS.items() if facts.family not in WHOLE_FAMILIES]
+EVERY_NETWORK = [pytest.param(name, marks=pytest.mark.slow if name in BIG else ()) for name in CUT]
 
 
 def normalised(images_u8):

@@ -112,7 +112,8 @@ def test_every_network_has_its_imagenet_weights():
     for network, facts in NETWORKS.items():
         url = pretrained.imagenet_url(network)
         assert url.startswith("https://download.pytorch.org/models/")
-        assert url.rsplit("/", 1)[-1].startswith(network.removesuffix("_t").removesuffix("_s").split("_v2")[0]), facts
+        name = (facts.torchvision or network).removesuffix("_t").removesuffix("_s").split("_v2")[0]
+        assert url.rsplit("/", 1)[-1].startswith(name), facts
 
 
 def test_the_teachers_image_branch_starts_from_the_file(tmp_path):

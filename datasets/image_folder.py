@@ -1,0 +1,226 @@
+"""``images``: a folder of query images and a folder of database images, with the truth in whichever form there is.
+
+``D/database`` and ``D/queries`` at any depth; truth from ``D/truth.csv``, from the numbers in the file names
+(``frame_tolerance``), or from positions in @utm names. ``D/train`` may hold a training part laid out alike; without
+one, ``train_fraction`` takes the first part of the sequence. Queries without a match are counted in a note and left out
+of recall.
+"""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from common.errors import UserError
+from datasets.base import existing_folder
+from datasets.image_sets import (
+    Images,
+    ImageSet,
+    Truth,
+    carve,
+    evaluation_set,
+    matches_by_distance,
+    record,
+    training_by_distance,
+    training_by_truth,
+)
+from datasets.matches import checked_tolerance, frame_numbers, listed_images, matches_by_number, read_truth
+from datasets.records import EvaluationSet, PlaceRecord, TrainingSet
+
+FOLDERS = ("database", "queries")
+TRUTH = "truth.csv"
+TRAINING = "train"
+ELSEWHERE = 1e5  # easting, in images, of a query that no database image matches: no radius reaches it
+
+
+@dataclass(frozen=True)
+class Listed:
+    """Two image folders by name: what a source of truth is applied to; ``truth`` is the table's path, if any."""
+
+    folders: tuple[Path, Path]
+    database: list[str]
+    queries: list[str]
+    truth: Path | None
+
+    @classmethod
+    def read(cls, home: Path, folders: tuple[str, str] = FOLDERS) -> "Listed":
+        """The images of ``home``/database and ``home``/queries, and ``home``/truth.csv where there is one."""
+        paths = (home / folders[0], home / folders[1])
+        table = home / TRUTH
+        return cls(paths, listed_images(paths[0]), listed_images(paths[1]), table if table.is_file() else None)
+
+    def records(self, database: np.ndarray, queries: np.ndarray) -> tuple[list[PlaceRecord], list[PlaceRecord]]:
+        """Database and query places at [n, 2] (northing, easting)."""
+        database_side, query_side = (
+            [record(run, folder / name, name, *place) for name, place in zip(names, places.tolist(), strict=True)]
+            for run, folder, names, places in zip(
+                FOLDERS, self.folders, (self.database, self.queries), (database, queries), strict=True
+            )
+        )
+        return database_side, query_side
+
+    def by_table(self) -> tuple[Images, float]:
+        """Images matched by truth.csv, and the largest distance, in images, from a query's place to a match of it."""
+        assert self.truth is not None
+        names = (self.folders[0].name, self.folders[1].name)
+        return self.by_matches(read_truth(self.truth, self.database, self.queries, names))
+
+    def by_matches(self, truth: Truth) -> tuple[Images, float]:
+        """Images with known matches: a database image stands at its number, a query at its middle match."""
+        place = np.zeros((len(self.queries), 2))
+        reach = 1.0
+        for index, row in enumerate(truth):
+            middle = row[len(row) // 2] if len(row) else index
+            place[index] = (middle, 0.0 if len(row) else ELSEWHERE)
+            reach = max(reach, float(np.abs(row - middle).max(initial=0)))
+        order = np.column_stack([np.arange(len(self.database)), np.zeros(len(self.database))])
+        return Images(*self.records(order, place), truth), reach
+
+    def by_numbers(self, database: np.ndarray, queries: np.ndarray, tolerance: int) -> Images:
+        """Images that match when their frame numbers [n] differ by ``tolerance`` at most: one "metre" a frame."""
+        start = min(database.min(), queries.min())
+        sides = [np.column_stack([side - start, np.zeros(len(side))]) for side in (database, queries)]
+        return Images(*self.records(*sides), matches_by_number(database, queries, tolerance))
+
+    def by_utm_names(self, radius: float) -> Images | None:
+        """Images matched within ``radius`` metres of the positions in their @utm names; None when a name has none."""
+        if not all(name.rsplit("/", 1)[-1].startswith("@") for name in (*self.database, *self.queries)):
+            return None
+        from datasets.utm_names import parse_utm
+
+        sides = []
+        for folder, names in zip(self.folders, (self.database, self.queries), strict=True):
+            places = [parse_utm(folder / name, folder) for name in names]
+            sides.append(np.array([(northing, easting) for easting, northing, _ in places]))
+        database, queries = self.records(*sides)
+        return Images(database, queries, matches_by_distance(database, queries, radius))
+
+
+class ImagesData(ImageSet):
+    """Query and database images under ``dataset_folder``.
+
+    ``frame_tolerance``: how many frames apart images of one place may lie (it wins over a truth.csv).
+    ``train_fraction``: the first part of the sequence, which trains where there is no D/train. Radii are metres, for
+    @utm names only: true within ``eval_radius`` (25), in training positive within ``positive_radius`` (10), never
+    negative within ``negative_radius`` (25).
+    """
+
+    name = "images"
+
+    def __init__(
+        self,
+        dataset_folder: Path | str | None = None,
+        frame_tolerance: int | None = None,
+        train_fraction: float = 0.0,
+        eval_radius: float | None = None,
+        positive_radius: float | None = None,
+        negative_radius: float | None = None,
+    ) -> None:
+        super().__init__()
+        self._folder = existing_folder(dataset_folder, "--dataset_folder", "data set folder")
+        self._tolerance = checked_tolerance(frame_tolerance)
+        self._radii = checked_radii(eval_radius, positive_radius, negative_radius)
+        self._fraction = checked_fraction(train_fraction)
+        self._by_distance = False
+        self._radius = 0.0
+        self._training: Images | None = None
+        self._test = self._matched(Listed.read(self._folder), "")
+        if (self._folder / TRAINING).is_dir():
+            self._training = self._matched(Listed.read(self._folder / TRAINING), "training part: ", training=True)
+            if self._fraction:
+                self.notes.append(f"--train_fraction is not used: {self._folder / TRAINING} is the training part")
+        elif self._fraction and self._test is not None:
+            self._training, self._test = carve(self._test, self._fraction)
+        if self._test is not None:
+            self.notes += described(self._test)
+
+    def training_set(self) -> TrainingSet:
+        """D/train, or the first part of the sequence; database images, then queries (who ask)."""
+        if self._test is None:
+            raise self._without_truth()
+        if self._training is None:
+            raise no_training_part(self.name, self._folder / TRAINING)
+        if self._by_distance:
+            return training_by_distance(self._training.database, self._training.queries, *self._radii[1:])
+        return training_by_truth(self._training)
+
+    def evaluation_set(self) -> EvaluationSet:
+        """Runs ``database`` and ``queries``; its radius is in metres with @utm names, else in images."""
+        if self._test is None:
+            raise self._without_truth()
+        return evaluation_set(self.name, self._test, self._radius)
+
+    def _matched(self, listed: Listed, part: str, training: bool = False) -> Images | None:
+        """Applies the first source of truth there is: the tolerance, truth.csv, @utm names."""
+        found: Images | None
+        by_distance = False
+        if self._tolerance is not None:
+            numbers = frame_numbers(listed.database), frame_numbers(listed.queries)
+            found, radius = listed.by_numbers(*numbers, self._tolerance), float(self._tolerance)
+            beside = f"; {TRUTH} is left aside" if listed.truth else ""
+            how = f"frame numbers at most {self._tolerance} apart (--frame_tolerance{beside})"
+        elif listed.truth is not None:
+            found, radius = listed.by_table()
+            how = f"{listed.truth} ({sum(map(len, found.truth))} pairs)"
+        else:
+            found, radius = listed.by_utm_names(self._radii[0]), self._radii[0]
+            by_distance = True
+            how = f"@utm names, {radius:g} m"
+        if found is None:
+            if training:
+                raise UserError(f"no truth for {self._folder / TRAINING}: add its {TRUTH}, or name the images by @utm")
+            return None
+        self.notes.append(f"{part}truth: {how}")
+        if training:
+            self._by_distance = by_distance
+        else:
+            self._by_distance, self._radius = by_distance, radius
+        return found
+
+    def _without_truth(self) -> UserError:
+        return UserError(
+            f"no truth for the images in {self._folder}: add a {TRUTH} (header query,database), set --frame_tolerance "
+            "N (frame numbers in the file names), or name the images @easting@northing@...@.jpg"
+        )
+
+
+def described(images: Images) -> list[str]:
+    """Notes on the tested images: how many, and how many queries have no match."""
+    bare = sum(len(row) == 0 for row in images.truth)
+    notes = [f"{len(images.database)} database images, {len(images.queries)} queries"]
+    if bare:
+        notes.append(f"{bare} of {len(images.queries)} queries have no match: left out of recall")
+    return notes
+
+
+def no_training_part(name: str, folder: Path) -> UserError:
+    """What to say when a set is asked to train and has nothing to train on."""
+    return UserError(
+        f"data set {name} has no training part: set --train_fraction (the first part of the sequence trains, the rest "
+        f"is the test) or add {folder}/database and {folder}/queries"
+    )
+
+
+def checked_fraction(fraction: float) -> float:
+    """``fraction`` in [0, 1), else a :class:`UserError`."""
+    if not 0.0 <= fraction < 1.0:
+        raise UserError(f"--train_fraction must be at least 0 and below 1, not {fraction}")
+    return fraction
+
+
+def checked_radii(
+    evaluation: float | None,
+    positive: float | None,
+    negative: float | None,
+    default: tuple[float, float, float] = (25.0, 10.0, 25.0),
+) -> tuple[float, float, float]:
+    """Evaluation, positive and negative radius in metres, defaults filled in; :class:`UserError` when impossible."""
+    given = (evaluation, positive, negative)
+    chosen = [usual if value is None else value for value, usual in zip(given, default, strict=True)]
+    for flag, value in zip(("eval", "positive", "negative"), chosen, strict=True):
+        if not (math.isfinite(value) and value > 0):
+            raise UserError(f"--{flag}_radius must be a positive number of metres, not {value}")
+    if chosen[1] > chosen[2]:
+        raise UserError(f"--positive_radius {chosen[1]:g} exceeds --negative_radius {chosen[2]:g}: lower the first")
+    return chosen[0], chosen[1], chosen[2]

@@ -1,0 +1,136 @@
+"""Which database images show a query's place: by a table of names, by frame numbers, or by the order of images."""
+
+import csv
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from common.errors import UserError
+from datasets.image_sets import Truth
+from datasets.utm_names import image_files
+
+COLUMNS = ("query", "database")
+LARGEST_NUMBER = 4 * 10**18  # a number and a tolerance still add up to an int64; nanoseconds until 2096
+AMBIGUOUS = -1
+
+
+def listed_images(folder: Path) -> list[str]:
+    """Relative POSIX paths of the images at any depth, numbers in names in numeric order; hidden and other files left.
+
+    Raises:
+        UserError: the folder is absent or holds no image.
+
+    """
+    names = [path.relative_to(folder).as_posix() for path in image_files(folder)]
+    return sorted(names, key=natural_order)
+
+
+def natural_order(name: str) -> tuple[list[tuple[str, int]], str]:
+    """A sort key by which ``db2`` comes before ``db10``; equal numbers written differently fall back to the text."""
+    words = re.split(r"([0-9]+)", name)
+    return [(words[i], int(words[i + 1]) if i + 1 < len(words) else -1) for i in range(0, len(words), 2)], name
+
+
+def frame_numbers(names: Sequence[str]) -> np.ndarray:
+    """Int64 [n]: the last number in each file name's stem; :class:`UserError` for a name without, or too large."""
+    numbers = np.empty(len(names), dtype=np.int64)
+    for index, name in enumerate(names):
+        found = re.findall(r"[0-9]+", Path(name).stem)
+        if not found:
+            raise UserError(f"--frame_tolerance: image name {name} holds no number: rename it or write a truth.csv")
+        if int(found[-1]) > LARGEST_NUMBER:
+            raise UserError(f"--frame_tolerance: the number in image name {name} exceeds {LARGEST_NUMBER:.0e}")
+        numbers[index] = int(found[-1])
+    return numbers
+
+
+def matches_by_number(database: np.ndarray, queries: np.ndarray, tolerance: int) -> Truth:
+    """Per query number the sorted indices of database numbers at most ``tolerance`` away; integers, so exact."""
+    order = np.argsort(database, kind="stable")
+    ordered = database[order]
+    first = np.searchsorted(ordered, queries - tolerance, side="left")
+    last = np.searchsorted(ordered, queries + tolerance, side="right")
+    return [np.sort(order[start:stop]).astype(np.int64) for start, stop in zip(first, last, strict=True)]
+
+
+def matches_by_order(database: int, queries: int, tolerance: int) -> Truth:
+    """Frame k of one sequence shows the place of frame k of the other: indices at most ``tolerance`` apart."""
+    return matches_by_number(np.arange(database), np.arange(queries), tolerance)
+
+
+def checked_tolerance(tolerance: int | None) -> int | None:
+    """``tolerance`` when it is None or a number of frames from 0 on, else a :class:`UserError`."""
+    if tolerance is not None and not 0 <= tolerance <= LARGEST_NUMBER:
+        raise UserError(f"--frame_tolerance must be a number of frames from 0 on, not {tolerance}")
+    return tolerance
+
+
+def read_truth(path: Path, database: Sequence[str], queries: Sequence[str], folders: tuple[str, str]) -> Truth:
+    """The matches of a truth.csv: header ``query,database``, one pair a row; an empty database cell says "no match".
+
+    Cells are file names, or paths relative to the image folder or to the data set's folder (then beginning with one of
+    ``folders``: the names of the database and the query folder). ``database`` and ``queries`` are their images.
+
+    Raises:
+        UserError: no such columns, a ragged row, a name that is unknown or fits several images; with file and line.
+
+    """
+    asked, known = _lookup(queries, folders[1]), _lookup(database, folders[0])
+    found: list[set[int]] = [set() for _ in queries]
+    for line, query, answer in _rows(path):
+        index = _resolved(asked, query, f"{path} line {line}: query", folders[1])
+        if answer:
+            found[index].add(_resolved(known, answer, f"{path} line {line}: database image", folders[0]))
+    if not any(found):
+        raise UserError(f"{path} names no match: write a row query,database for every pair that shows one place")
+    return [np.array(sorted(row), dtype=np.int64) for row in found]
+
+
+def _rows(path: Path) -> list[tuple[int, str, str]]:
+    """(line, query, database) of every row that is not blank."""
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as stream:
+            reader = csv.reader(stream)
+            header = [word.strip().lower() for word in next(reader, [])]
+            if absent := [column for column in COLUMNS if header.count(column) != 1]:
+                raise UserError(
+                    f"{path} line 1: column(s) {', '.join(absent)} missing or repeated: write query,database"
+                )
+            rows = []
+            for words in reader:
+                if not any(word.strip() for word in words):
+                    continue
+                if len(words) != len(header):
+                    raise UserError(f"{path} line {reader.line_num}: {len(words)} values for {len(header)} columns")
+                cells = [words[header.index(column)].strip().replace("\\", "/") for column in COLUMNS]
+                if not cells[0]:
+                    raise UserError(f"{path} line {reader.line_num}: the query's name is empty")
+                rows.append((reader.line_num, cells[0], cells[1]))
+            return rows
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 text: save it as UTF-8") from error
+    except (OSError, csv.Error) as error:
+        raise UserError(f"{path} cannot be read as a table: {error}") from error
+
+
+def _lookup(names: Sequence[str], folder: str) -> dict[str, int]:
+    """Every way to name an image -> its index; AMBIGUOUS for a file name that occurs in several folders."""
+    table: dict[str, int] = {}
+    for index, name in enumerate(names):
+        base = name.rsplit("/", 1)[-1]
+        table[base] = AMBIGUOUS if base in table else index
+    for index, name in enumerate(names):
+        table[f"{folder}/{name}"] = index
+    table.update({name: index for index, name in enumerate(names) if "/" in name})
+    return table
+
+
+def _resolved(table: dict[str, int], name: str, where: str, folder: str) -> int:
+    index = table.get(name.removeprefix("./"))
+    if index is None:
+        raise UserError(f"{where} {name} is no image of {folder}/: correct the row or add the file")
+    if index == AMBIGUOUS:
+        raise UserError(f"{where} {name} occurs in several folders of {folder}/: write its path relative to {folder}/")
+    return index

@@ -1,0 +1,89 @@
+"""``sequences`` (also called ``vprice``): two ordered image sequences of one route, a remembered and a live one.
+
+``D/memory`` and ``D/live`` (or ``D/database`` and ``D/queries``), in the order of the names. Truth from
+``D/truth.csv``, in which an empty database cell says that a live image matches nothing, or from ``frame_tolerance``:
+live image k shows the place of memory image k, give or take so many images (order in the folder, not numbers in the
+names). The VPRiCE 2015 challenge came without truth; its counts are nowhere confirmed, so none is expected here.
+"""
+
+from pathlib import Path
+
+from common.errors import UserError
+from datasets.base import existing_folder
+from datasets.image_folder import FOLDERS, TRUTH, Listed, checked_fraction, described
+from datasets.image_sets import Images, ImageSet, carve, evaluation_set, training_by_truth
+from datasets.matches import checked_tolerance, matches_by_order
+from datasets.records import EvaluationSet, TrainingSet
+
+LAYOUTS = (("memory", "live"), FOLDERS)
+
+
+class SequencesData(ImageSet):
+    """Two ordered sequences under ``dataset_folder``; a tolerance wins over a truth.csv.
+
+    ``train_fraction``: the first part of both, used for training; the rest is the test.
+    """
+
+    name = "sequences"
+
+    def __init__(
+        self,
+        dataset_folder: Path | str | None = None,
+        frame_tolerance: int | None = None,
+        train_fraction: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self._folder = existing_folder(dataset_folder, "--dataset_folder", "data set folder")
+        tolerance = checked_tolerance(frame_tolerance)
+        fraction = checked_fraction(train_fraction)
+        listed = Listed.read(self._folder, _layout(self._folder))
+        self.notes.append(f"{len(listed.database)} remembered, {len(listed.queries)} live images, in the names' order")
+        self._radius = 0.0
+        self._training: Images | None = None
+        self._test = self._matched(listed, tolerance)
+        if self._test is not None and fraction:
+            self._training, self._test = carve(self._test, fraction)
+        if self._test is not None:
+            self.notes += described(self._test)
+
+    def training_set(self) -> TrainingSet:
+        """The first part of both sequences; remembered images, then live ones (who ask)."""
+        if self._test is None:
+            raise self._without_truth()
+        if self._training is None:
+            raise UserError(f"data set {self.name} has no training part: set --train_fraction, the rest is the test")
+        return training_by_truth(self._training)
+
+    def evaluation_set(self) -> EvaluationSet:
+        """Runs ``database`` (remembered) and ``queries`` (live); its radius is in images."""
+        if self._test is None:
+            raise self._without_truth()
+        return evaluation_set(self.name, self._test, self._radius)
+
+    def _matched(self, listed: Listed, tolerance: int | None) -> Images | None:
+        if tolerance is None and listed.truth is None:
+            return None
+        if tolerance is None:
+            found, self._radius = listed.by_table()
+            self.notes.append(f"truth: {listed.truth} ({sum(map(len, found.truth))} pairs)")
+            return found
+        beside = f"; {TRUTH} is left aside" if listed.truth else ""
+        self.notes.append(f"truth: same place in the order, at most {tolerance} apart (--frame_tolerance{beside})")
+        self._radius = float(tolerance)
+        return listed.by_matches(matches_by_order(len(listed.database), len(listed.queries), tolerance))[0]
+
+    def _without_truth(self) -> UserError:
+        return UserError(
+            f"no truth for the sequences in {self._folder}: add a {TRUTH} (header query,database) or set "
+            "--frame_tolerance N (image k of one shows the place of image k of the other, give or take N)"
+        )
+
+
+def _layout(folder: Path) -> tuple[str, str]:
+    for names in LAYOUTS:
+        if all((folder / name).is_dir() for name in names):
+            return names
+    raise UserError(
+        f"{folder} holds neither memory/ and live/ nor database/ and queries/: put the two sequences in folders of "
+        "these names"
+    )

@@ -1,0 +1,147 @@
+"""Putting a run together: batches, losses and optimiser around the network that learns."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from common.errors import UserError
+from common.randomness import forked_random_state
+from datasets.loading import training_loader
+from datasets.records import TrainingSet
+from datasets.sampling import PairBatchSampler, PlaceSampler
+from datasets.tuple_sampling import TupleBatchSampler
+from engine.building import TaskLoss, quantizer_for
+from engine.embedding import Embedder
+from engine.generations import Generations, first_of
+from engine.maps import map_builder
+from engine.optimisation import build_optimizer, build_scheduler
+from engine.options import TrainOptions
+from engine.run_folder import RunFolder
+from engine.step import ask
+from engine.teachers import LiveTeacher, TeacherSource
+from engine.trainer import Trainer
+from losses.distiller import Distiller
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a run consists of before it is put together."""
+
+    training: TrainingSet
+    network: nn.Module
+    task_loss: TaskLoss
+    distiller: Distiller | None
+    teachers: list[TeacherSource]
+    embedder: Embedder
+
+    @property
+    def feature_maps(self) -> tuple[str, ...]:
+        """What the losses want of the network beside its embeddings."""
+        levels: tuple[str, ...] = getattr(self.network, "level_maps", ())
+        wanted = () if self.distiller is None else self.distiller.student_maps(levels)
+        return first_of(wanted, getattr(self.task_loss, "feature_maps", ()))
+
+    @property
+    def requires(self) -> set[str]:
+        """The batch keys that the network and its teachers read."""
+        sources: list[Any] = [self.network, *self.teachers]
+        return {key for source in sources for key in source.requires}
+
+
+def assemble(options: TrainOptions, parts: Parts, folder: RunFolder) -> Trainer:
+    """The trainer; what the losses own is built from the outputs for two real places."""
+    fabric, network = parts.embedder.fabric, parts.network
+    sampler = build_sampler(options, parts.training, getattr(parts.task_loss, "layout", "pairs"))
+    live = [teacher.network for teacher in parts.teachers if isinstance(teacher, LiveTeacher)]
+    loader = training_loader(
+        parts.embedder.data,
+        parts.training,
+        wants=parts.requires,
+        quantize=quantizer_for(parts.requires),
+        sampler=sampler,
+        num_workers=options.num_workers,
+        seed=options.seed,
+        bcs_aug_rate=options.bcs_aug_rate,
+        hue_aug_rate=options.hue_aug_rate,
+        erasing_aug_rate=options.erasing_aug_rate,
+        finish=map_builder(options, [network, *live], options.train_batch_split_size, fabric.device),
+    )
+    prepare_losses(options, parts)
+    losses = {"distiller": parts.distiller, "task_loss": parts.task_loss}
+    optimizer = build_optimizer(options, network, losses)
+    scheduler = build_scheduler(options, optimizer)
+    anew = {"network": network, "optimizer": optimizer, "scheduler": scheduler}
+    anew |= {name: loss for name, loss in losses.items() if isinstance(loss, nn.Module)}
+    generations = Generations(options.generations, options.epochs, network, anew, parts.feature_maps)
+    return Trainer(
+        options=options,
+        network=network,
+        task_loss=parts.task_loss,
+        distiller=parts.distiller,
+        teachers=parts.teachers,
+        optimizer=optimizer,
+        scheduler=scheduler,
+        sampler=sampler,
+        loader=loader,
+        fabric=fabric,
+        folder=folder,
+        generations=generations,
+        features=lambda: unit_embeddings(parts),
+        feature_maps=parts.feature_maps,
+    )
+
+
+def build_sampler(options: TrainOptions, training: TrainingSet, layout: str) -> PlaceSampler:
+    """Batches of the kind that the task loss reads: pairs of one place, or mined tuples."""
+    most = 1 if options.dry_run else None
+    if layout == "tuples":
+        return TupleBatchSampler(
+            training,
+            options.tuple_size,
+            pos_num=options.pos_num,
+            pos_pool=options.pos_pool,
+            neg_num=options.neg_num,
+            neg_pool=options.neg_pool,
+            cache_size=options.cache_size,
+            seed=options.seed,
+            max_batches=most,
+        )
+    return PairBatchSampler(
+        training,
+        options.train_batch_size,
+        seed=options.seed,
+        batch_size_limit=options.batch_size_limit,
+        batch_expansion_rate=options.batch_expansion_rate,
+        max_batches=most,
+    )
+
+
+def prepare_losses(options: TrainOptions, parts: Parts) -> None:
+    """Let the distillation method see the networks' outputs once, and put the losses on the device."""
+    device = parts.embedder.fabric.device
+    if isinstance(parts.task_loss, nn.Module):
+        parts.task_loss.to(device)
+    if parts.distiller is None:
+        return
+    batch = parts.embedder.sample(parts.training.records[:2], parts.requires)
+    network = parts.network
+    network.eval()
+    try:
+        with torch.no_grad(), forked_random_state("adaptors", options.seed):
+            output = ask(network, batch, parts.feature_maps)
+            parts.distiller.prepare(output, [teacher.outputs(batch) for teacher in parts.teachers], len(parts.training))
+    finally:
+        network.train()
+    parts.distiller.to(device)
+
+
+def unit_embeddings(parts: Parts) -> np.ndarray:
+    """float32 [n, D]: the training places as the network sees them now, clean, rows of length 1."""
+    _, table = parts.embedder.embed(parts.network, parts.training.records, "training places, to mine tuples")
+    embeddings: Tensor = table["embedding"]
+    if not torch.isfinite(embeddings).all():
+        raise UserError("embeddings of the training places are not finite: the network has diverged; lower --image_lr")
+    return torch.nn.functional.normalize(embeddings, dim=1).numpy()

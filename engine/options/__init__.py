@@ -1,0 +1,89 @@
+"""Every option of ``train.py`` and ``evaluate.py``, once: name, type, default, help (DistilVPR's names are kept).
+
+The classes in this package are the truth, one file per group; ``engine.command_line`` makes flags, recipes and
+environment variables of them.
+"""
+
+from typing import Literal
+
+from pydantic import Field, PositiveInt, model_validator
+
+from engine.options.data import DataOptions
+from engine.options.fields import OptionGroup
+from engine.options.losses import LossOptions
+from engine.options.methods import MethodOptions
+from engine.options.model import ModelOptions
+from engine.options.run import RunOptions
+from engine.options.training import TrainingOptions
+
+__all__ = [
+    "RETIRED",
+    "DataOptions",
+    "EvaluateOptions",
+    "LossOptions",
+    "MethodOptions",
+    "ModelOptions",
+    "OptionGroup",
+    "RunOptions",
+    "TrainOptions",
+    "TrainingOptions",
+]
+
+
+class TrainOptions(DataOptions, ModelOptions, LossOptions, MethodOptions, TrainingOptions, RunOptions):
+    """Options of ``train.py``."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "TrainOptions":
+        if self.upstream_compat:
+            for name, value in UPSTREAM_COMPAT.items():
+                if name not in self.model_fields_set:
+                    object.__setattr__(self, name, value)
+        if self.batch_size_limit is not None and self.batch_size_limit < self.train_batch_size:
+            raise ValueError(f"--batch_size_limit {self.batch_size_limit} is below --train_batch_size")
+        if (self.batch_size_limit is None) != (self.batch_expansion_rate is None):
+            raise ValueError("--batch_size_limit and --batch_expansion_rate belong together: give both or none")
+        near, far = self.positive_radius, self.negative_radius
+        if near is not None and far is not None and near >= far:
+            raise ValueError(f"--positive_radius {near:g} must be below --negative_radius")
+        return self
+
+    @model_validator(mode="after")
+    def _engine_runs_here(self) -> "TrainOptions":
+        if self.sparse_backend != "auto":  # better now than after the data is read
+            from models.sparse.backends import choose_backend
+
+            choose_backend(self.sparse_backend, self.device_kind())
+        return self
+
+
+class EvaluateOptions(DataOptions, ModelOptions, RunOptions):
+    """Options of ``evaluate.py``: a run's loss and training options are ignored."""
+
+    weights: str = Field(description="checkpoint to evaluate (.safetensors of a run, or a published .pth)")
+    role: Literal["auto", "teacher", "student"] = Field(
+        "auto", description="which network the checkpoint holds; auto: the run's, else the one that --model names"
+    )
+    pca: PositiveInt | None = Field(None, description="reduce embeddings to this many numbers by PCA whitening")
+    compare: list[str] = Field([], description="further checkpoints for the same table and report")
+    report: str | None = Field(None, description="folder of the report; None = <weights' run>/evaluation-<data set>")
+
+
+UPSTREAM_COMPAT = {"val_fraction": 0.0, "cache_aug": True, "legacy_mean": True}
+
+# DistilVPR's flags that did nothing there, with the value that means nothing and why.
+RETIRED = {
+    "save_weights": (None, "weights are always saved"),
+    "save_epoch": (None, "best and last weights are always saved"),
+    "resume_epoch": (None, "use --resume auto"),
+    "models_dir": (None, "weights go to <run folder>/models"),
+    "model_config": (None, "models are described by flags"),
+    "train_step_type": ("single", "use --train_batch_split_size for staged steps"),
+    "teacher_adaptor_dim": ("None", "embedding sizes of teacher and student must be equal"),
+    **{
+        f"{kind}_layer{layer}_weight": ("0", "only embeddings are distilled")
+        for kind in ("distil", "task", "cdistil")
+        for layer in (1, 2, 3)
+    },
+    "cdistil_logitsimloss_weight": ("0", "use --crosslogitsimloss_weight_st2ss"),
+}

@@ -1,0 +1,58 @@
+"""Options of data sets."""
+
+from typing import Literal
+
+from pydantic import Field, PositiveFloat, PositiveInt
+
+from engine.options.fields import Count, ImageSize, OptionGroup
+
+
+class DataOptions(OptionGroup):
+    """Which places, from where, and how they are read."""
+
+    dataset: str = Field(
+        "oxford", description="data set by name (README, Data sets): oxford, boreas, frames, demo, ..."
+    )
+    dataset_folder: str | None = Field(None, description="folder of the data set (see README, Data)")
+    image_path: str | None = Field(None, description="folder of the images (oxford, oxfordadafusion, boreas)")
+    image_lidar_k: PositiveInt | None = Field(1, description="nearest images kept per place; None = all listed")
+    n_points_boreas: PositiveInt = Field(4096, description="points of a Boreas cloud")
+    oxford_quantization_size: PositiveFloat = Field(0.01, description="voxel size, normalised units (oxford, demo)")
+    boreas_quantization_size: PositiveFloat = Field(1.0, description="voxel size in metres (boreas)")
+    frames_quantization_size: PositiveFloat = Field(0.5, description="voxel size in metres (frames)")
+    frames_points: PositiveInt = Field(4096, description="points kept of a cloud (frames)")
+    positive_radius: PositiveFloat | None = Field(
+        None, description="metres within which two places are positives (frames and image sets); None = the set's own"
+    )
+    negative_radius: PositiveFloat | None = Field(
+        None, description="metres beyond which two places are negatives (frames and image sets); None = the set's own"
+    )
+    eval_radius: PositiveFloat | None = Field(
+        None, description="metres within which a retrieved place is right (frames and image sets); None = the set's own"
+    )
+    frames_map: Literal["auto", "shared", "local"] = Field("auto", description="do the runs share one map? (frames)")
+    image_size: ImageSize | None = Field(
+        None, description="size of images: 224 (square), 480x640 (height x width) or short640; None = as they are"
+    )
+    split: Literal["test", "val"] = Field("test", description="which part is evaluated (pitts30k, pitts250k)")
+    train_fraction: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="first share of the sequence that trains, the rest is tested (images, sequences, ...)",
+    )
+    frame_tolerance: Count | None = Field(
+        None, description="frame numbers up to this far apart show one place (images, sequences, nordland)"
+    )
+    spatial_nms: bool | None = Field(None, description="one answer per panorama; None = the set's own (tokyo247: yes)")
+    kitti_protocol: Literal["A", "B", "C"] = Field("A", description="kitti: revisits, map and queries, or MinkLoc3D-SI")
+    kitti_sequence: str = Field("00", description="kitti: the sequence that is tested")
+    kitti_train_sequences: list[str] = Field([], description="kitti: sequences to train on; none = all others")
+    nordland_variant: Literal["full", "patchnetvlad", "downloader", "vprbench", "seqnet"] = Field(
+        "full", description="nordland: which of the published lists"
+    )
+    nordland_database: str = Field("summer", description="nordland: season of the database")
+    nordland_query: str = Field("winter", description="nordland: season of the queries")
+    demo_seed: Count = Field(1, description="which generated world (demo)")
+    num_workers: Count = Field(0, description="data-loader processes; results do not depend on it")
+    val_batch_size: PositiveInt = Field(160, description="places per batch when embedding")

@@ -1,0 +1,48 @@
+"""What a random ranking would find: expected recall, exact where items are ranked, defined where panoramas are.
+
+Without panoramas: every order of a query's candidates equally likely, ``1 - C(P-t, r) / C(P, r)`` with P candidates
+(what is left after exclusion) and t true ones. With panoramas (our reading): every order of the panoramas equally
+likely, each represented by one of its candidates at random. Where panoramas have equally many candidates that is
+exactly a random ranking collapsed.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+Curve = NDArray[np.float64]
+
+
+def expected_hits(true_counts: NDArray[np.int64], pools: NDArray[np.int64], last: int) -> Curve:
+    """Expected number of queries answered right within ranks 1..last: float64 ``[last]``.
+
+    ``true_counts`` (all at least 1) and ``pools`` are int64 ``[Q]``: true candidates and candidates of each query.
+    """
+    drawn = np.arange(last)
+    kinds, repeats = np.unique(np.column_stack([true_counts, pools]), axis=0, return_counts=True)
+    true, pool = kinds[:, :1], kinds[:, 1:]
+    missed = np.cumprod(np.clip((pool - true - drawn) / np.maximum(pool - drawn, 1), 0.0, 1.0), axis=1)
+    return repeats.sum() - repeats @ missed
+
+
+def expected_hit_of_groups(shares: Curve, groups: int, last: int) -> Curve:
+    """Probability that a query is answered right within ranks 1..last when ``groups`` panoramas are drawn one by one.
+
+    ``shares`` ``[T]``: of each panorama that holds true candidates their share, the probability that it is right. The
+    misses of j such panoramas average ``e_j(1 - shares) / C(T, j)``; how many are among r drawn is hypergeometric.
+    """
+    count = len(shares)
+    averages = np.zeros(count + 1)
+    averages[0] = 1.0
+    j = np.arange(count + 1)
+    for taken, wrong in enumerate(1.0 - shares, start=1):
+        averages = ((taken - j) * averages + j * wrong * np.roll(averages, 1)) / taken
+    drawn_right = np.zeros(count + 1)
+    drawn_right[0] = 1.0
+    curve = np.empty(last)
+    for rank in range(last):
+        if rank < groups:
+            step = drawn_right * (count - j) / (groups - rank)
+            drawn_right = drawn_right - step
+            drawn_right[1:] += step[:-1]
+        curve[rank] = 1.0 - drawn_right @ averages
+    return curve

@@ -1,0 +1,43 @@
+"""Unit vectors and common sizes: what the baselines normalise by."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from common.errors import UserError
+
+MIN_LENGTH = 1e-12
+
+
+def unit(x: Tensor, dim: int = -1) -> Tensor:
+    """``n(x) = x / max(|x|, 1e-12)`` along ``dim``; a vector shorter than that hands on no gradient (it has none)."""
+    lengths = torch.linalg.vector_norm(x, dim=dim, keepdim=True)
+    long = lengths > MIN_LENGTH
+    return torch.where(long, x / torch.where(long, lengths, 1), x.detach() / MIN_LENGTH)
+
+
+def flat(features: Tensor) -> Tensor:
+    """[B, ...] as rows [B, D]."""
+    return features.flatten(start_dim=1)
+
+
+def same_batch(student: Tensor, teacher: Tensor) -> None:
+    """Refuse tensors [B, ...] of different batches."""
+    if len(student) != len(teacher):
+        raise UserError(
+            f"student and teacher outputs are of batches of different size ({len(student)} and {len(teacher)})"
+        )
+
+
+def to_size(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    """Maps [B, C, h, w] in another size: averaged over cells where it shrinks, bilinear where it grows."""
+    shrunk = min(maps.shape[-2], size[0]), min(maps.shape[-1], size[1])
+    if shrunk != tuple(maps.shape[-2:]):
+        maps = F.adaptive_avg_pool2d(maps, shrunk)
+    return maps if shrunk == size else F.interpolate(maps, size=size, mode="bilinear", align_corners=False)
+
+
+def to_smaller(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
+    """Both maps [B, C, h, w] in the smaller height and the smaller width of the two."""
+    height, width = (min(a, b) for a, b in zip(student.shape[-2:], teacher.shape[-2:], strict=True))
+    return to_size(student, (height, width)), to_size(teacher, (height, width))

@@ -1,0 +1,150 @@
+"""The table of distillation terms, and how one is written: ``--kd NAME[@TAPS[/TEACHER_TAPS]][:WEIGHT]``.
+
+A term is a function ``f(student, teacher) -> scalar`` of two tensors, or, where it owns parameters or remembers
+something, a module built from a :class:`Start` and called likewise. Its signature says the rest: further positional
+parameters are entries of the batch (``positives_mask``; optional where the default is None) or, as ``teacher_KEY``,
+of the teacher's output; keyword-only ones are settings, named as on the command line (:mod:`losses.checks`).
+
+A baseline is one such function, one line here, and one test. The teacher's tensors are constants: the distiller
+detaches them before a term sees them.
+"""
+
+import importlib
+import inspect
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from common.errors import UserError
+from losses import settings
+from losses.checks import setting_defaults
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+EMBEDDING = "embedding"
+"""The tap that stands for the embedding, where a term may read it or a map."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One line of the table: where a term is defined, and what it reads.
+
+    ``reads``: ``embedding`` [B, D]; ``pose`` [B, 7]; ``features``: the embedding, or any output that a tap names;
+    ``map``: a feature map [B, C, h, w], by default of the second level (FitNet's hint); ``maps``: likewise, by default
+    of all levels. A term read at several taps is the sum over them.
+    """
+
+    target: str
+    reads: str = EMBEDDING
+
+
+TERMS = {
+    "kd": Kind("losses.baselines.vectors:kd"),
+    "mse": Kind("losses.baselines.vectors:mse"),
+    "epcnet": Kind("losses.baselines.vectors:mse"),
+    "cc": Kind("losses.baselines.vectors:CC"),
+    "mkd": Kind("losses.baselines.vectors:mkd"),
+    "dist": Kind("losses.baselines.vectors:dist"),
+    "afd": Kind("losses.baselines.relational:afd"),
+    "rkd_d": Kind("losses.baselines.relational:rkd_d"),
+    "rkd_a": Kind("losses.baselines.relational:rkd_a"),
+    "rkd": Kind("losses.baselines.relational:rkd"),
+    "rkdg": Kind("losses.baselines.relational:rkdg"),
+    "sp": Kind("losses.baselines.relational:sp", "features"),
+    "selfsim": Kind("losses.baselines.relational:selfsim", "features"),
+    "pkt": Kind("losses.baselines.relational:pkt"),
+    "csd": Kind("losses.baselines.relational:csd"),
+    "simkl": Kind("losses.baselines.relational:simkl"),
+    "darkrank": Kind("losses.baselines.retrieval:darkrank"),
+    "lsdnet": Kind("losses.baselines.retrieval:lsdnet"),
+    "crd": Kind("losses.baselines.memory:CRD"),
+    "hint": Kind("losses.baselines.maps:Hint", "map"),
+    "vid": Kind("losses.baselines.maps:VID", "map"),
+    "at": Kind("losses.baselines.maps:at", "maps"),
+    "nst": Kind("losses.baselines.maps:nst", "maps"),
+    "ail": Kind("losses.baselines.pose:AIL", "pose"),
+    "aht": Kind("losses.baselines.pose:AHT", "map"),
+}
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a term with parameters is built from: what it will read for two places, and how many places there are."""
+
+    student: "Tensor"
+    teacher: "Tensor"
+    places: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class TermSpec:
+    """One term of a run: its name, the taps it reads (empty: the term's own choice) and its weight."""
+
+    name: str
+    student_taps: tuple[str, ...] = ()
+    teacher_taps: tuple[str, ...] = ()
+    weight: float = 1.0
+
+    @property
+    def kind(self) -> Kind:
+        """Its line of the table."""
+        return TERMS[self.name]
+
+    @property
+    def label(self) -> str:
+        """Its name in the log: ``pkt``, ``at_layer1_layer2``, ``sp_layer3_to_map``."""
+        parts = [self.name, *self.student_taps]
+        if self.teacher_taps != self.student_taps:
+            parts += ["to", *self.teacher_taps]
+        return "_".join(parts)
+
+
+def parse_term(text: str) -> TermSpec:
+    """``pkt:30000``, ``hint@layer3:100``, ``sp@layer3/map:3000``, ``at@layer1,layer2``; without a weight: 1.
+
+    Raises:
+        UserError: an unknown name (the nearest is offered), a bad weight, or taps that the term cannot read.
+
+    """
+    front, colon, number = text.strip().partition(":")
+    name, at, places = front.partition("@")
+    if name not in TERMS:
+        raise settings.unknown_name("term of --kd", name, TERMS)
+    weight = settings.weight(f"the weight of --kd {text}", number) if colon else 1.0
+    if not at:
+        return TermSpec(name, weight=weight)
+    if TERMS[name].reads in (EMBEDDING, "pose"):
+        raise UserError(f"--kd {text}: {name} reads the {TERMS[name].reads}, not a feature map; leave out '@{places}'")
+    ours, slash, theirs = places.partition("/")
+    student_taps = tuple(ours.split(","))
+    teacher_taps = tuple(theirs.split(",")) if slash else student_taps
+    if not all(student_taps) or not all(teacher_taps) or len(student_taps) != len(teacher_taps):
+        raise UserError(f"--kd {text}: name as many maps of the teacher as of the student, NAME@MAP,MAP/MAP,MAP:WEIGHT")
+    if EMBEDDING in student_taps + teacher_taps and TERMS[name].reads != "features":
+        raise UserError(f"--kd {text}: {name} reads feature maps, not the embedding")
+    return TermSpec(name, student_taps, teacher_taps, weight)
+
+
+def load_term(name: str) -> Callable[..., Any]:
+    """The function or class of a term."""
+    module, _, attribute = TERMS[name].target.partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def term_inputs(target: Callable[..., Any]) -> dict[str, bool]:
+    """What a term wants besides the two tensors: names of its parameters, and whether it must have them."""
+    called: Any = target.forward if isinstance(target, type) else target  # type: ignore[attr-defined]
+    parameters = inspect.signature(called).parameters.values()
+    wanted = [each for each in parameters if each.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD]
+    return {
+        each.name: each.default is inspect.Parameter.empty
+        for each in wanted
+        if each.name not in ("self", "student", "teacher")
+    }
+
+
+def term_settings(names: Iterable[str] = tuple(TERMS)) -> dict[str, Any]:
+    """Settings of the named terms (default: all) and their defaults."""
+    return {key: value for name in names for key, value in setting_defaults(load_term(name)).items()}

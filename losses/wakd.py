@@ -1,0 +1,128 @@
+"""WAKD, ICPR 2022: a student learns how its teacher relates the images of a tuple, by VLAD vectors and by attention.
+
+Attention is a gradient-weighted map that needs no classifier. Formulas as in the published program (github.com/
+XuYifan98/WAKD), spec-methods.md section 4.2; ``wakd_vectors="embedding"``, for networks without NetVLAD, is our
+reading. Only N x N matrices of the two networks meet: maps and vectors may differ in size.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from common.errors import UserError
+from losses import settings
+from losses.distiller import Distiller, Outputs, refuse_no_weight
+from losses.vectors import unit
+
+
+def gram(x: Tensor) -> Tensor:
+    """Dot products [N, N] of rows x [N, D], each row of the result scaled to length 1."""
+    return unit(x @ x.T)
+
+
+def gram_vlad(vlad: Tensor) -> Tensor:
+    """:func:`gram` of residual sums [N, K, C], each of the K scaled to length 1 (rows have the length sqrt(K))."""
+    return gram(unit(vlad).flatten(1))
+
+
+def class_free_attention(maps: Tensor) -> Tensor:
+    """Attention [N, h, w], largest value 1, of maps X [N, C, h, w] without a classifier.
+
+    With A = ReLU(X), z its spatial means, p = softmax(z) and c* the largest z, the gradient of p_c* with respect to A,
+    averaged over space, weights the channels: M = mean_c w_c A_c. These weights are proportional to
+    ``[c = c*] - p_c``, so ``M ~ A_c* - sum_c p_c A_c``, and the factor cancels in ReLU(M) / max M. The weights are
+    constants; the gradient flows through A and through the maximum.
+
+    A map that is 0 everywhere, or the same in all channels, has no attention: zeros.
+    """
+    activations = F.relu(maps)
+    means = activations.detach().mean(dim=(2, 3))
+    probability = F.softmax(means, dim=1)
+    strongest = activations[torch.arange(len(maps), device=maps.device), means.argmax(dim=1)]
+    contrast = strongest - torch.einsum("nc,nchw->nhw", probability, activations)
+    peak = contrast.amax(dim=(1, 2), keepdim=True)
+    noise = 16 * torch.finfo(maps.dtype).eps * strongest.detach().amax(dim=(1, 2), keepdim=True)
+    seen = peak > noise
+    return torch.where(seen, F.relu(contrast) / torch.where(seen, peak, 1), 0)
+
+
+class WAKD(Distiller):
+    """Terms ``wakd_vlad`` and, by ``wakd_kd``, ``wakd_attention`` or ``wakd_activation``: MSE of row-scaled Grams.
+
+    On batches of tuples the rows compared are the published trainer's: all of each tuple (anchor, positive,
+    negatives), and once more each anchor with its difficult positives; N = T (2 + J + 1 + M), so that an anchor counts
+    twice. Other batches: each row once.
+
+    Args:
+        wakd_kd: ``attention``: vectors and class-free attention (the paper's); ``vlad``: vectors alone;
+            ``activation``: vectors and maps, scaled to length 1 along their height as the published program does.
+        kd_weight: weight of each term.
+        wakd_vectors: ``vlad``: raw residual sums of NetVLAD networks; ``embedding``: the embeddings of any networks,
+            as unit vectors.
+
+    """
+
+    def __init__(
+        self,
+        wakd_kd: str = "attention",
+        kd_weight: float | str = 100.0,
+        wakd_vectors: str = "vlad",
+    ) -> None:
+        super().__init__()
+        self.kind = settings.choice("wakd_kd", wakd_kd, ("attention", "vlad", "activation"))
+        self.vectors = settings.choice("wakd_vectors", wakd_vectors, ("vlad", "embedding"))
+        self.weight = settings.weight("kd_weight", kd_weight)
+        refuse_no_weight(self.weight, "--kd_weight")
+
+    def student_maps(self, levels: tuple[str, ...]) -> tuple[str, ...]:
+        """``map`` and ``vlad``, as far as the terms need them."""
+        return ("map",) * (self.kind != "vlad") + ("vlad",) * (self.vectors == "vlad")
+
+    def teacher_maps(self, levels: tuple[str, ...]) -> tuple[str, ...]:
+        """The same as of the student."""
+        return self.student_maps(levels)
+
+    def terms(self, student: Outputs, teachers: Sequence[Outputs], batch: Mapping[str, Any]) -> dict[str, Tensor]:
+        """The terms of the batch's rows, or of its tuples."""
+        if len(student["embedding"]) != len(teachers[0]["embedding"]):
+            raise UserError("student and teacher embeddings are of batches of different size")
+        rows = tuple_rows(batch, student["embedding"])
+        losses = {"wakd_vlad": self._vector_gram}
+        if self.kind != "vlad":
+            losses[f"wakd_{self.kind}"] = self._map_gram
+        for name, relation in losses.items():
+            own, wanted = relation(student, "student", rows), relation(teachers[0], "teacher", rows)
+            self.unweighted[name] = F.mse_loss(own, wanted)
+        return {name: self.weight * value for name, value in self.unweighted.items()}
+
+    def _vector_gram(self, output: Outputs, whose: str, rows: Tensor) -> Tensor:
+        embedding = output["embedding"]
+        if self.vectors == "embedding":
+            return gram(unit(embedding)[rows])
+        return gram_vlad(_wanted(output, "vlad", whose).to(embedding.dtype)[rows])
+
+    def _map_gram(self, output: Outputs, whose: str, rows: Tensor) -> Tensor:
+        maps = _wanted(output, "map", whose)
+        seen = class_free_attention(maps) if self.kind == "attention" else unit(maps, dim=2)
+        return gram(seen.flatten(1).to(output["embedding"].dtype)[rows])
+
+
+def tuple_rows(batch: Mapping[str, Any], embedding: Tensor) -> Tensor:
+    """Rows int64 [N] of a batch that are compared: its tuples', anchors twice; without tuples all of them."""
+    tuples, difficult = batch.get("tuples"), batch.get("difficult_positives")
+    if tuples is None:
+        return torch.arange(len(embedding), device=embedding.device)
+    again = tuples[:, :1] if difficult is None else torch.cat([tuples[:, :1], difficult], dim=1)
+    return torch.cat([tuples.flatten(), again.flatten()]).to(embedding.device)
+
+
+def _wanted(output: Outputs, name: str, whose: str) -> Tensor:
+    """A feature map of an output."""
+    maps = output["feature_maps"]
+    if name not in maps:
+        advice = "give --wakd_vectors embedding for networks without NetVLAD" if name == "vlad" else "run it live"
+        raise UserError(f"wakd needs the feature map '{name}', which the {whose} does not give: {advice}")
+    return maps[name]

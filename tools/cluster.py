@@ -1,0 +1,49 @@
+"""Cluster centres for a NetVLAD network before its training: the local descriptors that they are made of, in a file.
+
+    python -m tools.cluster --config recipes/wakd_pitts30k.yaml --dataset_folder D
+
+``train.py`` does the same by itself on first need. This command is for those who train on another machine: give the
+file it names as ``--clusters_file``.
+"""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from common.errors import UserError
+from engine.assembly import Parts
+from engine.building import build_data, build_fabric, build_network, build_task_loss, student_settings, teacher_settings
+from engine.clusters import cluster_path, find_descriptors
+from engine.command_line import parse
+from engine.embedding import Embedder
+from engine.options import TrainOptions
+from engine.program import exit_code
+from engine.run_folder import LOG
+
+HOME = Path(__file__).resolve().parent.parent
+
+
+def cluster(options: TrainOptions) -> Path:
+    """Find the descriptors of the network that ``--train_mode`` names; path of their file."""
+    data, fabric = build_data(options), build_fabric(options)
+    is_student = options.train_mode == "train_student"
+    name = options.student_model if is_student else options.model[0]
+    settings = student_settings(options, name) if is_student else teacher_settings(options, name)
+    network = build_network(name, settings, seed=options.seed).to(fabric.device)
+    if not hasattr(network, "initialise_clusters"):
+        raise UserError(f"{name} has no NetVLAD clusters to start: name one of the ...netvlad networks")
+    embedder = Embedder(data, fabric, options.val_batch_size, options.num_workers, options)
+    parts = Parts(data.training_set(), network, build_task_loss(options), None, [], embedder)
+    path = cluster_path(options, parts)
+    LOG.info("%d local descriptors: %s", len(find_descriptors(parts, path)), path)
+    return path
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Command line: the options of ``train.py``."""
+    flags = sys.argv[1:] if arguments is None else arguments
+    return exit_code(lambda: cluster(parse(TrainOptions, flags, home=HOME)))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

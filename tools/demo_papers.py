@@ -1,0 +1,132 @@
+"""``make demo-papers``: ASHT-KD, WAKD and three baselines on the generated world, teachers once, students three times.
+
+Every step is a ``train.py`` command, shown before it runs. A run that has finished is not repeated, one that was
+stopped goes on, so the whole may be interrupted at any time. The recipes are ``recipes/demo_*.yaml``.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean, stdev
+
+from common.files import atomic_path
+from datasets.demo import DemoData
+from datasets.oxford_layout import IMAGES
+from engine.program import exit_code
+from engine.run_folder import LOG
+from tools.demo import step
+
+HOME = Path(__file__).resolve().parent.parent
+PLACES, TRAIN_RUNS, TEST_RUNS = 40, 5, 3  # 200 training places
+SEEDS = (1, 2, 3)
+Scores = dict[str, list[float]]
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """A teacher's run: its folder's name, its recipe, its model and seed."""
+
+    name: str
+    recipe: str
+    model: str
+    seed: int
+
+
+@dataclass(frozen=True)
+class Study:
+    """One method: which teachers teach which recipe's student; ``alone``: whose undistilled runs it shares."""
+
+    name: str
+    recipe: str
+    teachers: tuple[Teacher, ...]
+    flags: tuple[str, ...] = ()
+    alone: str | None = None
+
+
+PYRAMIDS = tuple(Teacher(f"apformer-{seed}", "demo_asht_teacher", "apformer", seed) for seed in (11, 12, 13))
+VLAD = Teacher("vgg16netvlad", "demo_wakd_teacher", "vgg16netvlad", 11)
+FUSED = Teacher("minklocmmcat", "demo_teacher", "minklocmmcat", 11)
+STUDIES = (
+    Study("asht", "demo_asht", PYRAMIDS),
+    Study("wakd", "demo_wakd", (VLAD,)),
+    Study("csd", "demo_baseline", (FUSED,), ("--distil_method", "csd")),
+    Study("epcnet", "demo_baseline", (FUSED,), ("--distil_method", "epcnet"), alone="csd"),
+    Study("pkt", "demo_baseline", (FUSED,), ("--distil_method", "pkt"), alone="csd"),
+)
+
+
+def trained(folder: Path, title: str, *flags: str) -> float:
+    """R@1 of a run in its folder, which is trained unless it has finished already."""
+    result = folder / "test.json"
+    if not result.is_file():
+        step(title, *flags, "--logdir", str(folder.parent), "--exp_name", folder.name, "--resume", "auto")
+    first = next(iter(json.loads(result.read_text()).values()))
+    return float(first["recall"]["1"])
+
+
+def recipe(name: str) -> list[str]:
+    """The flag that names a recipe."""
+    return ["--config", str(HOME / "recipes" / f"{name}.yaml")]
+
+
+def study(logdir: Path, chosen: Study, extra: Sequence[str]) -> Scores:
+    """R@1 of the study's teachers, and of its students alone and distilled, seed by seed."""
+    scores: Scores = {"teacher": [], "alone": [], "distilled": []}
+    for teacher in chosen.teachers:
+        flags = [*recipe(teacher.recipe), "--model", teacher.model, "--seed", str(teacher.seed), *extra]
+        scores["teacher"].append(trained(logdir / teacher.name, f"teacher {teacher.name}", *flags))
+    models = [teacher.model for teacher in chosen.teachers]
+    weights = [str(logdir / teacher.name / "models" / "best.safetensors") for teacher in chosen.teachers]
+    taught = ["--model", *models, "--teacher_weights_path", *weights, *chosen.flags]
+    for seed in SEEDS:
+        common = [*recipe(chosen.recipe), "--seed", str(seed), *extra]
+        name = f"{chosen.alone or chosen.name}-alone-{seed}"
+        scores["alone"].append(trained(logdir / name, name, *common, "--distil_method", "nokd"))
+        name = f"{chosen.name}-distilled-{seed}"
+        scores["distilled"].append(trained(logdir / name, name, *common, *taught))
+    return scores
+
+
+def table(found: dict[str, Scores]) -> str:
+    """R@1 in percent as Markdown: mean and standard deviation over the seeds (over the teachers, for them)."""
+    lines = ["| method | teacher | student alone | distilled | distilled per seed |", "|---|---|---|---|---|"]
+    for name, scores in found.items():
+        cells = [_spread(scores[kind]) for kind in ("teacher", "alone", "distilled")]
+        lines.append(f"| {name} | {' | '.join(cells)} | {', '.join(f'{x:.1f}' for x in scores['distilled'])} |")
+    return "\n".join(lines)
+
+
+def _spread(values: Sequence[float]) -> str:
+    return f"{mean(values):.1f} ± {stdev(values):.1f}" if len(values) > 1 else f"{values[0]:.1f}"
+
+
+def papers(logdir: Path, names: Sequence[str], extra: Sequence[str]) -> None:
+    """Run the studies, keep their scores, print the table."""
+    world = DemoData(places=PLACES, train_runs=TRAIN_RUNS, test_runs=TEST_RUNS).dataset_folder
+    where = ["--dataset", "oxford", "--dataset_folder", str(world), "--image_path", str(world / IMAGES), *extra]
+    found = {}
+    for chosen in STUDIES:
+        if chosen.name in names:
+            found[chosen.name] = study(logdir, chosen, where)
+            with atomic_path(logdir / "scores.json") as path:
+                path.write_text(json.dumps(found, indent=1))
+    LOG.info("\nR@1 on traversals that none has seen, seeds %s\n\n%s", SEEDS, table(found))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Command line: ``python -m tools.demo_papers [--only asht wakd ...] [--logdir D] [train.py flags]``."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tools.demo_papers", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    names = [chosen.name for chosen in STUDIES]
+    parser.add_argument("--logdir", type=Path, default=Path("logs/demo_papers"), help="folder of the runs")
+    parser.add_argument("--only", nargs="+", choices=names, default=names, metavar="METHOD", help="some of the methods")
+    known, extra = parser.parse_known_args(arguments)
+    return exit_code(lambda: papers(known.logdir, known.only, extra), "stopped; the same command goes on")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
