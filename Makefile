@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: setup demo demo-seeds demo-quick test test-all test-minkowski lint lint-docker format bench bench-sparse clean
+.PHONY: setup demo demo-seeds demo-papers demo-quick test test-all test-minkowski lint lint-docker format bench bench-sparse clean
 
 setup: $(VENV)/.ready
 
@@ -22,8 +22,12 @@ demo-quick: setup
 demo-seeds: setup
 	$(RUN) -m tools.demo_seeds
 
+demo-papers: setup
+	$(RUN) -m tools.demo_papers
+
+# One process a core, one thread each: many small tests.
 test: setup
-	$(RUN) -m pytest -m "not slow and not gpu and not minkowski"
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -n auto --dist loadfile -m "not slow and not gpu and not minkowski"
 
 test-all: setup
 	$(RUN) -m pytest

@@ -51,7 +51,8 @@ def result_table(entries: Sequence[ReportEntry]) -> str:
 def report_outcome(outcome: Outcome, *, title: str, seed: int, settings: Mapping[str, object] | None = None) -> Path:
     """Write ``test.json`` and the report below the outcome's folder, log the table; path of ``index.html``."""
     folder, entries = outcome.folder, outcome.entries
-    skipped = entries[0].result.skipped_pairs
+    asked = outcome.test.queries
+    skipped = [pair for pair in entries[0].result.skipped_pairs if asked[pair.query_run]]
     if skipped:
         LOG.info("%d run pairs skipped, first: %s", len(skipped), skipped[0].reason)
     if unmatched := entries[0].result.unmatched:

@@ -1,6 +1,7 @@
 """Opens the teachers of a student run: finds, checks or fills their stores, or sets the networks up live."""
 
 import logging
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,10 +55,10 @@ class TeacherOpener:
                     "--shuffle_teacher and --cache_aug are about stored outputs: they need --teacher_outputs store and "
                     "a method that distils embeddings alone"
                 )
-            return [self._live(name, Path(path)) for name, path in zip(names, paths, strict=True)]
+            return _numbered([self._live(name, Path(path)) for name, path in zip(names, paths, strict=True)])
         if options.teacher_store is not None and len(names) > 1:
             raise UserError("--teacher_store holds one teacher: leave it away to use one store per teacher")
-        return [self._stored(name, Path(path)) for name, path in zip(names, paths, strict=True)]
+        return _numbered([self._stored(name, Path(path)) for name, path in zip(names, paths, strict=True)])
 
     def _is_live(self) -> bool:
         """Are the teachers run in every step? They must be where their feature maps are distilled."""
@@ -127,6 +128,16 @@ class TeacherOpener:
         training_part = self.embedder.embed(network, self.training, "teacher on training places", augment)
         test_part = self.embedder.embed(network, tests, "teacher on test places")
         write_store(folder, identity, training_part, test_part, self.embedder.facts(network, tests))
+
+
+def _numbered(taught: list[Taught]) -> list[Taught]:
+    """The same teachers with names that tell them apart: a second apformer becomes "apformer 2"."""
+    seen: Counter[str] = Counter()
+    for teacher in taught:
+        seen[teacher.name] += 1
+        if seen[teacher.name] > 1:
+            teacher.name = f"{teacher.name} {seen[teacher.name]}"
+    return taught
 
 
 def _missing(weights: Path) -> UserError:

@@ -210,7 +210,7 @@ def _pairs_of(
     starts = np.concatenate([[0], np.cumsum([len(rows) for rows in space.queries])])
     pairs, skipped, odds = [], [], []
     for n in range(len(space.queries)):
-        if n == m or (size == 0 and len(space.queries[n]) == 0):  # a run of queries has no database, and the reverse
+        if n == m:
             continue
         part = slice(starts[n], starts[n + 1])
         if not counts[part].any():

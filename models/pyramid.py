@@ -106,6 +106,20 @@ class PyramidStage(nn.Module):
         return self.norm(self.blocks(embedded)).permute(0, 3, 1, 2)
 
 
+def initialise(layer: nn.Module) -> None:
+    """Start of one layer, as in PVT v2: small linear weights, so that residual branches begin near the identity.
+
+    With PyTorch's larger ones Adam makes all descriptors equal within the first steps, and they stay so.
+    """
+    if isinstance(layer, nn.Linear):
+        nn.init.trunc_normal_(layer.weight, std=0.02)
+    elif isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
+        fan_out = layer.kernel_size[0] * layer.kernel_size[1] * layer.out_channels // layer.groups
+        nn.init.normal_(layer.weight, std=(2.0 / fan_out) ** 0.5)
+    if isinstance(layer, nn.Linear | nn.Conv2d | nn.ConvTranspose2d) and layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+
+
 class UpPath(nn.Module):
     """The way back up the hour-glass: from the coarsest map to the finest, by transposed convolutions and sums.
 

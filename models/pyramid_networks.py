@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from common.errors import UserError
 from models.image import checked_images, learning_parameters
 from models.names import unknown_name
-from models.pyramid import AttentionHead, PyramidStage, UpPath
+from models.pyramid import AttentionHead, PyramidStage, UpPath, initialise
 
 STRIDES = (4, 2, 2, 2)  # of each stage over the one before it: 4, 8, 16, 32 over the image
 REDUCTIONS = (8, 4, 2, 1)
@@ -45,6 +45,7 @@ class DSFormer(nn.Module):
         self.stages = nn.ModuleList(PyramidStage(*stage) for stage in stages)
         self.head = AttentionHead(self.WIDTHS, output_dim)
         self.output_dim = output_dim
+        self.stages.apply(initialise)
 
     def forward(self, batch: Mapping[str, Any], feature_maps: Sequence[str] = ()) -> dict[str, Any]:
         """Describe the images of a batch.
@@ -93,6 +94,7 @@ class APFormer(DSFormer):
     def __init__(self, output_dim: int = 256) -> None:
         super().__init__(output_dim)
         self.up_path = UpPath(self.WIDTHS)
+        self.up_path.apply(initialise)
 
     def levels(self, images: Tensor) -> list[Tensor]:
         """As :meth:`DSFormer.levels`, each level joined with all that is coarser."""

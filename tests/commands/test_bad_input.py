@@ -162,7 +162,9 @@ def test_evaluate_says_what_is_missing(oxford, tmp_path, capsys):
         "gone.pth",
         program=evaluate,
     )
-    refused(["--weights", str(tmp_path / "w.pth"), *oxford.flags[:6]], tmp_path, capsys, "--role", program=evaluate)
+    refused(
+        ["--weights", str(tmp_path / "w.pth"), *oxford.flags[:6]], tmp_path, capsys, "--student_model", program=evaluate
+    )
     refused([], tmp_path, capsys, "--weights", program=evaluate)
 
 

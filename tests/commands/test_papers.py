@@ -1,0 +1,204 @@
+"""ASHT-KD, WAKD and baselines as whole runs of the one trainer, on small image sets."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import evaluate
+import train
+from engine.trainer import Trainer
+from models import create_model
+from tests.miniature_images import numbered, write_images
+
+PYRAMID = ["--student_output_dim", "16", "--teacher_output_dim", "16"]
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory) -> list[str]:
+    """Flags of an image set of 24 places: the first half trains, the second is tested."""
+    folder = write_images(tmp_path_factory.mktemp("pictures"), numbered(range(24)), numbered(range(24)))
+    where = ["--dataset", "images", "--dataset_folder", str(folder), "--frame_tolerance", "0"]
+    short = ["--train_fraction", "0.5", "--image_size", "48x64", "--pretrained", "none", "--epochs", "1"]
+    return [*where, *short, "--val_fraction", "0"]
+
+
+def run(pictures: list[str], logs: Path, name: str, *flags: str) -> Path:
+    """Train; the run's folder."""
+    places = [] if "--tuple_size" in flags else ["--train_batch_size", "8"]
+    assert train.main([*pictures, *places, "--logdir", str(logs), "--exp_name", name, *flags]) == 0
+    return logs / name
+
+
+def weights(folder: Path) -> str:
+    return str(folder / "models" / "best.safetensors")
+
+
+def logged(folder: Path) -> dict[str, float]:
+    """All numbers of the last training step."""
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [line for line in lines if "train/loss" in line][-1]
+
+
+@pytest.fixture(scope="session")
+def pyramid_teachers(pictures, tmp_path_factory) -> list[str]:
+    logs = tmp_path_factory.mktemp("pyramids")
+    teach = ["--train_mode", "train_teacher", "--model", "dsformer", *PYRAMID]
+    teach += ["--loss", "CorrelationRankingCrossEntropy"]
+    return [weights(run(pictures, logs, f"t{seed}", *teach, "--seed", str(seed))) for seed in (1, 2)]
+
+
+def asht_flags(teachers: list[str]) -> list[str]:
+    models = ["--model", "dsformer", "dsformer", "--teacher_weights_path", *teachers]
+    return [
+        *("--student_model", "dsformer", *PYRAMID, "--loss", "RankingCrossEntropy", "--distil_method", "asht"),
+        *models,
+    ]
+
+
+def test_several_teachers_teach_by_asht(pictures, pyramid_teachers, tmp_path):
+    folder = run(pictures, tmp_path, "asht", *asht_flags(pyramid_teachers))
+    numbers = logged(folder)
+    assert {"train/loss_asht_soft", "train/loss_asht_hard", "train/loss_asht_feature"} <= set(numbers)
+    assert numbers["train/asht_weight_1"] + numbers["train/asht_weight_2"] == pytest.approx(1.0, abs=1e-5)
+    assert list(json.loads((folder / "test.json").read_text()))[1:] == ["teacher dsformer", "teacher dsformer 2"]
+
+
+def test_what_a_task_loss_owns_is_learnt_and_goes_on(pictures, pyramid_teachers, tmp_path, monkeypatch):
+    """A run stopped in its second step ends with the weights of one that was not, ranking network included."""
+    flags = asht_flags(pyramid_teachers)
+    straight = run(pictures, tmp_path, "straight", *flags, "--kd", "hint@layer1:1", "--kd", "crd:0.5")
+    step = Trainer.train_step
+
+    def stop_at_the_second(self, batch):
+        self._stop = self.progress.step == 1
+        return step(self, batch)
+
+    monkeypatch.setattr(Trainer, "train_step", stop_at_the_second)
+    again = [*pictures, "--train_batch_size", "8", "--logdir", str(tmp_path), "--exp_name", "stopped", *flags]
+    again += ["--kd", "hint@layer1:1", "--kd", "crd:0.5", "--resume", "auto"]
+    assert train.main(again) == 130
+    monkeypatch.setattr(Trainer, "train_step", step)
+    assert train.main(again) == 0
+    one, other = (
+        torch.load(folder / "last.ckpt", weights_only=True)["parts"] for folder in (straight, tmp_path / "stopped")
+    )
+    assert one["task_loss"]
+    assert any("bank" in name or "memory" in name for name in one["distiller"])
+    for part in ("network", "task_loss", "distiller"):
+        assert all(torch.equal(value, other[part][name]) for name, value in one[part].items())
+
+
+def test_a_student_may_be_taught_by_added_terms_alone(pictures, pyramid_teachers, tmp_path):
+    flags = ["--model", "dsformer", "--teacher_weights_path", pyramid_teachers[0], "--student_model", "resnet18"]
+    flags += ["--student_output_dim", "16", "--distil_method", "nokd", "--kd", "pkt:30", "sp@layer2/layer1:2"]
+    numbers = logged(run(pictures, tmp_path, "added", *flags))
+    assert {"train/loss_pkt", "train/loss_sp_layer2_to_layer1"} <= set(numbers)
+
+
+TUPLES = ["--tuple_size", "2", "--pos_num", "1", "--neg_num", "2", "--cache_size", "4", "--clusters", "4"]
+
+
+def test_wakd_mines_tuples_in_generations(pictures, tmp_path):
+    teach = ["--train_mode", "train_teacher", "--model", "resnet18netvlad", "--loss", "sare_ind", *TUPLES]
+    small = [*pictures, "--image_size", "96x96"]
+    teacher = run(small, tmp_path, "teacher", *teach)
+    assert list((tmp_path / "clusters").glob("images-*.safetensors"))
+    student = ["--model", "resnet18netvlad", "--teacher_weights_path", weights(teacher), "--loss", "sare_joint"]
+    student += ["--student_model", "mobilenetv3_smallnetvlad", "--distil_method", "wakd", *TUPLES, "--generations", "2"]
+    folder = run(small, tmp_path, "student", *student)
+    numbers = logged(folder)
+    assert {"train/loss_wakd_vlad", "train/loss_wakd_attention"} <= set(numbers)
+    assert numbers["step"] == 12  # 12 queries, 2 a step, one epoch in each of two generations
+    assert "generation 1: starts anew" in (folder / "log.txt").read_text()
+    assert evaluate.main(["--weights", weights(folder), "--pca", "5"]) == 0
+    reduced = load_file(folder / "models" / "best.pca5.safetensors")
+    assert reduced["projection"].shape == (5, 4 * 512)
+
+
+def test_a_run_of_tuples_stopped_between_two_minings_goes_on(pictures, tmp_path, monkeypatch):
+    flags = ["--train_mode", "train_teacher", "--model", "resnet18netvlad", "--loss", "triplet", *TUPLES]
+    straight = load_file(weights(run(pictures, tmp_path, "straight", *flags)))
+    step = Trainer.train_step
+
+    def stop_at_the_third(self, batch):
+        self._stop = self.progress.step == 2
+        return step(self, batch)
+
+    monkeypatch.setattr(Trainer, "train_step", stop_at_the_third)
+    again = [*pictures, "--logdir", str(tmp_path), "--exp_name", "stopped", *flags, "--resume", "auto"]
+    assert train.main(again) == 130
+    monkeypatch.setattr(Trainer, "train_step", step)
+    assert train.main(again) == 0
+    other = load_file(weights(tmp_path / "stopped"))
+    assert all(torch.equal(value, other[name]) for name, value in straight.items())
+
+
+def test_a_lidar_teacher_and_an_image_teacher_together(oxford, teacher_run, tmp_path):
+    image = ["--train_mode", "train_teacher", "--model", "resnet18", "--epochs", "1", "--student_output_dim", "16"]
+    logs = ["--logdir", str(tmp_path)]
+    assert train.main([*oxford.flags, *image, *logs, "--exp_name", "image"]) == 0
+    both = ["--model", "minklocmmcat", "resnet18", "--teacher_weights_path", weights(teacher_run)]
+    both += [weights(tmp_path / "image"), "--student_output_dim", "16", "--distil_method", "pkt", "--epochs", "1"]
+    assert train.main([*oxford.flags, *both, *logs, "--exp_name", "both"]) == 0
+    assert "train/loss_pkt" in logged(tmp_path / "both")
+
+
+MISTAKES = [
+    (["--distil_method", "asht", "--teacher_outputs", "store"], "no teacher store holds"),
+    (["--distil_method", "csdd"], "did you mean 'csd'"),
+    (["--distil_method", "nokd", "--kd", "pktt:1"], "did you mean 'pkt'"),
+    (["--distil_method", "nokd", "--kd", "pkt:x"], "pkt:x"),
+    (["--distil_method", "hint", "--student_model", "resnet18", "--kd", "at@layer9:1"], "layer9"),
+    (["--loss", "sare_ind", "--distil_method", "nokd", "--neg_num", "0"], "neg_num"),
+    (["--distil_method", "nokd", "--image_size", "4x4x4"], "image size"),
+    (["--dataset", "pitts30k", "--distil_method", "nokd"], "pitts30k"),
+]
+
+
+@pytest.mark.parametrize(("flags", "part"), MISTAKES)
+def test_a_mistake_is_one_line(pictures, pyramid_teachers, tmp_path, capsys, flags, part):
+    base = [*pictures, "--model", "dsformer", "--teacher_weights_path", pyramid_teachers[0], *PYRAMID]
+    assert train.main([*base, "--student_model", "dsformer", "--logdir", str(tmp_path), *flags]) == 2
+    told = capsys.readouterr().err
+    assert part in told
+    assert told.count("\n") == 1
+    assert not [path for path in tmp_path.iterdir() if path.name != "teacher_stores"]
+
+
+def test_real_images_give_the_stated_recall(shared_data, tmp_path):
+    """PROVENANCE.md of the samples: MobileNetV2 as it is, mean-pooled, finds 70 % of 20 winter frames in summer."""
+    weights_file = shared_data("weights") / "mobilenet_v2_imagenet_torchvision_features.pth"
+    flags = ["--dataset", "images", "--dataset_folder", str(shared_data("nordland_sample")), "--frame_tolerance", "1"]
+    flags += ["--model", "mobilenet_v2", "--pool", "mean", "--weights", str(weights_file), "--image_size", "224"]
+    assert evaluate.main([*flags, "--report", str(tmp_path)]) == 0
+    (found,) = json.loads((tmp_path / "test.json").read_text()).values()
+    assert found["recall"]["1"] == pytest.approx(70.0, abs=5.0)
+    assert (found["evaluated"], found["unmatched"]) == (20, 10)
+
+
+def test_every_recipe_is_complete(root):
+    """Each names a known method, loss and networks, and every one is in the table of contents."""
+    from engine.building import build_distiller, build_task_loss, student_settings, teacher_settings
+    from engine.command_line import parse
+    from engine.options import TrainOptions
+
+    contents = (root / "recipes" / "README.md").read_text()
+    for path in sorted((root / "recipes").glob("*.yaml")):
+        options = parse(TrainOptions, ["--config", str(path)], home=root, environment={})
+        build_task_loss(options)
+        build_distiller(options)
+        assert all(teacher_settings(options, name) is not None for name in options.model)
+        student_settings(options, options.student_model)
+        prefix = path.stem.removesuffix("_" + path.stem.rsplit("_", 1)[-1])
+        assert path.name in contents or f"{prefix}_*.yaml" in contents, path.name
+
+
+def test_every_network_builds_and_says_what_it_gives(root):
+    for name in ("apformer", "vgg16netvlad", "mobilenet_v2", "resnet18_full", "mobilenetv3_small"):
+        network = create_model(name)
+        assert network.requires == ("images",)
+        assert network.output_dim > 0
+        assert network.level_maps
