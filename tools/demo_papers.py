@@ -27,12 +27,13 @@ Scores = dict[str, list[float]]
 
 @dataclass(frozen=True)
 class Teacher:
-    """A teacher's run: its folder's name, its recipe, its model and seed."""
+    """A teacher's run: its folder's name, its recipe, its model and seed, further flags."""
 
     name: str
     recipe: str
     model: str
     seed: int
+    flags: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -47,8 +48,8 @@ class Study:
 
 
 PYRAMIDS = tuple(Teacher(f"apformer-{seed}", "demo_asht_teacher", "apformer", seed) for seed in (11, 12, 13))
-VLAD = Teacher("vgg16netvlad", "demo_wakd_teacher", "vgg16netvlad", 11)
-FUSED = Teacher("minklocmmcat", "demo_teacher", "minklocmmcat", 11)
+VLAD = Teacher("resnet18netvlad", "demo_wakd_teacher", "resnet18netvlad", 11)
+FUSED = Teacher("minklocmmcat", "demo_teacher", "minklocmmcat", 11, ("--image_size", "64x96"))
 STUDIES = (
     Study("asht", "demo_asht", PYRAMIDS),
     Study("wakd", "demo_wakd", (VLAD,)),
@@ -76,7 +77,7 @@ def study(logdir: Path, chosen: Study, extra: Sequence[str]) -> Scores:
     """R@1 of the study's teachers, and of its students alone and distilled, seed by seed."""
     scores: Scores = {"teacher": [], "alone": [], "distilled": []}
     for teacher in chosen.teachers:
-        flags = [*recipe(teacher.recipe), "--model", teacher.model, "--seed", str(teacher.seed), *extra]
+        flags = [*recipe(teacher.recipe), "--model", teacher.model, "--seed", str(teacher.seed), *teacher.flags, *extra]
         scores["teacher"].append(trained(logdir / teacher.name, f"teacher {teacher.name}", *flags))
     models = [teacher.model for teacher in chosen.teachers]
     weights = [str(logdir / teacher.name / "models" / "best.safetensors") for teacher in chosen.teachers]
