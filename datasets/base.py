@@ -26,6 +26,8 @@ class PlaceData(ABC):
     notes: list[str]
     resize: ImageSize | None = None
     """What every image is resized to; None: as it is."""
+    normalisation: str = "imagenet"
+    """How pixels are normalised: a name of :data:`datasets.images.NORMALISATIONS`."""
     metric_positions: bool = True
     """Are positions metres? If not (frame numbers, bare matches), no validation part can be cut by distance."""
 

@@ -16,6 +16,11 @@ if TYPE_CHECKING:
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+# "caffe": pixels of 0..255 less their mean, as OpenIBL's VGG16 checkpoints want them; for images scaled to 0..1.
+NORMALISATIONS = {
+    "imagenet": (IMAGENET_MEAN, IMAGENET_STD),
+    "caffe": ((123.68 / 255, 116.779 / 255, 103.939 / 255), (1 / 255, 1 / 255, 1 / 255)),
+}
 
 
 class ImageSize(NamedTuple):
@@ -58,17 +63,20 @@ def read_image(path: Path) -> "Image":
         raise UserError(f"image {path} cannot be decoded: {error}") from error
 
 
-@lru_cache(maxsize=1)
-def evaluation_transform() -> Callable[["Image"], torch.Tensor]:
-    """Image -> float32 ``[3, H, W]``: scaled to 0..1, then ImageNet-normalised."""
+@lru_cache(maxsize=2)
+def evaluation_transform(normalisation: str = "imagenet") -> Callable[["Image"], torch.Tensor]:
+    """Image -> float32 ``[3, H, W]``: scaled to 0..1, then normalised (:data:`NORMALISATIONS`)."""
     from torchvision.transforms import v2
 
-    return v2.Compose([unit_tensor, v2.Normalize(IMAGENET_MEAN, IMAGENET_STD)])
+    return v2.Compose([unit_tensor, v2.Normalize(*NORMALISATIONS[normalisation])])
 
 
 @lru_cache(maxsize=8)
 def training_transform(
-    bcs_aug_rate: float = 0.2, hue_aug_rate: float = 0.1, erasing_aug_rate: float = 0.5
+    bcs_aug_rate: float = 0.2,
+    hue_aug_rate: float = 0.1,
+    erasing_aug_rate: float = 0.5,
+    normalisation: str = "imagenet",
 ) -> Callable[["Image"], torch.Tensor]:
     """Colour jitter (brightness, contrast, saturation: ``bcs_aug_rate``; hue: ``hue_aug_rate``), erasing, normalising.
 
@@ -80,7 +88,7 @@ def training_transform(
 
     colour = v2.ColorJitter(bcs_aug_rate, bcs_aug_rate, bcs_aug_rate, hue_aug_rate)
     erasing = v2.RandomErasing(p=erasing_aug_rate, scale=(0.1, 0.4), ratio=(0.3, 3.3), value=0)
-    return v2.Compose([colour, unit_tensor, erasing, v2.Normalize(IMAGENET_MEAN, IMAGENET_STD)])
+    return v2.Compose([colour, unit_tensor, erasing, v2.Normalize(*NORMALISATIONS[normalisation])])
 
 
 def unit_tensor(image: "Image") -> torch.Tensor:

@@ -98,7 +98,8 @@ class PlaceItems(Dataset[Item]):
             return self._transform()(image)
 
     def _transform(self) -> Callable[["Image"], torch.Tensor]:
-        return training_transform(*self.rates) if self.augment else evaluation_transform()
+        normalisation = self.data.normalisation
+        return training_transform(*self.rates, normalisation) if self.augment else evaluation_transform(normalisation)
 
     def _voxels(self, record: PlaceRecord) -> torch.Tensor:
         assert record.cloud is not None

@@ -41,6 +41,7 @@ def build_data(options: DataOptions) -> PlaceData:
         )
     data = datasets.create_dataset(options.dataset, **settings)
     data.resize = None if options.image_size is None else parse_image_size(options.image_size)
+    data.normalisation = options.normalisation
     return data
 
 

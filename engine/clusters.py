@@ -36,7 +36,7 @@ def cluster_path(options: TrainOptions, parts: Parts) -> Path:
     for name, value in parts.network.state_dict().items():
         digest.update(name.encode())
         digest.update(value.detach().cpu().contiguous().numpy().tobytes())
-    lines = [str(options.image_size), *(record.key for record in parts.training.records)]
+    lines = [str(options.image_size), options.normalisation, *(record.key for record in parts.training.records)]
     digest.update("\n".join(lines).encode())
     return Path(options.logdir) / "clusters" / f"{parts.embedder.data.name}-{digest.hexdigest()[:10]}.safetensors"
 

@@ -146,7 +146,9 @@ def _personal_defaults(home: Path, environment: Mapping[str, str], chosen: str |
 
 
 def _plain(kind: type[OptionGroup], name: str, value: Any) -> Any:
-    """``None``/``null`` text to None, and one name to a list of one where a list is expected."""
+    """``None``/``null`` text to None, and one name to a list of one where a list is expected; there None is no name."""
+    if get_origin(kind.model_fields[name].annotation) is list and value in (["None"], "None", ""):
+        return []
     if isinstance(value, str) and value in ("None", "null", "~", "") and name != "scheduler":
         return None
     if get_origin(kind.model_fields[name].annotation) is list and isinstance(value, str):

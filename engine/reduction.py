@@ -27,7 +27,7 @@ def whitening(options: EvaluateOptions, embedder: Embedder, network: nn.Module) 
     assert options.pca is not None
     weights = Path(options.weights)
     path = weights.with_name(f"{weights.stem}.pca{options.pca}.safetensors")
-    made_from = f"{sha256(weights)} {options.image_size}"
+    made_from = f"{sha256(weights)} {options.image_size} {options.normalisation}"
     if path.is_file():
         return _applied(_read(path, made_from))
     records = embedder.data.training_set().records
@@ -61,5 +61,5 @@ def _read(path: Path, made_from: str) -> PCAWhitening:
     except SafetensorError as error:
         raise UserError(f"PCA file {path} is damaged ({error}): remove it to fit it anew") from None
     if found != made_from:
-        raise UserError(f"PCA file {path} was fitted with other weights or another --image_size: remove it")
+        raise UserError(f"PCA file {path} was fitted with other weights or image options: remove it")
     return PCAWhitening.from_state(state)

@@ -96,6 +96,7 @@ class TeacherOpener:
             "points": data.cloud.n_points,
             "augmented": [options.seed, options.bcs_aug_rate, options.hue_aug_rate] if options.cache_aug else False,
             "image_size": options.image_size,
+            "normalisation": options.normalisation,
         }
         return identify(
             name,

@@ -110,11 +110,14 @@ class Part(nn.Module):
                 used += 1
         return total / len(teachers)
 
+    @property
+    def is_ready(self) -> bool:
+        """Are its adaptors built, if it has any?"""
+        return not isinstance(self.target, type) or len(self.adaptors) > 0
+
     def _function(self, which: int) -> Callable[..., Tensor]:
         if not isinstance(self.target, type):
             return lambda *pair, **extras: self.target(*pair, **extras, **self.options)
-        if which >= len(self.adaptors):
-            raise RuntimeError(f"term {self.spec.name}: prepare() builds its adaptors; call it before the first step")
         return self.adaptors[which]
 
     def _extras(self, teacher: Outputs, batch: Mapping[str, Any], device: torch.device) -> dict[str, Tensor]:
@@ -188,6 +191,11 @@ class Combined(Distiller):
     def terms(self, student: Outputs, teachers: Sequence[Outputs], batch: Mapping[str, Any]) -> dict[str, Tensor]:
         """The method's terms, then the named ones."""
         self._need_teachers(teachers)
+        if not all(
+            part.is_ready for part in self._parts()
+        ):  # called directly: the trainer prepares before the first step
+            indices = batch.get("indices")
+            self.prepare(student, teachers, len(student[EMBEDDING]) if indices is None else int(indices.max()) + 1)
         weighted: dict[str, Tensor] = {}
         if self.method is not None:
             self.method.unweighted, self.method.statistics = {}, {}

@@ -34,6 +34,9 @@ class DataOptions(OptionGroup):
     image_size: ImageSize | None = Field(
         None, description="size of images: 224 (square), 480x640 (height x width) or short640; None = as they are"
     )
+    normalisation: Literal["imagenet", "caffe"] = Field(
+        "imagenet", description="pixels: ImageNet's mean and deviation, or 0..255 less the mean (OpenIBL's VGG16)"
+    )
     split: Literal["test", "val"] = Field("test", description="which part is evaluated (pitts30k, pitts250k)")
     train_fraction: float = Field(
         0.0,

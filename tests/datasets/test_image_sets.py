@@ -10,7 +10,7 @@ from PIL import Image
 
 from common.errors import UserError
 from datasets.image_sets import Images, carve, evaluation_set, record, training_by_distance, training_by_truth
-from datasets.images import parse_image_size
+from datasets.images import evaluation_transform, parse_image_size
 from datasets.sampling import PairBatchSampler
 from datasets.splitting import subset
 
@@ -84,6 +84,11 @@ def test_pairs_join_a_query_with_a_database_image():
 )
 def test_sizes_of_images(text, size):
     assert parse_image_size(text).apply(Image.new("RGB", (80, 40))).size == size
+
+
+def test_pixels_of_0_to_255_less_their_mean():
+    pixel = evaluation_transform("caffe")(Image.new("RGB", (1, 1), (255, 0, 104)))
+    assert pixel.flatten().tolist() == pytest.approx([255 - 123.68, -116.779, 104 - 103.939], abs=1e-4)
 
 
 @pytest.mark.parametrize("text", ["0", "x20", "20x", "short20x30", "20X30", "-5", "long20", "1e3", ""])

@@ -43,6 +43,7 @@ FORMS = [
     ("--image_lr 1e-3", "image_lr: 1e-3", "image_lr", 1e-3),
     ("--kd pkt:1 --kd hint@layer3:2", "kd: [pkt:1, hint@layer3:2]", "kd", ["pkt:1", "hint@layer3:2"]),
     ("--kd pkt:1", "kd: pkt:1", "kd", ["pkt:1"]),
+    ("--kd None", "kd: None", "kd", []),
     ("--image_size 480x640", "image_size: 480x640", "image_size", "480x640"),
     ("--temperatures 0.07_0.06", "temperatures: 0.07_0.06", "temperatures", "0.07_0.06"),
     ("--kitti_sequence 00", "kitti_sequence: 00", "kitti_sequence", "00"),

@@ -321,9 +321,13 @@ def test_auto_scale_divides_by_the_first_value_seen_in_training():
     assert float(scaled.unweighted["pkt"]) == pytest.approx(float(raw[1]["pkt"]) / 3, rel=1e-6)
 
 
-def test_adaptors_are_wanted_before_the_first_step():
-    with pytest.raises(RuntimeError, match="prepare"):
-        with_terms(None, ["cc"])(network(1), [network(2)], {})
+def test_called_directly_a_method_prepares_itself():
+    student, teacher = network(1), network(2)
+    direct = with_terms(None, ["cc", "hint"])
+    found = direct(student, [teacher], {})
+    wanted = prepared(["cc", "hint"], student, [teacher])(student, [teacher], {})
+    assert {name: float(value) for name, value in found.items()} == {n: float(v) for n, v in wanted.items()}
+    assert list(direct.parameters())
 
 
 def test_trying_an_adaptor_before_training_leaves_its_statistics_alone():
