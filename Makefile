@@ -1,6 +1,7 @@
 # Each target first sets up what it needs: Python 3.11+ with venv, git and make are enough.
 PYTHON ?= python3
 VENV := .venv
+WORKERS ?= 2
 RUN := $(VENV)/bin/python
 
 .PHONY: setup demo demo-seeds demo-papers demo-quick test test-all test-minkowski lint lint-docker format bench bench-sparse clean
@@ -25,9 +26,9 @@ demo-seeds: setup
 demo-papers: setup
 	$(RUN) -m tools.demo_papers
 
-# One process a core, one thread each: many small tests.
+# Two processes of one thread each: many small tests.
 test: setup
-	OMP_NUM_THREADS=1 $(RUN) -m pytest -n auto --dist loadfile -m "not slow and not gpu and not minkowski"
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -n $(WORKERS) --dist loadfile -m "not slow and not gpu and not minkowski"
 
 test-all: setup
 	$(RUN) -m pytest

@@ -149,7 +149,7 @@ class ImagesData(ImageSet):
         """Runs ``database`` and ``queries``; its radius is in metres with @utm names, else in images."""
         if self._test is None:
             raise self._without_truth()
-        return evaluation_set(self.name, self._test, self._radius)
+        return evaluation_set(self.name, self._test, self._radius, unit="m" if self._by_distance else "frames")
 
     def _matched(self, listed: Listed, part: str, training: bool = False) -> Images | None:
         """Applies the first source of truth there is: the tolerance, truth.csv, @utm names."""

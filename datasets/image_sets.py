@@ -57,8 +57,10 @@ def matches_by_distance(database: list[PlaceRecord], queries: list[PlaceRecord],
     return neighbours_within(positions(queries), positions(database), radius)
 
 
-def evaluation_set(name: str, images: Images, radius: float, rules: RankingRules | None = None) -> EvaluationSet:
-    """The two runs as every evaluation takes them; ``radius`` is stated in reports (metres, or frames)."""
+def evaluation_set(
+    name: str, images: Images, radius: float, rules: RankingRules | None = None, unit: str = "m"
+) -> EvaluationSet:
+    """The two runs as every evaluation takes them; ``radius`` is stated in reports, in ``unit``."""
     entries: dict[int, dict[Any, Any]] = {
         i: {"query": query.key, "northing": query.northing, "easting": query.easting, 0: found.tolist()}
         for i, (query, found) in enumerate(zip(images.queries, images.truth, strict=True))
@@ -71,6 +73,7 @@ def evaluation_set(name: str, images: Images, radius: float, rules: RankingRules
         [{}, entries],
         radius,
         rules or RankingRules(),
+        unit,
     )
 
 

@@ -76,6 +76,7 @@ class NordlandData(ImageSet):
         self._test, self._radius = readers[nordland_variant]()
         pairs = sum(map(len, self._test.truth))
         self.notes.append(f"{pairs} true pairs, at most {self._radius:g} {self._unit(nordland_variant)} apart")
+        self._counted_in = self._unit(nordland_variant)
         self._training: Images | None = None
         if fraction:
             self._training, self._test = carve(self._test, fraction)
@@ -89,7 +90,7 @@ class NordlandData(ImageSet):
 
     def evaluation_set(self) -> EvaluationSet:
         """Runs ``database`` and ``queries``; its radius is in frames, of ``downloader`` in metres."""
-        return evaluation_set(self.name, self._test, self._radius)
+        return evaluation_set(self.name, self._test, self._radius, unit=self._counted_in)
 
     def _unit(self, variant: str) -> str:
         return "m" if variant == "downloader" and self._tolerance is None else "frames"

@@ -101,6 +101,8 @@ class EvaluationSet:
     query_sets: list[dict[int, dict[Any, Any]]]
     radius: float
     rules: RankingRules = field(default_factory=RankingRules)
+    unit: str = "m"
+    """What positions and ``radius`` are counted in: metres, or frames of a sequence."""
 
     def distinct_records(self) -> list[PlaceRecord]:
         """Every record once per key, database first: what has to be embedded."""

@@ -58,7 +58,7 @@ class SequencesData(ImageSet):
         """Runs ``database`` (remembered) and ``queries`` (live); its radius is in images."""
         if self._test is None:
             raise self._without_truth()
-        return evaluation_set(self.name, self._test, self._radius)
+        return evaluation_set(self.name, self._test, self._radius, unit="frames")
 
     def _matched(self, listed: Listed, tolerance: int | None) -> Images | None:
         if tolerance is None and listed.truth is None:

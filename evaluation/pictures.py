@@ -147,7 +147,7 @@ def example_retrievals(
         asked = evaluation_set.queries[example.query_run][example.query]
         row: list[tuple[Image.Image | None, str, str]] = [(picture(asked, width), QUERY, "query")]
         for place in retrieved(result, evaluation_set, example, k):
-            label = f"{'right' if place.right else 'wrong'}, {place.metres:.0f} m"
+            label = f"{'right' if place.right else 'wrong'}, {place.metres:.0f} {evaluation_set.unit}"
             row.append((picture(place.record, width), RIGHT if place.right else WRONG, label))
         rows.append(row)
     heights = [image.height for row in rows for image, _, _ in row if image is not None]

@@ -259,6 +259,8 @@ def _long_facts(entries: Sequence[ReportEntry]) -> list[tuple[str, str, str]]:
 def _routes(
     images: _PictureFolder, entries: Sequence[ReportEntry], evaluation_set: "EvaluationSet", pair: PairResult
 ) -> list[dict[str, str]]:
+    if evaluation_set.unit != "m":  # frame numbers make no map
+        return []
     database = positions(evaluation_set.database[pair.database_run])
     queries = positions(evaluation_set.queries[pair.query_run])
     shown = []

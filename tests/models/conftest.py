@@ -1,4 +1,7 @@
-"""Triton's two long subprocesses are started when the session starts, and run beside the other tests."""
+"""Triton's two long subprocesses are started when the session starts, and run beside the other tests.
+
+With pytest-xdist every worker collects all tests: there the one that gets such a test starts its subprocess.
+"""
 
 import os
 import subprocess
@@ -30,7 +33,7 @@ def start(name: str, config: pytest.Config) -> None:
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Start what the chosen tests will wait for."""
     session.config.stash[STARTED], session.config.stash[OUTPUTS] = {}, {}
-    if not session.config.option.collectonly:
+    if not session.config.option.collectonly and not hasattr(session.config, "workerinput"):
         for item in session.items:
             if item.path.name == "test_sparse_triton.py" and item.name in PROCESSES:
                 start(PROCESSES[item.name], session.config)
@@ -50,6 +53,8 @@ def finished(request: pytest.FixtureRequest) -> Callable[[str], str]:
     """``finished("triton_cases")``: the output of that subprocess, which must have succeeded."""
 
     def wait(name: str) -> str:
+        if name not in request.config.stash[STARTED]:
+            start(name, request.config)
         code = request.config.stash[STARTED][name].wait()
         output = request.config.stash[OUTPUTS][name]
         output.seek(0)
