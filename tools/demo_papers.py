@@ -53,9 +53,9 @@ FUSED = Teacher("minklocmmcat", "demo_teacher", "minklocmmcat", 11, ("--image_si
 STUDIES = (
     Study("asht", "demo_asht", PYRAMIDS),
     Study("wakd", "demo_wakd", (VLAD,)),
-    Study("csd", "demo_baseline", (FUSED,), ("--distil_method", "csd")),
-    Study("epcnet", "demo_baseline", (FUSED,), ("--distil_method", "epcnet"), alone="csd"),
-    Study("pkt", "demo_baseline", (FUSED,), ("--distil_method", "pkt"), alone="csd"),
+    Study("epcnet", "demo_baseline", (FUSED,), ("--kd", "epcnet:0.5")),
+    Study("rkd", "demo_baseline", (FUSED,), ("--kd", "rkd:0.5"), alone="epcnet"),
+    Study("pkt", "demo_baseline", (FUSED,), ("--kd", "pkt:0.5"), alone="epcnet"),
 )
 
 
