@@ -236,3 +236,27 @@ def test_names_of_runs_tell_options_apart(tmp_path):
 def test_the_trainer_is_one_screenful_per_part():
     assert len(Path(train.__file__).read_text().splitlines()) <= 250
     assert trainer_module.__doc__
+
+
+def test_a_lidar_teacher_and_an_image_teacher_together(oxford, teacher_run, tmp_path):
+    image = ["--train_mode", "train_teacher", "--model", "resnet18", "--epochs", "1", "--student_output_dim", "16"]
+    logs = ["--logdir", str(tmp_path)]
+    assert train.main([*oxford.flags, *image, *logs, "--exp_name", "image"]) == 0
+    both = [
+        "--model",
+        "minklocmmcat",
+        "resnet18",
+        "--teacher_weights_path",
+        str(teacher_run / "models" / "best.safetensors"),
+    ]
+    both += [
+        str(tmp_path / "image" / "models" / "best.safetensors"),
+        "--student_output_dim",
+        "16",
+        "--distil_method",
+        "pkt",
+        "--epochs",
+        "1",
+    ]
+    assert train.main([*oxford.flags, *both, *logs, "--exp_name", "both"]) == 0
+    assert "train/loss_pkt" in (tmp_path / "both" / "metrics.jsonl").read_text()

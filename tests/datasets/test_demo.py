@@ -55,6 +55,7 @@ def locations(world: Path, run: str, folder: str) -> list[dict[str, str]]:
     return list(csv.DictReader(path.open(newline="")))
 
 
+@pytest.mark.slow
 def test_same_seed_same_bytes_other_seed_another_town(world: Path, tmp_path: Path) -> None:
     generate(tmp_path / "again", 1, PLACES, TRAIN_RUNS, TEST_RUNS)
     generate(tmp_path / "other", 2, 2, 1, 2)

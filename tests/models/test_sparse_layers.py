@@ -110,7 +110,7 @@ def dense_convolution(grid, kernel, size, stride, dilation, transposed):
     search_below=st.sampled_from([0, 4, 1024]),
     transposed=st.booleans(),
 )
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_equals_dense_convolution(batch, form, channels, search_below, transposed):
     coords, batch_size, generator = batch
     size, stride, dilation = form
