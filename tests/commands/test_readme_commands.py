@@ -84,6 +84,7 @@ sys.exit(code)
 """
 
 
+@pytest.mark.slow
 def test_a_student_on_a_store_opens_no_cloud_and_loads_no_engine(oxford, teacher_run, tmp_path, root):
     weights = str(teacher_run / "models" / "best.safetensors")
     taught = ["--teacher_weights_path", weights, "--rkdgloss_weight", "1"]

@@ -29,11 +29,13 @@ def run(root, *command):
     return done.stdout
 
 
+@pytest.mark.slow
 def test_in_the_interpreter(finished):
     pytest.importorskip("triton")
     assert " passed" in finished("triton_cases")
 
 
+@pytest.mark.slow
 def test_compiles_for_ampere_and_hopper(finished):
     pytest.importorskip("triton")
     assert " passed" in finished("triton_compilation")
