@@ -66,6 +66,7 @@ def test_several_teachers_teach_by_asht(pictures, pyramid_teachers, tmp_path):
     assert list(json.loads((folder / "test.json").read_text()))[1:] == ["teacher dsformer", "teacher dsformer 2"]
 
 
+@pytest.mark.slow
 def test_what_a_task_loss_owns_is_learnt_and_goes_on(pictures, pyramid_teachers, tmp_path, monkeypatch):
     """A run stopped in its second step ends with the weights of one that was not, ranking network included."""
     flags = asht_flags(pyramid_teachers)
@@ -101,6 +102,7 @@ def test_a_student_may_be_taught_by_added_terms_alone(pictures, pyramid_teachers
 TUPLES = ["--tuple_size", "2", "--pos_num", "1", "--neg_num", "2", "--cache_size", "4", "--clusters", "4"]
 
 
+@pytest.mark.slow
 def test_wakd_mines_tuples_in_generations(pictures, tmp_path):
     teach = ["--train_mode", "train_teacher", "--model", "resnet18netvlad", "--loss", "sare_ind", *TUPLES]
     small = [*pictures, "--image_size", "96x96", "--train_fraction", "0.34"]
@@ -118,6 +120,7 @@ def test_wakd_mines_tuples_in_generations(pictures, tmp_path):
     assert reduced["projection"].shape == (5, 4 * 512)
 
 
+@pytest.mark.slow
 def test_a_run_of_tuples_stopped_between_two_minings_goes_on(pictures, tmp_path, monkeypatch):
     flags = ["--train_mode", "train_teacher", "--model", "resnet18netvlad", "--loss", "triplet", *TUPLES]
     straight = load_file(weights(run(pictures, tmp_path, "straight", *flags)))
@@ -158,6 +161,7 @@ def test_a_mistake_is_one_line(pictures, pyramid_teachers, tmp_path, capsys, fla
     assert not [path for path in tmp_path.iterdir() if path.name != "teacher_stores"]
 
 
+@pytest.mark.slow
 def test_real_images_give_the_stated_recall(shared_data, tmp_path):
     """PROVENANCE.md of the samples: MobileNetV2 as it is, mean-pooled, finds 70 % of 20 winter frames in summer."""
     weights_file = shared_data("weights") / "mobilenet_v2_imagenet_torchvision_features.pth"

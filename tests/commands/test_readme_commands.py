@@ -58,7 +58,8 @@ def run_as_it_stands(command: str, teacher: str, data, name: str, root: Path, fo
     )
 
 
-@pytest.mark.parametrize("name", ["oxford", pytest.param("boreas", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["oxford", "boreas"])
 def test_upstreams_readme_command_runs_as_it_stands(name, request, root, tmp_path):
     command, teacher = (OXFORD, OXFORD_TEACHER) if name == "oxford" else (BOREAS, BOREAS_TEACHER)
     done = run_as_it_stands(command, teacher, request.getfixturevalue(name), name, root, tmp_path)

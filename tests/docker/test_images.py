@@ -89,6 +89,7 @@ def closure(names: list[str]) -> set[str]:
     return found
 
 
+@pytest.mark.slow
 def test_the_students_packages_are_pinned_and_enough_to_train_and_evaluate_one(root, tmp_path) -> None:
     lines = (root / "docker" / "requirements-student.txt").read_text().splitlines()
     packages = closure([line for line in lines if line and not line.startswith("#")])

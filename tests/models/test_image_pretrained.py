@@ -29,8 +29,10 @@ def holds(model, whole):
     return all(torch.equal(value, state[key]) for key, value in model.model.state_dict().items())
 
 
-@pytest.mark.parametrize("useallstages", [False, True])
-@pytest.mark.parametrize("network", ["resnet18", "convnext_tiny", "swin_t", "swin_v2_t"])
+@pytest.mark.parametrize(
+    ("network", "useallstages"),
+    [("resnet18", False), ("resnet18", True), ("convnext_tiny", True), ("swin_t", False), ("swin_v2_t", True)],
+)
 def test_a_file_under_torchvisions_names(tmp_path, network, useallstages):
     whole = get_model(network, weights=None)
     torch.save(whole.state_dict(), tmp_path / "own.pth")
