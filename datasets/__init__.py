@@ -1,11 +1,10 @@
 """Data sets by name. Nothing is read, and no optional library imported, before a data set is created."""
 
-import difflib
 import importlib
 import inspect
 from typing import Any
 
-from common.errors import UserError
+from common.errors import unknown_name
 from datasets.base import PlaceData
 from datasets.records import CloudSettings, EvaluationSet, PlaceRecord, TrainingSet
 
@@ -48,7 +47,7 @@ def create_dataset(name: str, **settings: Any) -> PlaceData:
     accepted = dataset_settings(name)
     for setting in settings:
         if setting not in accepted:
-            raise UserError(f"data set {name} has no setting {setting!r}{_nearest(setting, accepted)}")
+            raise unknown_name(f"setting of data set {name}", setting, accepted)
     data: PlaceData = _class(name)(**settings)
     return data
 
@@ -60,13 +59,7 @@ def dataset_settings(name: str) -> tuple[str, ...]:
 
 def _class(name: str) -> type[PlaceData]:
     if name not in DATASETS:
-        raise UserError(f"unknown data set {name!r}{_nearest(name, DATASETS)}")
+        raise unknown_name("data set", name, DATASETS)
     module, attribute = DATASETS[name].split(":")
     found: type[PlaceData] = getattr(importlib.import_module(module), attribute)
     return found
-
-
-def _nearest(word: str, known: Any) -> str:
-    close = difflib.get_close_matches(word, list(known), n=1)
-    listed = ", ".join(known)
-    return f": did you mean {close[0]!r}? (known: {listed})" if close else f" (known: {listed})"

@@ -13,20 +13,10 @@ from pathlib import Path
 import numpy as np
 
 from common.errors import UserError
-from datasets.base import existing_folder
-from datasets.image_sets import (
-    Images,
-    ImageSet,
-    Truth,
-    carve,
-    evaluation_set,
-    matches_by_distance,
-    record,
-    training_by_distance,
-    training_by_truth,
-)
+from datasets.image_sets import Images, Truth, matches_by_distance, record, training_by_distance
+from datasets.matched_sets import MatchedSet
 from datasets.matches import checked_tolerance, frame_numbers, listed_images, matches_by_number, read_truth
-from datasets.records import EvaluationSet, PlaceRecord, TrainingSet
+from datasets.records import PlaceRecord, TrainingSet
 
 FOLDERS = ("database", "queries")
 TRUTH = "truth.csv"
@@ -97,7 +87,7 @@ class Listed:
         return Images(database, queries, matches_by_distance(database, queries, radius))
 
 
-class ImagesData(ImageSet):
+class ImagesData(MatchedSet):
     """Query and database images under ``dataset_folder``.
 
     ``frame_tolerance``: how many frames apart images of one place may lie (it wins over a truth.csv).
@@ -117,39 +107,28 @@ class ImagesData(ImageSet):
         positive_radius: float | None = None,
         negative_radius: float | None = None,
     ) -> None:
-        super().__init__()
-        self._folder = existing_folder(dataset_folder, "--dataset_folder", "data set folder")
+        super().__init__(dataset_folder, train_fraction)
         self._tolerance = checked_tolerance(frame_tolerance)
         self._radii = checked_radii(eval_radius, positive_radius, negative_radius)
-        self._fraction = checked_fraction(train_fraction)
         self._by_distance = False
-        self._radius = 0.0
-        self._training: Images | None = None
-        self._test = self._matched(Listed.read(self._folder), "")
-        if (self._folder / TRAINING).is_dir():
-            self._training = self._matched(Listed.read(self._folder / TRAINING), "training part: ", training=True)
+        test = self._matched(Listed.read(self._folder), "")
+        self._unit = "m" if self._by_distance else "frames"
+        own = self._folder / TRAINING
+        self._training_remedy = (
+            "set --train_fraction (the first part of the sequence trains, the rest "
+            f"is the test) or add {own}/database and {own}/queries"
+        )
+        training = None
+        if own.is_dir():
+            training = self._matched(Listed.read(own), "training part: ", training=True)
             if self._fraction:
-                self.notes.append(f"--train_fraction is not used: {self._folder / TRAINING} is the training part")
-        elif self._fraction and self._test is not None:
-            self._training, self._test = carve(self._test, self._fraction)
-        if self._test is not None:
-            self.notes += described(self._test)
+                self.notes.append(f"--train_fraction is not used: {own} is the training part")
+        self._settle(test, training)
 
-    def training_set(self) -> TrainingSet:
-        """D/train, or the first part of the sequence; database images, then queries (who ask)."""
-        if self._test is None:
-            raise self._without_truth()
-        if self._training is None:
-            raise no_training_part(self.name, self._folder / TRAINING)
+    def _relations(self, training: Images) -> TrainingSet:
         if self._by_distance:
-            return training_by_distance(self._training.database, self._training.queries, *self._radii[1:])
-        return training_by_truth(self._training)
-
-    def evaluation_set(self) -> EvaluationSet:
-        """Runs ``database`` and ``queries``; its radius is in metres with @utm names, else in images."""
-        if self._test is None:
-            raise self._without_truth()
-        return evaluation_set(self.name, self._test, self._radius, unit="m" if self._by_distance else "frames")
+            return training_by_distance(training.database, training.queries, *self._radii[1:])
+        return super()._relations(training)
 
     def _matched(self, listed: Listed, part: str, training: bool = False) -> Images | None:
         """Applies the first source of truth there is: the tolerance, truth.csv, @utm names."""
@@ -183,30 +162,6 @@ class ImagesData(ImageSet):
             f"no truth for the images in {self._folder}: add a {TRUTH} (header query,database), set --frame_tolerance "
             "N (frame numbers in the file names), or name the images @easting@northing@...@.jpg"
         )
-
-
-def described(images: Images) -> list[str]:
-    """Notes on the tested images: how many, and how many queries have no match."""
-    bare = sum(len(row) == 0 for row in images.truth)
-    notes = [f"{len(images.database)} database images, {len(images.queries)} queries"]
-    if bare:
-        notes.append(f"{bare} of {len(images.queries)} queries have no match: left out of recall")
-    return notes
-
-
-def no_training_part(name: str, folder: Path) -> UserError:
-    """What to say when a set is asked to train and has nothing to train on."""
-    return UserError(
-        f"data set {name} has no training part: set --train_fraction (the first part of the sequence trains, the rest "
-        f"is the test) or add {folder}/database and {folder}/queries"
-    )
-
-
-def checked_fraction(fraction: float) -> float:
-    """``fraction`` in [0, 1), else a :class:`UserError`."""
-    if not 0.0 <= fraction < 1.0:
-        raise UserError(f"--train_fraction must be at least 0 and below 1, not {fraction}")
-    return fraction
 
 
 def checked_radii(

@@ -16,14 +16,13 @@ from pathlib import Path
 import numpy as np
 
 from common.errors import UserError
-from datasets.base import existing_folder
-from datasets.image_folder import Listed, checked_fraction, checked_radii, described
-from datasets.image_sets import Images, ImageSet, Truth, carve, evaluation_set, training_by_truth
+from datasets.image_folder import Listed, checked_radii
+from datasets.image_sets import Images, Truth
+from datasets.matched_sets import MatchedSet
 from datasets.matches import checked_tolerance, frame_numbers, listed_images, matches_by_number
 from datasets.nordland_layout import found_file, pictures, reseasoned, season_folder, vprbench_lists
 from datasets.npy_lists import checked_truth, read_index_lists
 from datasets.patch_netvlad import read_names, read_position_truth
-from datasets.records import EvaluationSet, TrainingSet
 
 TOLERANCES = {"full": 10, "patchnetvlad": 7, "downloader": 10, "vprbench": 1, "seqnet": 1}
 QUERY_STEPS = {"vprbench": 10}
@@ -37,7 +36,7 @@ def variant_matches(variant: str, database: int, queries: int, tolerance: int | 
     return matches_by_number(np.arange(database), step * np.arange(queries), allowed)
 
 
-class NordlandData(ImageSet):
+class NordlandData(MatchedSet):
     """The variant ``nordland_variant`` under ``dataset_folder``.
 
     ``nordland_database``, ``nordland_query``: the season's folder on either side, where the variant does not fix it
@@ -57,14 +56,12 @@ class NordlandData(ImageSet):
         train_fraction: float = 0.0,
         eval_radius: float | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(dataset_folder, train_fraction)
         if nordland_variant not in TOLERANCES:
             raise UserError(f"--nordland_variant must be one of {', '.join(TOLERANCES)}, not '{nordland_variant}'")
-        self._folder = existing_folder(dataset_folder, "--dataset_folder", "data set folder")
         self._seasons = (nordland_database, nordland_query)
         self._tolerance = checked_tolerance(frame_tolerance)
         self._eval_radius = checked_radii(eval_radius, None, None)[0]
-        fraction = checked_fraction(train_fraction)
         readers: dict[str, Callable[[], Matched]] = {
             "full": self._full,
             "patchnetvlad": self._patchnetvlad,
@@ -73,27 +70,11 @@ class NordlandData(ImageSet):
             "seqnet": self._seqnet,
         }
         self.notes.append(f"Nordland, variant {nordland_variant}")
-        self._test, self._radius = readers[nordland_variant]()
-        pairs = sum(map(len, self._test.truth))
-        self.notes.append(f"{pairs} true pairs, at most {self._radius:g} {self._unit(nordland_variant)} apart")
-        self._counted_in = self._unit(nordland_variant)
-        self._training: Images | None = None
-        if fraction:
-            self._training, self._test = carve(self._test, fraction)
-        self.notes += described(self._test)
-
-    def training_set(self) -> TrainingSet:
-        """The first part of the line; database images, then queries (who ask)."""
-        if self._training is None:
-            raise UserError("data set nordland has no training part: set --train_fraction, the rest is the test")
-        return training_by_truth(self._training)
-
-    def evaluation_set(self) -> EvaluationSet:
-        """Runs ``database`` and ``queries``; its radius is in frames, of ``downloader`` in metres."""
-        return evaluation_set(self.name, self._test, self._radius, unit=self._counted_in)
-
-    def _unit(self, variant: str) -> str:
-        return "m" if variant == "downloader" and self._tolerance is None else "frames"
+        test, self._radius = readers[nordland_variant]()
+        self._unit = "m" if nordland_variant == "downloader" and self._tolerance is None else "frames"
+        pairs = sum(map(len, test.truth))
+        self.notes.append(f"{pairs} true pairs, at most {self._radius:g} {self._unit} apart")
+        self._settle(test)
 
     def _by_order(self, listed: Listed, step: int = 1) -> Matched:
         """Query k shows the place of database image ``step`` k, give or take the tolerance."""

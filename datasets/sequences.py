@@ -9,16 +9,15 @@ names). The VPRiCE 2015 challenge came without truth; its counts are nowhere con
 from pathlib import Path
 
 from common.errors import UserError
-from datasets.base import existing_folder
-from datasets.image_folder import FOLDERS, TRUTH, Listed, checked_fraction, described
-from datasets.image_sets import Images, ImageSet, carve, evaluation_set, training_by_truth
+from datasets.image_folder import FOLDERS, TRUTH, Listed
+from datasets.image_sets import Images
+from datasets.matched_sets import MatchedSet
 from datasets.matches import checked_tolerance, matches_by_order
-from datasets.records import EvaluationSet, TrainingSet
 
 LAYOUTS = (("memory", "live"), FOLDERS)
 
 
-class SequencesData(ImageSet):
+class SequencesData(MatchedSet):
     """Two ordered sequences under ``dataset_folder``; a tolerance wins over a truth.csv.
 
     ``train_fraction``: the first part of both, used for training; the rest is the test.
@@ -32,33 +31,11 @@ class SequencesData(ImageSet):
         frame_tolerance: int | None = None,
         train_fraction: float = 0.0,
     ) -> None:
-        super().__init__()
-        self._folder = existing_folder(dataset_folder, "--dataset_folder", "data set folder")
+        super().__init__(dataset_folder, train_fraction)
         tolerance = checked_tolerance(frame_tolerance)
-        fraction = checked_fraction(train_fraction)
         listed = Listed.read(self._folder, _layout(self._folder))
         self.notes.append(f"{len(listed.database)} remembered, {len(listed.queries)} live images, in the names' order")
-        self._radius = 0.0
-        self._training: Images | None = None
-        self._test = self._matched(listed, tolerance)
-        if self._test is not None and fraction:
-            self._training, self._test = carve(self._test, fraction)
-        if self._test is not None:
-            self.notes += described(self._test)
-
-    def training_set(self) -> TrainingSet:
-        """The first part of both sequences; remembered images, then live ones (who ask)."""
-        if self._test is None:
-            raise self._without_truth()
-        if self._training is None:
-            raise UserError(f"data set {self.name} has no training part: set --train_fraction, the rest is the test")
-        return training_by_truth(self._training)
-
-    def evaluation_set(self) -> EvaluationSet:
-        """Runs ``database`` (remembered) and ``queries`` (live); its radius is in images."""
-        if self._test is None:
-            raise self._without_truth()
-        return evaluation_set(self.name, self._test, self._radius, unit="frames")
+        self._settle(self._matched(listed, tolerance))
 
     def _matched(self, listed: Listed, tolerance: int | None) -> Images | None:
         if tolerance is None and listed.truth is None:

@@ -7,7 +7,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from common.errors import UserError
 from common.randomness import forked_random_state
 from datasets.loading import training_loader
 from datasets.records import TrainingSet
@@ -15,7 +14,7 @@ from datasets.sampling import PairBatchSampler, PlaceSampler
 from datasets.tuple_sampling import TupleBatchSampler
 from engine.building import TaskLoss, quantizer_for
 from engine.embedding import Embedder
-from engine.generations import Generations, first_of
+from engine.generations import Generations
 from engine.maps import map_builder
 from engine.optimisation import build_optimizer, build_scheduler
 from engine.options import TrainOptions
@@ -42,7 +41,7 @@ class Parts:
         """What the losses want of the network beside its embeddings."""
         levels: tuple[str, ...] = getattr(self.network, "level_maps", ())
         wanted = () if self.distiller is None else self.distiller.student_maps(levels)
-        return first_of(wanted, getattr(self.task_loss, "feature_maps", ()))
+        return tuple(dict.fromkeys((*wanted, *getattr(self.task_loss, "feature_maps", ()))))
 
     @property
     def requires(self) -> set[str]:
@@ -142,6 +141,4 @@ def unit_embeddings(parts: Parts) -> np.ndarray:
     """float32 [n, D]: the training places as the network sees them now, clean, rows of length 1."""
     _, table = parts.embedder.embed(parts.network, parts.training.records, "training places, to mine tuples")
     embeddings: Tensor = table["embedding"]
-    if not torch.isfinite(embeddings).all():
-        raise UserError("embeddings of the training places are not finite: the network has diverged; lower --image_lr")
     return torch.nn.functional.normalize(embeddings, dim=1).numpy()

@@ -73,8 +73,3 @@ class Generations:
             network = copy.deepcopy(self._network)
             network.load_state_dict(state["previous"])
             self._previous = Frozen(network, self._feature_maps)
-
-
-def first_of(*groups: Sequence[str]) -> tuple[str, ...]:
-    """All names of the groups, each once, in order."""
-    return tuple(dict.fromkeys(name for group in groups for name in group))

@@ -9,7 +9,7 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from losses.settings import unknown_name
+from common.errors import unknown_name
 from losses.terms import TERMS, term_settings
 
 if TYPE_CHECKING:

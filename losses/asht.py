@@ -73,9 +73,7 @@ class ASHT(Distiller):
         super().__init__()
         mode = settings.choice("asht_mode", asht_mode, ("S", "H", "SH"))
         self.gate = settings.choice("asht_gate", asht_gate, ("role", "entropy", "fixed"))
-        self.soft_share = settings.weight("asht_lambda", asht_lambda)
-        if self.soft_share > 1:
-            raise UserError(f"asht_lambda is {asht_lambda}: it is the share of the soft term, give 0 to 1")
+        self.soft_share = settings.share("asht_lambda", asht_lambda)
         self.temperature = settings.positive("temperature", temperature)
         self.tau_student = settings.positive("tau_student", tau_student)
         self.tau_weight = settings.positive("tau_weight", tau_weight)

@@ -38,14 +38,6 @@ class WholeFrom:
         return int(number)
 
 
-def share(name: str, value: float | str) -> float:
-    """A number from 0 to 1."""
-    number = settings.weight(name, value)
-    if number > 1:
-        raise UserError(f"{name} is {value}: give a number from 0 to 1")
-    return number
-
-
 def positive_or_none(name: str, value: float | str | None) -> float | None:
     """A number above 0, or None."""
     return None if value is None else settings.positive(name, value)
@@ -54,7 +46,7 @@ def positive_or_none(name: str, value: float | str | None) -> float | None:
 Positive = Annotated[float, settings.positive]
 PositiveOrNone = Annotated[float | None, positive_or_none]
 Weight = Annotated[float, settings.weight]
-Share = Annotated[float, share]
+Share = Annotated[float, settings.share]
 Switch = Annotated[bool, settings.switch]
 Count = Annotated[int, WholeFrom(1)]
 CountOrZero = Annotated[int, WholeFrom(0)]

@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from common.errors import UserError
+from common.errors import UserError, unknown_name
 from common.randomness import counted_seed
 from losses import settings as rules
 from losses.checks import checked
-from losses.distiller import Distiller, Outputs
+from losses.distiller import Distiller, Outputs, moved
 from losses.terms import EMBEDDING, Start, TermSpec, load_term, parse_term, term_inputs, term_settings
 
 TEACHER = "teacher_"
@@ -178,7 +178,7 @@ class Combined(Distiller):
         self._need_teachers(teachers)
         inside = self._inputs(student, "student")
         device = inside[EMBEDDING].device
-        targets = [_on(self._inputs(teacher, "teacher"), device) for teacher in teachers]
+        targets = [moved(self._inputs(teacher, "teacher"), device) for teacher in teachers]
         with torch.autocast(device.type, enabled=False):
             for part in self._parts():
                 part.prepare(inside, targets, places)
@@ -211,11 +211,6 @@ class Combined(Distiller):
         return weighted
 
 
-def _on(output: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
-    maps = {name: value.to(device) for name, value in output["feature_maps"].items()}
-    return {name: value.to(device) for name, value in output.items() if name != "feature_maps"} | {"feature_maps": maps}
-
-
 COMMON_SETTINGS: Mapping[str, Any] = {"auto_scale": False, "seed": 0}
 """Settings of every method made of terms: see :func:`with_terms`."""
 
@@ -245,7 +240,7 @@ def with_terms(
     known = term_settings()
     for key in settings:
         if key not in known:
-            raise rules.unknown_name("setting of the terms of --kd", key, [*known, *COMMON_SETTINGS])
+            raise unknown_name("setting of the terms of --kd", key, [*known, *COMMON_SETTINGS])
     parsed = [parse_term(spec) for spec in specs]
     if method is not None and not parsed:
         return method

@@ -69,7 +69,7 @@ class Distiller(nn.Module):
         embedding = student["embedding"]
         with torch.autocast(embedding.device.type, enabled=False):
             inside = self._inputs(student, "student")
-            targets = [_moved(self._inputs(teacher, "teacher"), embedding.device) for teacher in teachers]
+            targets = [moved(self._inputs(teacher, "teacher"), embedding.device) for teacher in teachers]
             terms = self.terms(inside, targets, batch)
         outside = torch.promote_types(embedding.dtype, torch.float32)
         self.unweighted = {name: value.detach().to(outside) for name, value in self.unweighted.items()}
@@ -110,8 +110,8 @@ def refuse_no_weight(total: float, names: str) -> None:
         raise UserError(f"every weight of this distillation method is 0: set {names}, or --distil_method nokd")
 
 
-def _moved(output: dict[str, Any], device: torch.device) -> dict[str, Any]:
-    """A teacher's output on the student's device, out of reach of gradients."""
+def moved(output: dict[str, Any], device: torch.device) -> dict[str, Any]:
+    """A teacher's checked output on the student's ``device``, out of reach of gradients."""
     maps = {name: value.detach().to(device) for name, value in output["feature_maps"].items()}
     return {**{name: value.detach().to(device) for name, value in output.items() if name != "feature_maps"}} | {
         "feature_maps": maps

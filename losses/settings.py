@@ -1,21 +1,12 @@
 """Checking the settings of a method when it is built: each mistake becomes one line for the user."""
 
-import difflib
 import math
 from collections.abc import Iterable, Sequence
 
-from common.errors import UserError
+from common.errors import UserError, unknown_name
 
 Weights = float | str | Sequence[float | str]
 """One weight, or several: 0.1, "0.1", "1_0.5" (DistilVPR's way to write a list) or a sequence."""
-
-
-def unknown_name(kind: str, given: object, known: Iterable[str]) -> UserError:
-    """The error for ``given`` not being one of ``known``, with the nearest of them."""
-    names = list(known)
-    near = difflib.get_close_matches(str(given), names, n=1, cutoff=0.5)
-    hint = f"did you mean '{near[0]}'? " if near else ""
-    return UserError(f"unknown {kind} '{given}': {hint}known: {', '.join(names) or 'none'}")
 
 
 def choice(name: str, value: object, known: Iterable[str]) -> str:
@@ -49,6 +40,14 @@ def positive(name: str, value: float | str) -> float:
     number = _number(name, value)
     if number <= 0:
         raise UserError(f"{name} is {value}: give a number above 0")
+    return number
+
+
+def share(name: str, value: float | str) -> float:
+    """A number from 0 to 1."""
+    number = weight(name, value)
+    if number > 1:
+        raise UserError(f"{name} is {value}: give 0 to 1")
     return number
 
 

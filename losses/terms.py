@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from common.errors import UserError
+from common.errors import UserError, unknown_name
 from losses import settings
 from losses.checks import setting_defaults
 
@@ -111,7 +111,7 @@ def parse_term(text: str) -> TermSpec:
     front, colon, number = text.strip().partition(":")
     name, at, places = front.partition("@")
     if name not in TERMS:
-        raise settings.unknown_name("term of --kd", name, TERMS)
+        raise unknown_name("term of --kd", name, TERMS)
     weight = settings.weight(f"the weight of --kd {text}", number) if colon else 1.0
     if not at:
         return TermSpec(name, weight=weight)

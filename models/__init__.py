@@ -7,7 +7,7 @@ import importlib
 import inspect
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from models.names import unknown_name
+from common.errors import unknown_name
 
 if TYPE_CHECKING:
     from torch import nn

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from models.names import unknown_name
+from common.errors import unknown_name
 
 
 class Network(NamedTuple):

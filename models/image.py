@@ -3,18 +3,12 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from torch import Tensor, nn
-
-from common.errors import UserError
 from models.backbones import build_trunk, trunk_width, unused_prefixes, used_stages
-from models.names import unknown_name
-from models.pooling import HEADS, head_named
+from models.image_base import HeadedNetwork, checked_images
 from models.pretrained import load_pretrained
 
-SMALLEST_SIDE = 32  # pixels: stage 4 has stride 32
 
-
-class ImageNetwork(nn.Module):
+class ImageNetwork(HeadedNetwork):
     """Images to place descriptors.
 
     State-dict keys are DistilVPR's: ``model.*`` (torchvision's names), ``conv1x1.*`` and the head's (``image_gem.p``,
@@ -34,7 +28,6 @@ class ImageNetwork(nn.Module):
 
     """
 
-    requires: tuple[str, ...] = ("images",)
     trunk_keys = ("", "model.")
     """What stands before a trunk's keys in torchvision's files, and in this model's."""
 
@@ -46,24 +39,13 @@ class ImageNetwork(nn.Module):
         useallstages: bool = False,
         pretrained: str = "none",
     ) -> None:
-        super().__init__()
-        if output_dim < 1:
-            raise UserError(f"output_dim of image network {network} is {output_dim}; it must be at least 1")
+        super().__init__(network, output_dim, pool)
         stages = used_stages(network, useallstages)
-        head = head_named(pool)
-        self.network = network
-        self.pool = pool
         self.model = build_trunk(network, stages)
         load_pretrained(self.model, network, stages, pretrained)
-        width = trunk_width(network, stages)
-        self.conv1x1 = nn.Conv2d(width, output_dim, kernel_size=1) if head.learnt else nn.Identity()
-        self.add_module(head.key, head.kind(output_dim if head.learnt else width))
-        self.output_dim: int = self.get_submodule(head.key).output_dim  # type: ignore[assignment]
+        unused = (f"model.{prefix}" for prefix in unused_prefixes(network, stages))
+        self.add_head(trunk_width(network, stages), unused)
         self.level_maps = tuple(f"layer{stage}" for stage in range(1, stages + 1))
-        self.unused_checkpoint_prefixes: tuple[str, ...] = (
-            *(f"model.{prefix}" for prefix in unused_prefixes(network, stages)),
-            *(f"{other.key}." for other in HEADS.values() if other.learnt and other.key != head.key),
-        )
 
     def forward(self, batch: Mapping[str, Any], feature_maps: Sequence[str] = ()) -> dict[str, Any]:
         """Describe the images of a batch.
@@ -78,37 +60,4 @@ class ImageNetwork(nn.Module):
 
         """
         maps = self.model(checked_images(batch))
-        maps["map"] = self.conv1x1(maps[list(maps)[-1]])
-        output: dict[str, Any] = {"embedding": self.get_submodule(HEADS[self.pool].key)(maps["map"])}
-        if feature_maps:
-            for name in feature_maps:
-                if name not in maps:
-                    raise unknown_name(f"feature map of {self.network}", name, maps)
-            output["feature_maps"] = {name: maps[name] for name in feature_maps}
-        return output
-
-    def branch_parameters(self) -> dict[str, list[nn.Parameter]]:
-        """The parameters that learn by branch, for learning rates of their own."""
-        return {"image": learning_parameters(self), "cloud": []}
-
-
-def checked_images(batch: Mapping[str, Any]) -> Tensor:
-    """The ``images`` of a batch, [B, 3, H, W].
-
-    Raises:
-        ValueError: another shape.
-        UserError: a side of fewer than 32 pixels.
-
-    """
-    images: Tensor = batch["images"]
-    if images.ndim != 4 or images.shape[1] != 3:
-        raise ValueError(f"images must be [B, 3, H, W], not {list(images.shape)}")
-    if min(images.shape[-2:]) < SMALLEST_SIDE:
-        height, width = images.shape[-2:]
-        raise UserError(f"images of {height} x {width} pixels are too small: {SMALLEST_SIDE} a side is the least")
-    return images
-
-
-def learning_parameters(module: nn.Module) -> list[nn.Parameter]:
-    """The parameters of ``module`` that are not frozen."""
-    return [parameter for parameter in module.parameters() if parameter.requires_grad]
+        return self.described(maps, list(maps)[-1], feature_maps)

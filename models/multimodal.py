@@ -6,9 +6,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from common.errors import UserError
-from models.image import ImageNetwork, learning_parameters
-from models.names import unknown_name
+from common.errors import UserError, unknown_name
+from models.image import ImageNetwork
+from models.image_base import learning_parameters
 
 FUSIONS = ("cat", "add")
 

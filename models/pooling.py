@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.names import unknown_name
+from common.errors import unknown_name
 
 
 class GeM(nn.Module):

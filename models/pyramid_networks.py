@@ -9,8 +9,7 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from common.errors import UserError
-from models.image import checked_images, learning_parameters
-from models.names import unknown_name
+from models.image_base import checked_images, chosen_maps, image_branch
 from models.pyramid import AttentionHead, PyramidStage, UpPath, initialise
 
 STRIDES = (4, 2, 2, 2)  # of each stage over the one before it: 4, 8, 16, 32 over the image
@@ -66,10 +65,7 @@ class DSFormer(nn.Module):
             maps = {f"layer{number}": level for number, level in enumerate(levels, start=1)}
             maps |= {f"attended{number}": level for number, level in enumerate(attended, start=1)}
             maps["map"] = levels[-1]
-            for name in feature_maps:
-                if name not in maps:
-                    raise unknown_name(f"feature map of {type(self).__name__}", name, maps)
-            output["feature_maps"] = {name: maps[name] for name in feature_maps}
+            output["feature_maps"] = chosen_maps(type(self).__name__, feature_maps, maps)
         return output
 
     def levels(self, images: Tensor) -> list[Tensor]:
@@ -81,7 +77,7 @@ class DSFormer(nn.Module):
 
     def branch_parameters(self) -> dict[str, list[nn.Parameter]]:
         """The parameters that learn by branch, for learning rates of their own."""
-        return {"image": learning_parameters(self), "cloud": []}
+        return image_branch(self)
 
 
 class APFormer(DSFormer):

@@ -9,11 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from common.errors import UserError
+from common.errors import UserError, unknown_name
 from models.checkpoints import fit_state, read_state
-from models.image import checked_images, learning_parameters
-from models.names import unknown_name
-from models.pooling import HEADS, head_named
+from models.image_base import HeadedNetwork, checked_images
 
 LEVELS = 4  # maps taken of a network: its last stages, or as many depths of a network without stages
 
@@ -21,7 +19,7 @@ LEVELS = 4  # maps taken of a network: its last stages, or as many depths of a n
 _ANY_SIZE: tuple[dict[str, bool], ...] = ({"dynamic_img_size": True}, {"strict_img_size": False}, {})
 
 
-class TimmNetwork(nn.Module):
+class TimmNetwork(HeadedNetwork):
     """Images to place descriptors: a network of timm, a 1x1 convolution, a pooling head.
 
     State-dict keys: ``model.*`` (timm's names), ``conv1x1.*`` and the head's, as in
@@ -45,15 +43,8 @@ class TimmNetwork(nn.Module):
 
     """
 
-    requires: tuple[str, ...] = ("images",)
-
     def __init__(self, network: str, output_dim: int = 384, pool: str = "GeM", pretrained: str = "none") -> None:
-        super().__init__()
-        if output_dim < 1:
-            raise UserError(f"output_dim of image network {network} is {output_dim}; it must be at least 1")
-        head = head_named(pool)
-        self.network = network
-        self.pool = pool
+        super().__init__(network, output_dim, pool)
         self.model = _build(network, timms_weights=pretrained == "imagenet")
         strides = [stage["reduction"] for stage in self.model.feature_info]
         plain = len(strides) > LEVELS and len(set(strides)) == 1
@@ -64,14 +55,8 @@ class TimmNetwork(nn.Module):
         unused = _prune(self.model, network, self.indices, self.final_norm)
         if pretrained not in ("none", "imagenet"):
             _load_file(self.model, network, pretrained, unused)
-        self.conv1x1 = nn.Conv2d(width, output_dim, kernel_size=1) if head.learnt else nn.Identity()
-        self.add_module(head.key, head.kind(output_dim if head.learnt else width))
-        self.output_dim: int = self.get_submodule(head.key).output_dim  # type: ignore[assignment]
+        self.add_head(width, (f"model.{key}" for key in unused))
         self.level_maps: tuple[str, ...] = tuple(f"layer{level}" for level in range(1, len(self.indices) + 1))
-        self.unused_checkpoint_prefixes: tuple[str, ...] = (
-            *(f"model.{key}" for key in unused),
-            *(f"{other.key}." for other in HEADS.values() if other.learnt and other.key != head.key),
-        )
 
     def forward(self, batch: Mapping[str, Any], feature_maps: Sequence[str] = ()) -> dict[str, Any]:
         """Describe the images of a batch.
@@ -90,18 +75,7 @@ class TimmNetwork(nn.Module):
 
         """
         maps = dict(zip(self.level_maps, self._levels(checked_images(batch)), strict=True))
-        maps["map"] = self.conv1x1(maps[self.level_maps[-1]])
-        output: dict[str, Any] = {"embedding": self.get_submodule(HEADS[self.pool].key)(maps["map"])}
-        if feature_maps:
-            for name in feature_maps:
-                if name not in maps:
-                    raise unknown_name(f"feature map of {self.network}", name, maps)
-            output["feature_maps"] = {name: maps[name] for name in feature_maps}
-        return output
-
-    def branch_parameters(self) -> dict[str, list[nn.Parameter]]:
-        """The parameters that learn by branch, for learning rates of their own."""
-        return {"image": learning_parameters(self), "cloud": []}
+        return self.described(maps, self.level_maps[-1], feature_maps)
 
     def _levels(self, images: Tensor) -> list[Tensor]:
         """[B, 3, H, W] -> the maps at ``indices``, [B, C, h, w] each."""

@@ -10,11 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from common.errors import UserError
+from common.errors import UserError, unknown_name
 from models.backbones import PlainTrunk, ResNetTrunk, build_trunk, halving_layers, network_named, trunk_width
 from models.clustering import initialise_netvlad
-from models.image import checked_images, learning_parameters
-from models.names import unknown_name
+from models.image_base import check_map_names, checked_images, image_branch
 from models.pooling import NetVLAD, normalised_vlad
 from models.pretrained import load_pretrained
 
@@ -112,9 +111,7 @@ class VLADNetwork(nn.Module):
 
         """
         known = ("stem", *self.level_maps, "map", "vlad", "regions")
-        for name in feature_maps:
-            if name not in known:
-                raise unknown_name(f"feature map of {self.network}netvlad", name, known)
+        check_map_names(f"{self.network}netvlad", feature_maps, known)
         maps = self.base_model(checked_images(batch))
         maps.setdefault("map", maps[self.level_maps[-1]])
         local, assignment = self.net_vlad.assign(maps["map"])
@@ -128,7 +125,7 @@ class VLADNetwork(nn.Module):
 
     def branch_parameters(self) -> dict[str, list[nn.Parameter]]:
         """The parameters that learn by branch, for learning rates of their own."""
-        return {"image": learning_parameters(self), "cloud": []}
+        return image_branch(self)
 
     def initialise_clusters(self, descriptors: Tensor) -> float:
         """Start the NetVLAD head from local descriptors [n, 512] (:func:`models.clustering.initialise_netvlad`)."""

@@ -5,8 +5,7 @@ from typing import Any
 
 import torch
 
-from common.errors import UserError
-from models.names import unknown_name
+from common.errors import UserError, unknown_name
 from models.sparse.backends.base import Manager
 
 # From the fastest on: "auto" takes the first that can run on the device.

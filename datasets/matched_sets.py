@@ -1,0 +1,70 @@
+"""Sets of query and database images with a truth of matches: a test part, perhaps a training part, notes on both."""
+
+from pathlib import Path
+
+from common.errors import UserError
+from datasets.base import existing_folder
+from datasets.image_sets import Images, ImageSet, carve, evaluation_set, training_by_truth
+from datasets.records import EvaluationSet, TrainingSet
+
+
+class MatchedSet(ImageSet):
+    """Base of the sets whose images are matched once, on opening; subclasses call :meth:`_settle` with what they found.
+
+    Args:
+        dataset_folder: the set's folder.
+        train_fraction: in [0, 1), the first part of the sequence, for sets without a training part of their own.
+
+    """
+
+    _training_remedy: str = "set --train_fraction, the rest is the test"
+
+    def __init__(self, dataset_folder: Path | str | None, train_fraction: float) -> None:
+        super().__init__()
+        self._folder = existing_folder(dataset_folder, "--dataset_folder", "data set folder")
+        if not 0.0 <= train_fraction < 1.0:
+            raise UserError(f"--train_fraction must be at least 0 and below 1, not {train_fraction}")
+        self._fraction = train_fraction
+        self._test: Images | None = None
+        self._training: Images | None = None
+        self._radius = 0.0
+        self._unit = "frames"
+
+    def _settle(self, test: Images | None, training: Images | None = None) -> None:
+        """Take the two parts, the second carved off where there is none but a fraction; count them in the notes."""
+        if test is not None and training is None and self._fraction:
+            training, test = carve(test, self._fraction)
+        self._test, self._training = test, training
+        if test is not None:
+            self.notes += described(test)
+
+    def training_set(self) -> TrainingSet:
+        """The training part: database images, then queries (who ask)."""
+        self._tested()
+        if self._training is None:
+            raise UserError(f"data set {self.name} has no training part: {self._training_remedy}")
+        return self._relations(self._training)
+
+    def evaluation_set(self) -> EvaluationSet:
+        """Runs ``database`` and ``queries``; the radius is in frames, or in metres where positions are the truth."""
+        return evaluation_set(self.name, self._tested(), self._radius, unit=self._unit)
+
+    def _relations(self, training: Images) -> TrainingSet:
+        return training_by_truth(training)
+
+    def _tested(self) -> Images:
+        if self._test is None:
+            raise self._without_truth()
+        return self._test
+
+    def _without_truth(self) -> UserError:
+        return UserError(f"no truth for the images in {self._folder}")
+
+
+def described(images: Images) -> list[str]:
+    """Notes on the tested images: how many, and how many queries have no match."""
+    bare = sum(len(row) == 0 for row in images.truth)
+    notes = [f"{len(images.database)} database images, {len(images.queries)} queries"]
+    if bare:
+        notes.append(f"{bare} of {len(images.queries)} queries have no match: left out of recall")
+    return notes
