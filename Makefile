@@ -4,7 +4,7 @@ VENV := .venv
 WORKERS ?= 2
 RUN := $(VENV)/bin/python
 
-.PHONY: setup demo demo-seeds demo-papers demo-quick test test-all test-minkowski lint lint-docker format bench bench-sparse clean
+.PHONY: setup demo demo-seeds demo-papers demo-sckd demo-whiten demo-quick test test-all test-minkowski lint lint-docker format bench bench-sparse clean
 
 setup: $(VENV)/.ready
 
@@ -25,6 +25,12 @@ demo-seeds: setup
 
 demo-papers: setup
 	$(RUN) -m tools.demo_papers
+
+demo-sckd: setup
+	$(RUN) -m tools.demo_benchmarks sckd
+
+demo-whiten: setup
+	$(RUN) -m tools.demo_benchmarks whiten
 
 # Two processes of one thread each: many small tests.
 test: setup

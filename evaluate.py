@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import UserError
-from engine.building import build_data, build_fabric, build_network, student_settings, teacher_settings
+from engine.building import build_fabric, build_network, build_test_data, student_settings, teacher_settings
 from engine.command_line import parse, read_yaml
 from engine.embedding import Embedder
 from engine.options import DataOptions, EvaluateOptions, ModelOptions
@@ -30,10 +30,11 @@ HOME = Path(__file__).resolve().parent
 def run(argv: Sequence[str]) -> Path:
     """Evaluate ``--weights`` (and ``--compare``), print the table, write the report; path of ``index.html``."""
     options = parse(EvaluateOptions, argv, home=HOME, saved=saved_options(weights_flag(argv)))
-    data = build_data(options)
+    data = build_test_data(options)
     test = data.evaluation_set()
     test.require_questions()
     embedder = Embedder(data, build_fabric(options), options.val_batch_size, options.num_workers, options)
+    embedder = replace(embedder, scales=tuple(options.scales))
     entries = [evaluate(options, embedder, test)]
     for weights in options.compare:
         other = parse(EvaluateOptions, [*argv, "--weights", weights], home=HOME, saved=saved_options(weights))

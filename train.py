@@ -10,11 +10,12 @@ Options: ``engine/options.py``; published experiments: ``recipes/``. What a run 
 import sys
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from torch import nn
 
-from datasets.records import EvaluationSet, TrainingSet
+from datasets.records import Benchmark, TrainingSet
 from engine.assembly import Parts, assemble
 from engine.building import (
     build_data,
@@ -22,6 +23,7 @@ from engine.building import (
     build_fabric,
     build_network,
     build_task_loss,
+    build_test_data,
     hold_back,
     student_settings,
     teacher_settings,
@@ -45,26 +47,29 @@ def run(options: TrainOptions) -> Outcome:
     """Train the network that ``--train_mode`` names, keep its best epoch, test that once."""
     # ---- Data: places to learn from, held-back ones to choose the epoch by, test places used once at the end
     data = build_data(options)
-    everything, test = data.training_set(), data.evaluation_set()
+    tested = build_test_data(options, data)
+    everything, test = data.training_set(), tested.evaluation_set()
     test.require_questions()
-    held = hold_back(options, data, everything, test.radius)
+    held = hold_back(options, data, everything, test)
     training, validation = held.training, held.validation
 
     # ---- Networks and losses: the one that learns, and the frozen ones that it learns from
     fabric = build_fabric(options)
     embedder = Embedder(data, fabric, options.val_batch_size, options.num_workers, options)
+    tester = replace(embedder, data=tested, scales=tuple(options.scales))
     is_student = options.train_mode == "train_student"
     name = options.student_model if is_student else options.model[0]
     settings = student_settings(options, name) if is_student else teacher_settings(options, name)
     task_loss = build_task_loss(options)
     distiller = build_distiller(options)
     network = build_network(name, settings, seed=options.seed).to(fabric.device)
-    taught = TeacherOpener(options, everything.records, test, embedder, distiller).open_all()
+    taught = TeacherOpener(options, everything.records, test, embedder, tester, distiller).open_all()
     parts = Parts(training, network, task_loss, distiller, [teacher.source for teacher in taught], embedder)
 
     with RunFolder.open(options) as folder:
         folder.begin(options, str(fabric.device))
-        describe(folder, [*data.notes, held.note], data.name, training, test, network, name, taught)
+        notes = list(dict.fromkeys([*data.notes, *tested.notes]))
+        describe(folder, [*notes, held.note], data.name, training, test, network, name, taught)
         start_clusters(options, parts, folder)
         trainer = assemble(options, parts, folder)
         if options.resume == "auto" and trainer.resume():
@@ -82,17 +87,17 @@ def run(options: TrainOptions) -> Outcome:
         if not best.is_file():
             keep(trainer, name, settings)
         load_weights(network, best)
-        facts = embedder.facts(network, test.distinct_records())
-        entries = [ReportEntry(role(options, name), embedder.score(network, test, "test"), facts)]
+        facts = tester.facts(network, test.distinct_records())
+        entries = [ReportEntry(role(options, name), tester.score(network, test, "test"), facts)]
         entries += [ReportEntry(f"teacher {t.name}", t.result, t.facts) for t in taught]
-        outcome = Outcome(folder.path, entries, test, data.notes)
-        title = f"{role(options, name)} on {data.name}"
+        outcome = Outcome(folder.path, entries, test, notes)
+        title = f"{role(options, name)} on {tested.name}"
         report_outcome(outcome, title=title, seed=options.seed, settings=options.model_dump())
         return outcome
 
 
-def validate(trainer: Trainer, embedder: Embedder, validation: EvaluationSet | None, means: dict[str, float]) -> None:
-    """Log the epoch; judge it by recall@1 on held-back training places. Without any, the last epoch counts as best."""
+def validate(trainer: Trainer, embedder: Embedder, validation: Benchmark | None, means: dict[str, float]) -> None:
+    """Log the epoch; judge it by held-back training places. Without any, the last epoch counts as best."""
     progress = trainer.progress
     line = f"epoch {progress.epoch:3d}: loss {means.get('loss', 0.0):.4f}"
     value = float(progress.epoch)
@@ -102,8 +107,8 @@ def validate(trainer: Trainer, embedder: Embedder, validation: EvaluationSet | N
             return
         result = embedder.score(trainer.network, validation, "validation")
         log_validation(trainer.folder, progress.step, result, validation)
-        value = result.recall[1]
-        line += f", validation R@1 {value:.2f}"
+        value = result.judged
+        line += f", validation {result.headline}"
     LOG.info(line)
     if value >= progress.best:
         progress.best, progress.best_epoch = value, progress.epoch
@@ -125,7 +130,7 @@ def describe(
     notes: Sequence[str],
     data_name: str,
     training: TrainingSet,
-    test: EvaluationSet,
+    test: Benchmark,
     network: nn.Module,
     name: str,
     taught: list[Taught],
@@ -133,11 +138,10 @@ def describe(
     """What is about to happen, in a few lines."""
     for note in notes:
         LOG.info("%s", note)
-    places = len(test.distinct_records())
-    LOG.info("%s: %d training places; test: %d runs, %d places", data_name, len(training), len(test.runs), places)
+    LOG.info("%s: %d training places; test: %s", data_name, len(training), test.summary())
     LOG.info("learns: %s (%s parameters)", name, f"{sum(p.numel() for p in network.parameters()):,}")
     for teacher in taught:
-        LOG.info("teacher %s: test R@1 %.2f", teacher.name, teacher.result.recall[1])
+        LOG.info("teacher %s: test %s", teacher.name, teacher.result.headline)
     LOG.info("run folder: %s (watch: tensorboard --logdir %s)", folder.path, folder.path.parent)
 
 

@@ -25,6 +25,9 @@ DATASETS = {
     "boreas": "datasets.boreas:BoreasData",
     "frames": "datasets.frames:FramesData",
     "demo": "datasets.demo:DemoData",
+    "demo_poses": "datasets.demo_variants:DemoPosesData",
+    "demo_landmarks": "datasets.demo_variants:DemoLandmarksData",
+    "demo_videos": "datasets.demo_variants:DemoVideosData",
     "images": "datasets.image_folder:ImagesData",
     "sequences": "datasets.sequences:SequencesData",
     "vprice": "datasets.sequences:SequencesData",
@@ -34,6 +37,12 @@ DATASETS = {
     "pitts250k": "datasets.pittsburgh:Pitts250kData",
     "tokyo247": "datasets.tokyo:Tokyo247Data",
     "tokyotm": "datasets.tokyo:TokyoTMData",
+    "cambridge": "datasets.cambridge:CambridgeData",
+    "7scenes": "datasets.seven_scenes:SevenScenesData",
+    "gldv2": "datasets.google_landmarks:GoogleLandmarksData",
+    "roxford5k": "datasets.revisited:ROxford5kData",
+    "rparis6k": "datasets.revisited:RParis6kData",
+    "svd": "datasets.svd:SVDData",
 }
 
 

@@ -1,6 +1,8 @@
 """What a data set must offer, and the checks every reader shares."""
 
+import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -8,9 +10,11 @@ import numpy as np
 
 from common.errors import UserError
 from datasets.images import ImageSize, read_image
-from datasets.records import CloudSettings, EvaluationSet, TrainingSet
+from datasets.records import Benchmark, CloudSettings, TrainingSet
+from datasets.views import make_view
 
 if TYPE_CHECKING:
+    import torch
     from PIL.Image import Image
 
 
@@ -28,6 +32,12 @@ class PlaceData(ABC):
     """What every image is resized to; None: as it is."""
     normalisation: str = "imagenet"
     """How pixels are normalised: a name of :data:`datasets.images.NORMALISATIONS`."""
+    views: str = "place"
+    """How images are cropped, augmented and normalised: a name of :data:`datasets.views.VIEWS`."""
+    crop_size: int | None = None
+    """Side of the crops of ``views``, pixels; None: the view's own."""
+    mean_image: np.ndarray | None = None
+    """Float32 [h, w, 3] in 0..255, subtracted by the view "posenet"."""
     metric_positions: bool = True
     """Are positions metres? If not (frame numbers, bare matches), no validation part can be cut by distance."""
 
@@ -36,25 +46,59 @@ class PlaceData(ABC):
         """The training places with their relations."""
 
     @abstractmethod
-    def evaluation_set(self) -> EvaluationSet:
-        """Database and query runs with their true neighbours."""
+    def evaluation_set(self) -> Benchmark:
+        """What is tested: database and query runs with their true neighbours, or one of ``datasets.benchmarks``."""
 
-    def validation_set(self) -> EvaluationSet | None:
+    def validation_set(self) -> Benchmark | None:
         """A published validation part, to choose the epoch by; None where the set has none."""
+        return None
+
+    def held_out(self, fraction: float) -> tuple[TrainingSet, Benchmark] | None:
+        """The training part less ``fraction`` of it, and that as a benchmark; None where distance cuts it instead."""
         return None
 
     def read_image(self, path: Path) -> "Image":
         """The decoded RGB image of one file."""
         return read_image(path)
 
-    def image(self, path: Path) -> "Image":
-        """The image of one file in the size that batches have."""
+    def image(self, path: Path, crop: tuple[float, float, float, float] | None = None) -> "Image":
+        """The image of one file, or what lies in ``crop``, in the size that batches have."""
         image = self.read_image(path)
+        if crop is not None:
+            image = image.crop(_within(crop, image.size, path))
         return image if self.resize is None else self.resize.apply(image)
+
+    def transform(
+        self, augment: bool, rates: tuple[float, float, float], view: int = 0
+    ) -> "Callable[[Image], torch.Tensor]":
+        """Image -> float32 [3, H, W]; ``augment``: as training sees it, ``rates`` as in the view "place".
+
+        ``view``: which of an item's two views (layout "views").
+        """
+        return make_view(
+            self.views,
+            augment=augment,
+            crop_size=self.crop_size,
+            rates=rates,
+            normalisation=self.normalisation,
+            mean_image=self.mean_image,
+            view=view,
+        )
 
     @abstractmethod
     def read_cloud(self, path: Path) -> np.ndarray:
         """Float32 ``[N, 3]`` points of one file; :class:`UserError` when truncated, not finite or empty."""
+
+
+def _within(crop: tuple[float, float, float, float], size: tuple[int, int], path: Path) -> tuple[int, int, int, int]:
+    """``crop`` in whole pixels, cut to the image."""
+    left, top, right, bottom = max(0, math.floor(crop[0])), max(0, math.floor(crop[1])), *map(math.ceil, crop[2:])
+    box = (left, top, min(right, size[0]), min(bottom, size[1]))
+    if box[0] >= box[2] or box[1] >= box[3]:
+        raise UserError(
+            f"image {path}: the box {crop} lies outside its {size[0]}x{size[1]} pixels; check the truth file"
+        )
+    return box
 
 
 def checked_points(points: np.ndarray, path: Path) -> np.ndarray:

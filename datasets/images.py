@@ -16,23 +16,35 @@ if TYPE_CHECKING:
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-# "caffe": pixels of 0..255 less their mean, as OpenIBL's VGG16 checkpoints want them; for images scaled to 0..1.
+# For images scaled to 0..1. "caffe": pixels of 0..255 less their mean, as OpenIBL's VGG16 checkpoints want them; "raw":
+# 0..1 as they are, as Whiten_MTD evaluates videos.
 NORMALISATIONS = {
     "imagenet": (IMAGENET_MEAN, IMAGENET_STD),
     "caffe": ((123.68 / 255, 116.779 / 255, 103.939 / 255), (1 / 255, 1 / 255, 1 / 255)),
+    "raw": ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
 }
 
 
 class ImageSize(NamedTuple):
-    """What images are resized to: both sides, or the shorter one alone (pixels)."""
+    """What images are resized to, in pixels: both sides, or the shorter one alone, ``height`` then.
+
+    With ``at_most`` the longer side alone: images whose longer side exceeds ``height`` are shrunk to it, keeping their
+    aspect; none is enlarged.
+    """
 
     height: int
     width: int | None = None
+    at_most: bool = False
 
     def apply(self, image: "Image") -> "Image":
-        """The image in this size, bicubic with antialiasing."""
+        """The image in this size, bicubic with antialiasing; ``at_most`` as Pillow's ``thumbnail``."""
         from PIL.Image import Resampling
 
+        if self.at_most:
+            if max(image.size) > self.height:
+                image = image.copy()
+                image.thumbnail((self.height, self.height))
+            return image
         if self.width is not None:
             size = (self.width, self.height)
         else:
@@ -42,12 +54,17 @@ class ImageSize(NamedTuple):
 
 
 def parse_image_size(text: str) -> ImageSize:
-    """Read "224" (square), "480x640" (height x width) or "short640" (shorter side); ValueError for anything else."""
-    found = re.fullmatch(r"(short)?([1-9]\d{0,4})(?:x([1-9]\d{0,4}))?", text)
+    """Read "224" (square), "480x640" (height x width), "short640" (shorter side) or "max1024" (longer side at most).
+
+    ValueError for anything else.
+    """
+    found = re.fullmatch(r"(short|max)?([1-9]\d{0,4})(?:x([1-9]\d{0,4}))?", text)
     if found is None or (found[1] and found[3]):
-        raise ValueError(f"'{text}' is no image size: give 224, 480x640 (height x width) or short640")
+        raise ValueError(f"'{text}' is no image size: give 224, 480x640 (height x width), short640 or max1024")
     height = int(found[2])
-    return ImageSize(height, None if found[1] else int(found[3] or height))
+    if found[1]:
+        return ImageSize(height, at_most=found[1] == "max")
+    return ImageSize(height, int(found[3] or height))
 
 
 def read_image(path: Path) -> "Image":

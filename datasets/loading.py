@@ -15,7 +15,6 @@ from common.errors import UserError
 from common.randomness import forked_random_state, generator
 from datasets.augmentation import augment_cloud
 from datasets.base import PlaceData
-from datasets.images import evaluation_transform, training_transform
 from datasets.records import PlaceRecord, TrainingSet
 from datasets.sampling import PlaceSampler
 
@@ -34,7 +33,7 @@ class PlaceItems(Dataset[Item]):
     ``images`` is float32 ``[3, H, W]``; ``coords`` int32 ``[M, 3]``, the voxels of the cloud. Clouds are opened only
     for "coords" or "features", images only for "images". ``quantize(points float32 [N, 3], size) -> (coords, index)``
     comes from the sparse engine. ``augment`` = training: augmented cloud and image, a random one of the record's images
-    instead of the nearest. The choices repeat for equal (seed, epoch, key).
+    instead of the nearest. The choices repeat for equal (seed, epoch, key, view); item i + v n is view v of record i.
     """
 
     def __init__(
@@ -73,10 +72,11 @@ class PlaceItems(Dataset[Item]):
         return len(self.records)
 
     def __getitem__(self, index: int) -> Item:
+        view, index = divmod(index, len(self.records))
         record = self.records[index]
         item: Item = {"key": record.key, "index": index}
         if self.wants_images:
-            item["images"] = self._image(record)
+            item["images"] = self._image(record, view)
         if self.wants_cloud:
             item["coords"] = self._voxels(record)
         return item
@@ -88,18 +88,17 @@ class PlaceItems(Dataset[Item]):
         except UserError as error:
             return [{"error": str(error)}]
 
-    def _image(self, record: PlaceRecord) -> torch.Tensor:
+    def _image(self, record: PlaceRecord, view: int) -> torch.Tensor:
         if not self.augment:
-            return self._transform()(self.data.image(record.images[0]))
+            return self._transform()(self.data.image(record.images[0], record.crop))
         epoch = int(self._epoch)
         chosen = int(generator(self.seed, epoch, record.key, "image").integers(len(record.images)))
-        image = self.data.image(record.images[chosen])
-        with forked_random_state(self.seed, epoch, record.key):
-            return self._transform()(image)
+        image = self.data.image(record.images[chosen], record.crop)
+        with forked_random_state(self.seed, epoch, record.key, *([view] if view else [])):
+            return self._transform(view)(image)
 
-    def _transform(self) -> Callable[["Image"], torch.Tensor]:
-        normalisation = self.data.normalisation
-        return training_transform(*self.rates, normalisation) if self.augment else evaluation_transform(normalisation)
+    def _transform(self, view: int = 0) -> Callable[["Image"], torch.Tensor]:
+        return self.data.transform(self.augment, self.rates, view)
 
     def _voxels(self, record: PlaceRecord) -> torch.Tensor:
         assert record.cloud is not None
@@ -175,11 +174,16 @@ def _stacked(items: Sequence[Item]) -> torch.Tensor:
 
 
 def batch_with_masks(items: Sequence[Item], training_set: TrainingSet) -> Batch:
-    """:func:`collate` plus ``indices`` int64 ``[B]``, ``positives_mask`` and ``negatives_mask``, bool ``[B, B]``."""
+    """:func:`collate` plus ``indices`` int64 ``[B]``, ``positives_mask`` and ``negatives_mask``, bool ``[B, B]``.
+
+    With them ``poses`` float32 ``[B, 7]``, where the training set has any.
+    """
     batch = collate(items)
     indices = [item["index"] for item in items]
     batch["indices"] = torch.tensor(indices)
     batch["positives_mask"], batch["negatives_mask"] = training_set.masks(indices)
+    if training_set.poses is not None:
+        batch["poses"] = torch.from_numpy(training_set.poses[indices]).float()
     return batch
 
 

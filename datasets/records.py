@@ -1,5 +1,6 @@
 """What every data set turns into: places, training relations, evaluation runs."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +17,8 @@ class PlaceRecord:
     """One place seen once: where its files lie and where the robot stood.
 
     ``key`` is a stable id: one key = one input, so an embedding stored under it may be used wherever the key occurs.
-    ``images`` are ordered nearest in time first. Positions are metres in a planar frame.
+    ``images`` are ordered nearest in time first. Positions are metres in a planar frame. ``crop``: x1 y1 x2 y2 in
+    pixels of the file, cut out before anything else is done to the image; None: all of it.
     """
 
     key: str
@@ -25,6 +27,12 @@ class PlaceRecord:
     images: tuple[Path, ...]
     northing: float
     easting: float
+    crop: tuple[float, float, float, float] | None = None
+
+
+Layout = Literal["pairs", "items", "views", "groups", "tuples"]
+"""How a batch is composed: pairs of one place, single items, two views of each item, one random pair of each group, or
+mined tuples."""
 
 
 @dataclass
@@ -34,12 +42,17 @@ class TrainingSet:
     ``positives[i]``: sorted int64, without i. ``non_negatives[i]``: sorted int64, with i and its positives; whatever is
     in neither list is a negative, whatever is only in the second is ignored by the losses. ``queries``: the sorted
     int64 indices of the places that ask, the others being the gallery; None where every place may do either.
+    ``poses``: float64 [n, 7] camera poses (x y z in metres, unit quaternion, scalar first). ``groups``: int64 [n],
+    which landmark each item shows. ``layout``: how batches are composed where the task loss does not say.
     """
 
     records: list[PlaceRecord]
     positives: list[np.ndarray]
     non_negatives: list[np.ndarray]
     queries: np.ndarray | None = None
+    poses: np.ndarray | None = None
+    groups: np.ndarray | None = None
+    layout: Layout = "pairs"
 
     def __len__(self) -> int:
         return len(self.records)
@@ -86,8 +99,26 @@ class RankingRules:
     f1_radii: tuple[float, float] | None = None
 
 
+class Benchmark(ABC):
+    """What is measured at the end: which images have to be described, and what is right."""
+
+    name: str
+
+    @abstractmethod
+    def distinct_records(self) -> list[PlaceRecord]:
+        """Every record once per key: what has to be embedded."""
+
+    @abstractmethod
+    def require_questions(self) -> None:
+        """:class:`UserError` when nothing could be measured: said before anything is trained."""
+
+    @abstractmethod
+    def summary(self) -> str:
+        """How much is tested, for the log."""
+
+
 @dataclass
-class EvaluationSet:
+class EvaluationSet(Benchmark):
     """Database and queries per run, and which database items are right for which query.
 
     ``query_sets[n][i]`` is upstream's structure: ``{"query", "northing", "easting", m: [indices into database[m]]}``
@@ -119,6 +150,10 @@ class EvaluationSet:
             raise UserError(
                 f"data set {self.name}: no query has a true neighbour within {self.radius:g} m in another run"
             )
+
+    def summary(self) -> str:
+        """How much is tested."""
+        return f"{len(self.runs)} runs, {len(self.distinct_records())} places"
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Batches made of pairs (an anchor and one of its positives), counted by (seed, epoch, batch size)."""
 
 import logging
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -19,7 +20,7 @@ ATTEMPTS = 8
 Pair = tuple[int, int]
 
 
-class PlaceSampler(Sampler[list[int]]):
+class PlaceSampler(Sampler[list[int]], ABC):
     """What the trainer needs of a sampler: batches of indices, in rounds between which it may look at the network.
 
     ``state_dict`` and ``load_state_dict`` hold all that the batches to come depend on.
@@ -28,80 +29,52 @@ class PlaceSampler(Sampler[list[int]]):
     rounds = 1
     """Parts of an epoch; each begins with :meth:`begin_round`."""
 
+    @abstractmethod
     def set_epoch(self, epoch: int, skip: int = 0) -> None:
         """Choose the epoch; the first ``skip`` batches are left out (they were seen before an interruption)."""
-        raise NotImplementedError
 
     def begin_round(self, number: int, features: Callable[[], np.ndarray]) -> None:
         """Choose the round; ``features()`` gives unit embeddings float32 [n, D] of all items by the current network."""
 
+    @abstractmethod
     def layout(self, count: int) -> dict[str, torch.Tensor]:
         """What the rows of a batch of ``count`` items are to each other."""
-        raise NotImplementedError
 
     def expand_batch(self) -> bool:
         """Enlarge the batch for the epochs to come, where the sampler can."""
         return False
 
+    @abstractmethod
     def __len__(self) -> int:
         """Batches that iterating will give."""
-        raise NotImplementedError
 
+    @abstractmethod
     def state_dict(self) -> dict[str, Any]:
         """Plain numbers and tensors."""
-        raise NotImplementedError
 
+    @abstractmethod
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on as the sampler that gave ``state``."""
-        raise NotImplementedError
 
 
-class PairBatchSampler(PlaceSampler):
-    """Index lists for a DataLoader's ``batch_sampler``.
+class ComposedSampler(PlaceSampler):
+    """Base of samplers whose epochs depend on (seed, epoch, batch_size) alone: subclasses compose one whole epoch.
 
-    In every epoch: items 2i and 2i + 1 of a batch are positives of each other; no item is anchor (first of its pair)
-    twice; batches have ``batch_size`` items, the last one an even number from 4 up, a shorter rest is left out; items
-    without positives never appear. Where the training set says who asks (``queries``), anchors are queries and their
-    partners are not. An item whose positives are all taken is paired with one of them again, in another
-    batch where that is possible. The composition depends on (seed, epoch, batch_size) alone, so after
-    ``set_epoch(epoch, skip=n)`` the batches from the n-th on are those of the uninterrupted run.
-
-    ``batch_size`` is raised to 4 and to an even number. ``expand_batch`` multiplies it by ``batch_expansion_rate``, up
-    to ``batch_size_limit`` (dynamic batch sizing of MinkLoc3D). ``max_batches`` cuts the epoch short.
+    After ``set_epoch(epoch, skip=n)`` the batches from the n-th on are those of the uninterrupted run.
+    ``max_batches`` cuts the epoch short.
     """
 
-    def __init__(
-        self,
-        training_set: TrainingSet,
-        batch_size: int,
-        *,
-        seed: int,
-        batch_size_limit: int | None = None,
-        batch_expansion_rate: float | None = None,
-        max_batches: int | None = None,
-    ) -> None:
-        if batch_expansion_rate is not None:
-            if batch_expansion_rate <= 1:
-                raise UserError(f"batch expansion rate {batch_expansion_rate}: must be greater than 1")
-            if batch_size_limit is None or batch_size_limit < batch_size:
-                raise UserError(f"batch size limit {batch_size_limit}: must be at least the batch size {batch_size}")
-        self.positives = _partners(training_set)
+    def __init__(self, batch_size: int, *, seed: int, max_batches: int | None = None) -> None:
         self.seed = seed
-        self.batch_size = _usable_size(batch_size)
-        if self.batch_size != batch_size:
-            LOG.warning("batch size %d raised to %d: batches consist of pairs", batch_size, self.batch_size)
-        self.batch_size_limit = batch_size_limit
-        self.batch_expansion_rate = batch_expansion_rate
+        self.batch_size = batch_size
         self.max_batches = max_batches
         self.epoch = 0
         self.skip = 0
         self._cached: tuple[tuple[int, int, int], list[list[int]]] | None = None
-        if not self.batches():
-            paired = sum(len(row) > 0 for row in self.positives)
-            raise UserError(
-                f"the training set has {paired} items with a positive, too few for one batch of two pairs: "
-                "use more data or a larger positive radius"
-            )
+
+    @abstractmethod
+    def _compose(self) -> list[list[int]]:
+        """All batches of the current epoch."""
 
     def set_epoch(self, epoch: int, skip: int = 0) -> None:
         """Choose the epoch; the first ``skip`` batches are left out (they were seen before an interruption)."""
@@ -122,8 +95,59 @@ class PairBatchSampler(PlaceSampler):
         """All batches of the current epoch, skipped ones included."""
         key = (self.seed, self.epoch, self.batch_size)
         if self._cached is None or self._cached[0] != key:
-            self._cached = (key, self._compose())
+            self._cached = (key, self._compose()[: self.max_batches])
         return self._cached[1]
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the composition depends on, and where the epoch was entered."""
+        return {"seed": self.seed, "epoch": self.epoch, "skip": self.skip, "batch_size": self.batch_size}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on as the sampler that gave ``state``."""
+        self.seed, self.batch_size = int(state["seed"]), int(state["batch_size"])
+        self.set_epoch(int(state["epoch"]), int(state["skip"]))
+
+
+class PairBatchSampler(ComposedSampler):
+    """Index lists for a DataLoader's ``batch_sampler``.
+
+    In every epoch: items 2i and 2i + 1 of a batch are positives of each other; no item is anchor (first of its pair)
+    twice; batches have ``batch_size`` items, the last one an even number from 4 up, a shorter rest is left out; items
+    without positives never appear. Where the training set says who asks (``queries``), anchors are queries and their
+    partners are not. An item whose positives are all taken is paired with one of them again, in another
+    batch where that is possible.
+
+    ``batch_size`` is raised to 4 and to an even number. ``expand_batch`` multiplies it by ``batch_expansion_rate``, up
+    to ``batch_size_limit`` (dynamic batch sizing of MinkLoc3D).
+    """
+
+    def __init__(
+        self,
+        training_set: TrainingSet,
+        batch_size: int,
+        *,
+        seed: int,
+        batch_size_limit: int | None = None,
+        batch_expansion_rate: float | None = None,
+        max_batches: int | None = None,
+    ) -> None:
+        if batch_expansion_rate is not None:
+            if batch_expansion_rate <= 1:
+                raise UserError(f"batch expansion rate {batch_expansion_rate}: must be greater than 1")
+            if batch_size_limit is None or batch_size_limit < batch_size:
+                raise UserError(f"batch size limit {batch_size_limit}: must be at least the batch size {batch_size}")
+        super().__init__(_usable_size(batch_size), seed=seed, max_batches=max_batches)
+        self.positives = _partners(training_set)
+        if self.batch_size != batch_size:
+            LOG.warning("batch size %d raised to %d: batches consist of pairs", batch_size, self.batch_size)
+        self.batch_size_limit = batch_size_limit
+        self.batch_expansion_rate = batch_expansion_rate
+        if not self.batches():
+            paired = sum(len(row) > 0 for row in self.positives)
+            raise UserError(
+                f"the training set has {paired} items with a positive, too few for one batch of two pairs: "
+                "use more data or a larger positive radius"
+            )
 
     def expand_batch(self) -> bool:
         """Enlarge the batch for the epochs to come; False when no rate is set or the limit is reached."""
@@ -135,15 +159,6 @@ class PairBatchSampler(PlaceSampler):
             return False
         self.batch_size = enlarged
         return True
-
-    def state_dict(self) -> dict[str, Any]:
-        """What the composition depends on, and where the epoch was entered."""
-        return {"seed": self.seed, "epoch": self.epoch, "skip": self.skip, "batch_size": self.batch_size}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on as the sampler that gave ``state``."""
-        self.seed, self.batch_size = int(state["seed"]), int(state["batch_size"])
-        self.set_epoch(int(state["epoch"]), int(state["skip"]))
 
     def _compose(self) -> list[list[int]]:
         """The best of a few attempts: the first without an item twice in a batch, else the one with the fewest."""
@@ -164,8 +179,7 @@ class PairBatchSampler(PlaceSampler):
         half = self.batch_size // 2
         batches = [pairs[start : start + half] for start in range(0, len(pairs), half)]
         _separate_repeats(batches, self.positives)
-        flat = [[item for pair in batch for item in pair] for batch in batches if 2 * len(batch) >= MIN_BATCH]
-        return flat[: self.max_batches]
+        return [[item for pair in batch for item in pair] for batch in batches if 2 * len(batch) >= MIN_BATCH]
 
     def _pairs(self, rng: np.random.Generator) -> list[Pair]:
         """Every item with positives once: with a random unused positive, else with any of its positives again."""

@@ -11,12 +11,12 @@ bounding box): 50 m in a city, less in small worlds.
 import logging
 from bisect import bisect_left
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from common.errors import UserError
-from datasets.records import EvaluationSet, PlaceRecord, TrainingSet
+from datasets.records import Benchmark, EvaluationSet, PlaceRecord, TrainingSet
 from datasets.relations import true_neighbours
 from datasets.routes import distance_to
 
@@ -29,13 +29,13 @@ class Split:
     """What :func:`split` made; ``validation`` is None when nothing was asked or nothing usable found: ``note`` says."""
 
     training: TrainingSet
-    validation: EvaluationSet | None
+    validation: Benchmark | None
     note: str
 
 
 def split_validation(
     training_set: TrainingSet, fraction: float, *, buffer: float = 50.0, eval_radius: float = 25.0
-) -> tuple[TrainingSet, EvaluationSet | None]:
+) -> tuple[TrainingSet, Benchmark | None]:
     """Training set without the validation stretch and its buffer (metres), and the stretch as an evaluation set.
 
     ``(training_set, None)`` for fraction 0, and, with a logged warning, when no stretch gives a usable validation.
@@ -75,7 +75,7 @@ def split(training_set: TrainingSet, fraction: float, *, buffer: float = 50.0, e
 
 
 def subset(training_set: TrainingSet, indices: np.ndarray) -> TrainingSet:
-    """The places at the sorted ``indices``, relations renumbered to them."""
+    """The places at the sorted ``indices`` with their poses and groups, relations renumbered to them."""
     number = np.full(len(training_set), -1, dtype=np.int64)
     number[indices] = np.arange(len(indices))
 
@@ -88,7 +88,16 @@ def subset(training_set: TrainingSet, indices: np.ndarray) -> TrainingSet:
     if queries is not None:
         queries = number[queries]
         queries = queries[queries >= 0]
-    return TrainingSet(records, renumbered(training_set.positives), renumbered(training_set.non_negatives), queries)
+    poses, groups = training_set.poses, training_set.groups
+    return replace(
+        training_set,
+        records=records,
+        positives=renumbered(training_set.positives),
+        non_negatives=renumbered(training_set.non_negatives),
+        queries=queries,
+        poses=None if poses is None else poses[indices],
+        groups=None if groups is None else groups[indices],
+    )
 
 
 def _guide(records: list[PlaceRecord]) -> np.ndarray:

@@ -1,15 +1,18 @@
 """Putting a run together: batches, losses and optimiser around the network that learns."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from common.errors import UserError
 from common.randomness import forked_random_state
+from datasets.item_sampling import GroupPairSampler, ItemBatchSampler, ViewBatchSampler
 from datasets.loading import training_loader
-from datasets.records import TrainingSet
+from datasets.records import Layout, TrainingSet
 from datasets.sampling import PairBatchSampler, PlaceSampler
 from datasets.tuple_sampling import TupleBatchSampler
 from engine.building import TaskLoss, quantizer_for
@@ -22,6 +25,7 @@ from engine.run_folder import RunFolder
 from engine.step import ask
 from engine.teachers import LiveTeacher, TeacherSource
 from engine.trainer import Trainer
+from engine.whitening import WhitenedTeacher
 from losses.distiller import Distiller
 
 
@@ -53,8 +57,8 @@ class Parts:
 def assemble(options: TrainOptions, parts: Parts, folder: RunFolder) -> Trainer:
     """The trainer; what the losses own is built from the outputs for two real places."""
     fabric, network = parts.embedder.fabric, parts.network
-    sampler = build_sampler(options, parts.training, getattr(parts.task_loss, "layout", "pairs"))
-    live = [teacher.network for teacher in parts.teachers if isinstance(teacher, LiveTeacher)]
+    sampler = build_sampler(options, parts.training, layout_of(options, parts))
+    live = [teacher.network for teacher in parts.teachers if isinstance(teacher, LiveTeacher | WhitenedTeacher)]
     loader = training_loader(
         parts.embedder.data,
         parts.training,
@@ -93,9 +97,28 @@ def assemble(options: TrainOptions, parts: Parts, folder: RunFolder) -> Trainer:
     )
 
 
+_PLAIN_SAMPLERS: dict[str, Callable[..., PlaceSampler]] = {
+    "items": ItemBatchSampler,
+    "views": ViewBatchSampler,
+    "groups": GroupPairSampler,
+}
+
+
+def layout_of(options: TrainOptions, parts: Parts) -> Layout:
+    """How batches are composed: as ``--batches`` says, else as the task loss needs, else as the training set would."""
+    needed: Layout | Literal["any"] = getattr(parts.task_loss, "layout", "pairs")
+    if options.batches != "auto":
+        if needed == "tuples" and options.batches != "tuples":
+            raise UserError(f"loss {options.loss} reads mined tuples: leave --batches {options.batches} away")
+        return options.batches
+    return parts.training.layout if needed == "any" else needed
+
+
 def build_sampler(options: TrainOptions, training: TrainingSet, layout: str) -> PlaceSampler:
-    """Batches of the kind that the task loss reads: pairs of one place, or mined tuples."""
+    """Batches of one :data:`datasets.records.Layout`."""
     most = 1 if options.dry_run else None
+    if layout in _PLAIN_SAMPLERS:
+        return _PLAIN_SAMPLERS[layout](training, options.train_batch_size, seed=options.seed, max_batches=most)
     if layout == "tuples":
         return TupleBatchSampler(
             training,
@@ -125,6 +148,8 @@ def prepare_losses(options: TrainOptions, parts: Parts) -> None:
         parts.task_loss.to(device)
     if parts.distiller is None:
         return
+    if parts.training.poses is not None:
+        parts.distiller.see_training(parts.training.poses)
     batch = parts.embedder.sample(parts.training.records[:2], parts.requires)
     network = parts.network
     network.eval()

@@ -14,7 +14,7 @@ from common.errors import UserError
 from common.randomness import forked_random_state
 from datasets.base import PlaceData
 from datasets.images import parse_image_size
-from datasets.records import TrainingSet
+from datasets.records import Benchmark, EvaluationSet, TrainingSet
 from datasets.splitting import Split, split
 from engine.options import DataOptions, ModelOptions, RunOptions, TrainOptions
 from losses.combined import with_terms
@@ -27,35 +27,56 @@ TaskLoss = Callable[..., tuple[torch.Tensor, dict[str, float]]]
 
 def build_data(options: DataOptions) -> PlaceData:
     """The data set that the options name; missing folders and files are a :class:`UserError`."""
-    accepted = datasets.dataset_settings(options.dataset)
-    prefix = {"boreas": "boreas", "frames": "frames"}.get(options.dataset, "oxford")
+    return _data(options, options.dataset)
+
+
+def build_test_data(options: DataOptions, training: PlaceData | None = None) -> PlaceData:
+    """The data set that is tested: ``--test_dataset``, else the one that trains (``training``, where it is open)."""
+    if options.test_dataset is None:
+        return training or build_data(options)
+    elsewhere = options.model_copy(update={"dataset_folder": options.test_folder})
+    return _data(elsewhere, options.test_dataset, flag="--test_folder")
+
+
+def _data(options: DataOptions, name: str, flag: str = "--dataset_folder") -> PlaceData:
+    accepted = datasets.dataset_settings(name)
+    prefix = {"boreas": "boreas", "frames": "frames"}.get(name, "oxford")
     values: dict[str, Any] = options.model_dump()
     values["kitti_train_sequences"] = options.kitti_train_sequences or None
     values["quantization_size"] = values[f"{prefix}_quantization_size"]
-    values["n_points"] = {"boreas": options.n_points_boreas, "frames": options.frames_points}.get(options.dataset)
-    settings = {name: values[name] for name in accepted if values.get(name) is not None or name == "image_lidar_k"}
-    if "dataset_folder" in accepted and options.dataset_folder is None and options.dataset != "demo":
+    values["n_points"] = {"boreas": options.n_points_boreas, "frames": options.frames_points}.get(name)
+    settings = {key: values[key] for key in accepted if values.get(key) is not None or key == "image_lidar_k"}
+    if "dataset_folder" in accepted and options.dataset_folder is None and not name.startswith("demo"):
         raise UserError(
-            f"no folder for data set {options.dataset}: give --dataset_folder, set it in paths.yaml beside train.py, "
-            "or set DISTILPLACE_DATASET_FOLDER"
+            f"no folder for data set {name}: give {flag}, set it in paths.yaml beside train.py, "
+            f"or set DISTILPLACE_{flag.removeprefix('--').upper()}"
         )
-    data = datasets.create_dataset(options.dataset, **settings)
-    data.resize = None if options.image_size is None else parse_image_size(options.image_size)
+    data = datasets.create_dataset(name, **settings)
+    if options.image_size is not None:
+        data.resize = parse_image_size(options.image_size)
     data.normalisation = options.normalisation
+    data.views = options.views or data.views
+    data.crop_size = options.crop_size or data.crop_size
     return data
 
 
-def hold_back(options: TrainOptions, data: PlaceData, everything: TrainingSet, eval_radius: float) -> Split:
+def hold_back(options: TrainOptions, data: PlaceData, everything: TrainingSet, test: Benchmark) -> Split:
     """Training places and those held back to choose the epoch by: the set's own validation part, else a cut one."""
     published = data.validation_set() if options.val_fraction > 0 else None
     if published is not None:
         places = len(published.distinct_records())
         return Split(everything, published, f"validation: the data set's own part, {places} places")
+    held = data.held_out(options.val_fraction) if options.val_fraction > 0 else None
+    if held is not None:
+        places = len(held[1].distinct_records())
+        note = f"validation: {places} of {len(everything)} training images, {len(held[0])} left to train on"
+        return Split(*held, note)
     if options.val_fraction > 0 and not data.metric_positions:
         note = "no validation split: this set's places have no positions to cut one by; the last epoch is kept"
         return Split(everything, None, note)
     buffer = 50.0 if options.negative_radius is None else options.negative_radius
-    return split(everything, options.val_fraction, buffer=buffer, eval_radius=eval_radius)
+    radius = test.radius if isinstance(test, EvaluationSet) else 25.0
+    return split(everything, options.val_fraction, buffer=buffer, eval_radius=radius)
 
 
 def teacher_settings(options: ModelOptions, name: str) -> dict[str, Any]:
@@ -75,11 +96,13 @@ def teacher_settings(options: ModelOptions, name: str) -> dict[str, Any]:
         "image_useallstages": options.minklocmm_image_useallstages,
         "image_pool": options.teacher_pool or options.pool,
     }
+    own_width = None if models.keeps_its_width(name) else options.student_output_dim
     image = {
-        "output_dim": options.teacher_output_dim or options.student_output_dim,
+        "output_dim": options.teacher_output_dim or own_width,
         "useallstages": options.minklocmm_image_useallstages,
         "clusters": options.clusters,
         "trainable_from": options.trainable_from,
+        "dropout": options.dropout,
     }
     common = {
         "pool": options.teacher_pool or options.pool,
@@ -87,7 +110,7 @@ def teacher_settings(options: ModelOptions, name: str) -> dict[str, Any]:
         "feature_size": options.minklocmm_cloud_fe_dim,
         "sparse_backend": options.sparse_backend,
     }
-    return _accepted(name, {**fused, **cloud, **image, **common})
+    return _accepted(name, {**fused, **cloud, **image, **common, **_given(options)})
 
 
 def student_settings(options: ModelOptions, name: str) -> dict[str, Any]:
@@ -101,11 +124,12 @@ def student_settings(options: ModelOptions, name: str) -> dict[str, Any]:
         "useallstages": options.useallstages,
         "clusters": options.clusters,
         "trainable_from": options.trainable_from,
+        "dropout": options.dropout,
         "pool": options.pool,
         "pretrained": options.pretrained,
         "sparse_backend": options.sparse_backend,
     }
-    return _accepted(name, values)
+    return _accepted(name, {**values, **_given(options)})
 
 
 def build_network(name: str, settings: dict[str, Any], *, seed: int, weights: str | None = None) -> nn.Module:
@@ -164,6 +188,11 @@ def build_fabric(options: RunOptions) -> Any:
         )
     devices: Any = [options.cuda] if kind == "cuda" else 1
     return Fabric(accelerator=kind, devices=devices, precision=options.precision)
+
+
+def _given(options: ModelOptions) -> dict[str, Any]:
+    """Settings whose default is each network's own."""
+    return {} if options.gem_p is None else {"gem_p": options.gem_p}
 
 
 def _accepted(name: str, values: dict[str, Any]) -> dict[str, Any]:

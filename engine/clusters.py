@@ -25,7 +25,10 @@ def start_clusters(options: TrainOptions, parts: Parts, folder: RunFolder) -> No
     if not hasattr(parts.network, "initialise_clusters") or (folder.path / "last.ckpt").is_file():
         return
     path = Path(options.clusters_file) if options.clusters_file else cluster_path(options, parts)
-    descriptors = read_descriptors(path) if options.clusters_file or path.is_file() else find_descriptors(parts, path)
+    if not options.clusters_file and not path.is_file():
+        find_descriptors(parts, path)
+    # Read back even what was just found: k-means rounds by where in memory its numbers lie, and runs must repeat.
+    descriptors = read_descriptors(path)
     LOG.info("clusters: from %d local descriptors, %s", len(descriptors), path)
     parts.network.initialise_clusters(descriptors)  # type: ignore[operator]
 

@@ -22,6 +22,17 @@ Parsed = TypeVar("Parsed", bound=OptionGroup)
 FOLDERS = ("dataset_folder", "image_path")
 PREFIX = "DISTILPLACE_"
 REPEATABLE = {"kd"}  # flags that add up when given several times
+ELSEWHERE = (*FOLDERS, "test_dataset", "test_folder")
+# SCKD's flags that have another name here.
+ALIASES = {
+    "model": "T_model",
+    "teacher_weights_path": "T_path",
+    "epochs": "niter",
+    "train_batch_size": "batchSize",
+    "cuda": "gpu",
+    "SCKL": "KLSC",
+}
+SINGLE_DASH = ("-SCmodule", "-hintmodule")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -51,7 +62,7 @@ def parse(
     saved = dict(saved or {})
     chosen = flags.get("dataset", recipe.get("dataset"))
     if chosen is not None and chosen != saved.get("dataset"):
-        saved = {name: value for name, value in saved.items() if name not in FOLDERS}
+        saved = {name: value for name, value in saved.items() if name not in ELSEWHERE}
     personal = _personal_defaults(home, environment, chosen=chosen or saved.get("dataset"))
     optional = {name for name, field in kind.model_fields.items() if not field.is_required()}
     quiet = {name: value for name, value in {**personal, **saved, **recipe}.items() if name in optional}
@@ -90,17 +101,18 @@ def _read_flags(kind: type[OptionGroup], argv: Sequence[str]) -> dict[str, Any]:
     for name, field in kind.model_fields.items():
         text = (field.description or "").replace("%", "%%")
         text += "" if field.is_required() else f" [{field.default}]".replace("%", "%%")
+        names = [f"--{each}" for each in (name, ALIASES.get(name)) if each]
         if field.annotation is bool:
-            parser.add_argument(f"--{name}", nargs="?", const="True", metavar="True|False", help=text)
+            parser.add_argument(*names, nargs="?", const="True", metavar="True|False", help=text)
         elif get_origin(field.annotation) is list:
             action = "extend" if name in REPEATABLE else "store"
-            parser.add_argument(f"--{name}", nargs="+", action=action, metavar="X", help=text)
+            parser.add_argument(*names, nargs="+", action=action, metavar="X", help=text)
         else:
-            parser.add_argument(f"--{name}", metavar="X", help=text)
+            parser.add_argument(*names, metavar="X", help=text)
     retired = [name for name in RETIRED if "train_mode" in kind.model_fields]
     for name in retired:
         parser.add_argument(f"--{name}", metavar="X", help=argparse.SUPPRESS)
-    values, unknown = parser.parse_known_args(list(argv))
+    values, unknown = parser.parse_known_args([f"-{word}" if word in SINGLE_DASH else word for word in argv])
     if unknown:
         flag = unknown[0].split("=")[0]
         if not flag.startswith("--"):

@@ -12,15 +12,13 @@ from tqdm import tqdm
 
 from datasets.base import PlaceData
 from datasets.loading import evaluation_loader
-from datasets.records import EvaluationSet, PlaceRecord
+from datasets.records import Benchmark, PlaceRecord
 from engine.building import quantizer_for
 from engine.maps import map_builder
 from engine.options import ModelOptions
-from engine.teachers import StoredTeacher
-from evaluation.precision_recall import with_f1
-from evaluation.retrieval import RetrievalResult, evaluate_runs
-
-Table = dict[str, Tensor]
+from engine.scales import describe_at
+from engine.scoring import Table, score_table
+from evaluation.measures import Result
 
 
 def move(batch: dict[str, Any], device: torch.device) -> dict[str, Any]:
@@ -42,6 +40,8 @@ class Embedder:
     options: ModelOptions | None = None
     project: Callable[[Tensor], Tensor] | None = None
     """What becomes of every batch of embeddings, such as a reduction by PCA; so the wide ones never pile up."""
+    scales: tuple[float, ...] = (1.0,)
+    """Sizes at which every image is described; the descriptors are averaged."""
 
     def embed(
         self, network: nn.Module, records: Sequence[PlaceRecord], title: str, augment_seed: int | None = None
@@ -67,10 +67,10 @@ class Embedder:
         names = parts[0] if parts else {}
         return keys, {name: torch.cat([part[name] for part in parts]) for name in names}
 
-    def score(self, network: nn.Module, test: EvaluationSet, title: str) -> RetrievalResult:
-        """What a network scores on an evaluation set."""
+    def score(self, network: nn.Module, test: Benchmark, title: str) -> Result:
+        """What a network scores on a benchmark."""
         keys, tables = self.embed(network, test.distinct_records(), title)
-        return score_table(keys, tables["embedding"], test)
+        return score_table(keys, tables, test)
 
     def facts(self, network: nn.Module, records: Sequence[PlaceRecord]) -> dict[str, str]:
         """Size and speed of a network, for tables: parameters, and the median time of a forward pass at batch 1.
@@ -112,7 +112,7 @@ class Embedder:
     @torch.no_grad()
     def _forward(self, network: nn.Module, batch: dict[str, Any]) -> Table:
         with self.fabric.autocast():
-            outputs: Table = network(batch)
+            outputs: Table = network(batch) if self.scales == (1.0,) else describe_at(network, batch, self.scales)
         return outputs
 
     def _loader(
@@ -129,25 +129,6 @@ class Embedder:
             augment_seed=augment_seed,
             finish=map_builder(self.options, [network], batch_size, self.fabric.device) if self.options else None,
         )
-
-
-def score_table(keys: list[str], embeddings: Tensor, test: EvaluationSet) -> RetrievalResult:
-    """Retrieval metrics of an evaluation set from a table of embeddings ``[n, D]``, by cosine as upstream."""
-    rows = {key: row for row, key in enumerate(keys)}
-
-    def gather(run: list[PlaceRecord]) -> Tensor:
-        return embeddings[torch.tensor([rows[record.key] for record in run], dtype=torch.long)]
-
-    database = [gather(run) for run in test.database]
-    queries = [gather(run) for run in test.queries]
-    result = evaluate_runs(database, queries, test.query_sets, metric="cosine", rules=test.rules)
-    return with_f1(result, test)
-
-
-def score_store(store: StoredTeacher, test: EvaluationSet) -> RetrievalResult:
-    """What the teacher whose outputs lie in a store scores."""
-    keys = [record.key for record in test.distinct_records()]
-    return score_table(keys, store.outputs({"keys": keys})["embedding"], test)
 
 
 def _synchronise(device: torch.device) -> None:

@@ -25,7 +25,7 @@ def build_optimizer(options: TrainOptions, network: nn.Module, losses: Mapping[s
         if isinstance(loss, nn.Module) and (owned := list(loss.parameters())):
             groups.append({"params": owned, "lr": options.image_lr, "name": name})
     kinds: dict[str, Any] = {"Adam": torch.optim.Adam, "AdamW": torch.optim.AdamW, "SGD": torch.optim.SGD}
-    extra = {"momentum": 0.9} if options.optimizer == "SGD" else {}
+    extra: dict[str, Any] = {"momentum": 0.9} if options.optimizer == "SGD" else {"eps": options.adam_eps}
     optimizer: torch.optim.Optimizer = kinds[options.optimizer](groups, weight_decay=options.weight_decay, **extra)
     return optimizer
 

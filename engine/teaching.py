@@ -8,13 +8,15 @@ from pathlib import Path
 from torch import nn
 
 from common.errors import UserError
-from datasets.records import EvaluationSet, PlaceRecord
+from datasets.records import Benchmark, PlaceRecord
 from engine.building import build_network, teacher_settings
-from engine.embedding import Embedder, score_store
+from engine.embedding import Embedder
 from engine.options import TrainOptions
+from engine.scoring import score_store
 from engine.store import StoreIdentity, has_store, identify, read_store, write_store
 from engine.teachers import LiveTeacher, TeacherSource
-from evaluation.retrieval import RetrievalResult
+from engine.whitening import WhitenedTeacher, fitted_whitening
+from evaluation.measures import Result
 from losses.distiller import Distiller
 
 LOG = logging.getLogger("distilplace")
@@ -27,18 +29,19 @@ class Taught:
 
     name: str
     source: TeacherSource
-    result: RetrievalResult
+    result: Result
     facts: dict[str, str]
 
 
 @dataclass(frozen=True)
 class TeacherOpener:
-    """What opening a teacher needs to know: the options, all training places, the test set, how to embed."""
+    """What opening a teacher needs to know: the options, all training places, the test set, how to embed either."""
 
     options: TrainOptions
     training: list[PlaceRecord]
-    test: EvaluationSet
+    test: Benchmark
     embedder: Embedder
+    tester: Embedder
     distiller: Distiller | None
 
     def open_all(self) -> list[Taught]:
@@ -56,6 +59,8 @@ class TeacherOpener:
                     "a method that distils embeddings alone"
                 )
             return _numbered([self._live(name, Path(path)) for name, path in zip(names, paths, strict=True)])
+        if options.whiten_dim is not None:
+            raise UserError("--whiten_dim is about teachers that run in every step: give --teacher_outputs live")
         if options.teacher_store is not None and len(names) > 1:
             raise UserError("--teacher_store holds one teacher: leave it away to use one store per teacher")
         return _numbered([self._stored(name, Path(path)) for name, path in zip(names, paths, strict=True)])
@@ -64,19 +69,23 @@ class TeacherOpener:
         """Are the teachers run in every step? They must be where their feature maps are distilled."""
         assert self.distiller is not None
         wants_maps = bool(self.distiller.teacher_maps(STAGES))
-        if wants_maps and self.options.teacher_outputs == "store":
-            raise UserError(
-                "this method distils feature maps, which no teacher store holds: leave --teacher_outputs away"
-            )
-        return wants_maps or self.options.teacher_outputs == "live"
+        if (wants_maps or self.distiller.same_inputs) and self.options.teacher_outputs == "store":
+            what = "feature maps" if wants_maps else "outputs for the student's own crops"
+            raise UserError(f"this method distils {what}, which no teacher store holds: leave --teacher_outputs away")
+        return wants_maps or self.distiller.same_inputs or self.options.teacher_outputs == "live"
 
     def _live(self, name: str, weights: Path) -> Taught:
         network = self._load(name, weights)
         assert self.distiller is not None
-        maps = self.distiller.teacher_maps(network.level_maps)  # type: ignore[arg-type]
-        result = self.embedder.score(network, self.test, "teacher on test places")
-        facts = self.embedder.facts(network, self.test.distinct_records())
-        return Taught(name, LiveTeacher(network, maps), result, facts)
+        levels: tuple[str, ...] = getattr(network, "level_maps", ())
+        maps = self.distiller.teacher_maps(levels)
+        result = self.tester.score(network, self.test, "teacher on test places")
+        facts = self.tester.facts(network, self.test.distinct_records())
+        source = LiveTeacher(network, maps)
+        if self.options.whiten_dim is None:
+            return Taught(name, source, result, facts)
+        fitted = fitted_whitening(self.options, self.embedder, network, name, weights, self.training)
+        return Taught(name, WhitenedTeacher(source, fitted), result, facts)
 
     def _stored(self, name: str, weights: Path) -> Taught:
         identity = self._identity(name, weights)
@@ -127,8 +136,8 @@ class TeacherOpener:
         LOG.info("teacher %s: outputs of %d + %d places -> %s", identity.model, len(self.training), len(tests), folder)
         augment = self.options.seed if self.options.cache_aug else None
         training_part = self.embedder.embed(network, self.training, "teacher on training places", augment)
-        test_part = self.embedder.embed(network, tests, "teacher on test places")
-        write_store(folder, identity, training_part, test_part, self.embedder.facts(network, tests))
+        test_part = self.tester.embed(network, tests, "teacher on test places")
+        write_store(folder, identity, training_part, test_part, self.tester.facts(network, tests))
 
 
 def _numbered(taught: list[Taught]) -> list[Taught]:

@@ -4,11 +4,7 @@ Pictures are named by their content and written before the page, the page replac
 then are pictures of an earlier report removed: at no moment does the page show something that is not there.
 """
 
-import hashlib
-import io
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,64 +13,18 @@ import numpy as np
 from common.files import atomic_path
 from datasets.records import positions
 from evaluation import plots
-from evaluation.pictures import Example, choose_examples, choose_frames, picture, retrieved
+from evaluation.picture_folder import PictureFolder, render
+from evaluation.pictures import Example, choose_examples, choose_frames, retrieved
 from evaluation.ranking import NEVER
+from evaluation.report_entries import ReportEntry, long_facts, short_facts
 from evaluation.retrieval import PairResult, RetrievalResult
 
 if TYPE_CHECKING:
-    from datasets.records import EvaluationSet, PlaceRecord
+    from datasets.records import EvaluationSet
 
 TEMPLATE = "report.html.j2"
 _OUTCOMES = {"right": "all right", "differ": "answers differ", "wrong": "all wrong"}
 _OUTCOMES_OF_ONE = {"right": "right", "wrong": "wrong"}
-
-
-@dataclass(frozen=True)
-class ReportEntry:
-    """One model in the report. ``facts``: what the table says beside its recalls (parameters, ms per place, ...)."""
-
-    name: str
-    result: RetrievalResult
-    facts: Mapping[str, str] = field(default_factory=dict)
-
-
-class _PictureFolder:
-    """Writes pictures under names made of their content; equal pictures are one file."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.written: set[str] = set()
-        self._links: dict[Path, str | None] = {}
-
-    def add(self, content: bytes, suffix: str) -> str:
-        """The link (relative to the page) of a picture, written unless it is there already."""
-        name = f"{hashlib.sha256(content).hexdigest()[:16]}.{suffix}"
-        if name not in self.written:
-            with atomic_path(self.folder / name) as path:
-                path.write_bytes(content)
-            self.written.add(name)
-        return f"{self.folder.name}/{name}"
-
-    def add_place(self, record: "PlaceRecord", width: int = 360) -> str | None:
-        """The link of a place's picture; None where it has none that can be read."""
-        if not record.images:
-            return None
-        source = record.images[0]
-        if source not in self._links:
-            image = picture(record, width)
-            self._links[source] = None
-            if image is not None:
-                buffer = io.BytesIO()
-                image.save(buffer, format="JPEG", quality=85)
-                self._links[source] = self.add(buffer.getvalue(), "jpg")
-        return self._links[source]
-
-    def remove_others(self) -> None:
-        """Delete the pictures of earlier reports (only files named as this class names them)."""
-        if self.folder.is_dir():
-            for path in self.folder.iterdir():
-                if re.fullmatch(r"[0-9a-f]{16}\.(png|jpg)", path.name) and path.name not in self.written:
-                    path.unlink()
 
 
 def write_report(
@@ -105,7 +55,7 @@ def write_report(
     """
     folder = Path(folder)
     _check_entries(entries, evaluation_set)
-    images = _PictureFolder(folder / "images")
+    images = PictureFolder(folder / "images")
     results = [entry.result for entry in entries]
     pair = _typical_pair(results)
     content = {
@@ -118,7 +68,7 @@ def write_report(
         "rows": _rows(entries),
         "chance": _chance_row(results[0]),
         "reading": _reading(results[0]),
-        "long_facts": _long_facts(entries),
+        "long_facts": long_facts(entries),
         "curves": images.add(plots.recall_curves({e.name: e.result.recall for e in entries}, results[0].chance), "png"),
         "routes": _routes(images, entries, evaluation_set, pair),
         "route_runs": (evaluation_set.runs[pair.database_run], evaluation_set.runs[pair.query_run]),
@@ -129,7 +79,7 @@ def write_report(
         "notes": list(notes),
         "settings": {name: str(value) for name, value in (settings or {}).items()},
     }
-    page = _render(content)
+    page = render(TEMPLATE, content)
     with atomic_path(folder / "index.html") as path:
         path.write_text(page, encoding="utf-8")
     images.remove_others()
@@ -152,16 +102,6 @@ def _pairs(result: RetrievalResult) -> list[tuple[int, int]]:
     return [(pair.database_run, pair.query_run) for pair in result.pairs]
 
 
-def _render(content: Mapping[str, Any]) -> str:
-    import jinja2
-
-    loader = jinja2.FileSystemLoader(Path(__file__).parent)
-    environment = jinja2.Environment(
-        loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    return environment.get_template(TEMPLATE).render(content)
-
-
 def _typical_pair(results: Sequence[RetrievalResult]) -> PairResult:
     """The pair whose R@1, averaged over the entries, lies nearest to their mean; then the one with more queries."""
     matrix = np.mean([result.matrix(1) for result in results], axis=0)
@@ -173,14 +113,8 @@ def _typical_pair(results: Sequence[RetrievalResult]) -> PairResult:
     return min(results[0].pairs, key=distance)
 
 
-def _short_facts(entries: Sequence[ReportEntry]) -> list[str]:
-    """Facts whose values are all short enough for a column, in order of appearance."""
-    names = dict.fromkeys(name for entry in entries for name in entry.facts)
-    return [name for name in names if all(len(str(entry.facts.get(name, ""))) <= 18 for entry in entries)]
-
-
 def _columns(entries: Sequence[ReportEntry]) -> list[str]:
-    return ["R@1", "R@5", "R@10", "R@1 %", *_extras(entries), *_short_facts(entries)]
+    return ["R@1", "R@5", "R@10", "R@1 %", *_extras(entries), *short_facts(entries)]
 
 
 def _extras(entries: Sequence[ReportEntry]) -> list[str]:
@@ -221,7 +155,7 @@ def _rows(entries: Sequence[ReportEntry]) -> list[dict[str, Any]]:
             }
             for column, value in enumerate(scores[index])
         ]
-        cells += [{"text": str(entry.facts.get(name, "-")), "best": False} for name in _short_facts(entries)]
+        cells += [{"text": str(entry.facts.get(name, "-")), "best": False} for name in short_facts(entries)]
         rows.append({"name": entry.name, "colour": plots.PALETTE[index % len(plots.PALETTE)], "cells": cells})
     return rows
 
@@ -251,13 +185,8 @@ def _reading(result: RetrievalResult) -> list[str]:
     return sentences
 
 
-def _long_facts(entries: Sequence[ReportEntry]) -> list[tuple[str, str, str]]:
-    short = _short_facts(entries)
-    return [(e.name, name, str(value)) for e in entries for name, value in e.facts.items() if name not in short]
-
-
 def _routes(
-    images: _PictureFolder, entries: Sequence[ReportEntry], evaluation_set: "EvaluationSet", pair: PairResult
+    images: PictureFolder, entries: Sequence[ReportEntry], evaluation_set: "EvaluationSet", pair: PairResult
 ) -> list[dict[str, str]]:
     if evaluation_set.unit != "m":  # frame numbers make no map
         return []
@@ -271,7 +200,7 @@ def _routes(
     return shown
 
 
-def _matrices(images: _PictureFolder, entries: Sequence[ReportEntry], runs: Sequence[str]) -> list[dict[str, str]]:
+def _matrices(images: PictureFolder, entries: Sequence[ReportEntry], runs: Sequence[str]) -> list[dict[str, str]]:
     """Heat maps; none for a single pair, which the table already states."""
     if len(entries[0].result.pairs) < 2:
         return []
@@ -279,7 +208,7 @@ def _matrices(images: _PictureFolder, entries: Sequence[ReportEntry], runs: Sequ
 
 
 def _examples(
-    images: _PictureFolder, entries: Sequence[ReportEntry], evaluation_set: "EvaluationSet", count: int, seed: int
+    images: PictureFolder, entries: Sequence[ReportEntry], evaluation_set: "EvaluationSet", count: int, seed: int
 ) -> list[dict[str, Any]]:
     """The same questions put to every entry; none where the data set has no pictures."""
     chosen = choose_examples([entry.result for entry in entries], evaluation_set, count, seed)
@@ -300,7 +229,7 @@ def _examples(
 
 
 def _answer(
-    images: _PictureFolder, entry: ReportEntry, evaluation_set: "EvaluationSet", example: Example
+    images: PictureFolder, entry: ReportEntry, evaluation_set: "EvaluationSet", example: Example
 ) -> dict[str, Any]:
     places = retrieved(entry.result, evaluation_set, example)
     tiles = [{"link": images.add_place(p.record), "right": p.right, "metres": f"{p.metres:.1f}"} for p in places]
@@ -308,7 +237,7 @@ def _answer(
     return {"name": entry.name, "tiles": tiles, "rank": int(rank) if rank < NEVER else None}
 
 
-def _frames(images: _PictureFolder, evaluation_set: "EvaluationSet", count: int, seed: int) -> list[dict[str, str]]:
+def _frames(images: PictureFolder, evaluation_set: "EvaluationSet", count: int, seed: int) -> list[dict[str, str]]:
     shown = []
     for record in choose_frames(evaluation_set, count, seed):
         link = images.add_place(record)

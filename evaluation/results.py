@@ -74,6 +74,30 @@ class RetrievalResult:
         return getattr(self, name)
 
     @property
+    def judged(self) -> float:
+        """Recall@1, percent: the number epochs are chosen by."""
+        return self.recall[1]
+
+    @property
+    def headline(self) -> str:
+        """Recall@1, percent."""
+        return f"R@1 {self.recall[1]:.2f}"
+
+    def columns(self) -> dict[str, str]:
+        """Recall@1, @5 and at one percent in percent, then the further measures: the table cells of a network."""
+        further = {name: f"{value:.3f}" for name, value in self.extra.items()}
+        return {**_cells(self.recall, self.one_percent_recall), **further}
+
+    def chance_columns(self) -> dict[str, str]:
+        """The recalls that a random ranking would expect."""
+        return _cells(self.chance, self.one_percent_chance)
+
+    def scalars(self) -> dict[str, float]:
+        """Recall@1, @5, @25 and at one percent, percent: what is logged after an epoch."""
+        recalls = {f"recall@{rank}": self.recall[rank] for rank in (1, 5, 25) if rank in self.recall}
+        return {**recalls, "recall@1%": self.one_percent_recall}
+
+    @property
     def evaluated(self) -> int:
         """Number of (query, database run) questions asked, over all pairs."""
         return sum(pair.evaluated for pair in self.pairs)
@@ -130,6 +154,11 @@ class RetrievalResult:
             "pairs": pairs,
             "skipped_pairs": [vars(pair) for pair in self.skipped_pairs],
         }
+
+
+def _cells(recall: dict[int, float], one_percent: float) -> dict[str, str]:
+    cells = {f"R@{rank}": f"{recall[rank]:.2f}" for rank in (1, 5) if rank in recall}
+    return {**cells, "R@1 %": f"{one_percent:.2f}"}
 
 
 def _text_keys(recall: dict[int, float]) -> dict[str, float]:

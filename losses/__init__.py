@@ -34,6 +34,8 @@ _DISTILLERS = {
     "rkd": "losses.rkd:RKD",
     "asht": "losses.asht:ASHT",
     "wakd": "losses.wakd:WAKD",
+    "sckd": "losses.sckd:SCKD",
+    "whiten_mtd": "losses.whiten_mtd:WhitenMTD",
 }
 
 _TASK_LOSSES = {
@@ -45,6 +47,8 @@ _TASK_LOSSES = {
     "sare_ind": "losses.tuples:SareInd",
     "sare_joint": "losses.tuples:SareJoint",
     "triplet": "losses.tuples:TupleTriplet",
+    "pose": "losses.pose:PoseLoss",
+    "none": "losses.notask:NoTask",
 }
 
 

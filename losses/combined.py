@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -154,6 +155,9 @@ class Combined(Distiller):
         keys = method.requires if method is not None else ()
         self.requires = tuple(dict.fromkeys((*keys, EMBEDDING, *(key for part in parts for key in part.requires))))
         self.teacher_count = method.teacher_count if method is not None else None
+        # Poses belong to a crop as much as maps do.
+        reads_poses = any(part.spec.kind.reads == "pose" for part in parts)
+        self.same_inputs = reads_poses or (method is not None and method.same_inputs)
 
     def student_maps(self, levels: Taps) -> Taps:
         """All that its terms read of the student."""
@@ -169,6 +173,11 @@ class Combined(Distiller):
 
     def _parts(self) -> list[Part]:
         return [part for part in self.parts if isinstance(part, Part)]
+
+    def see_training(self, poses: np.ndarray) -> None:
+        """Handed on to the method."""
+        if self.method is not None:
+            self.method.see_training(poses)
 
     @torch.no_grad()
     def prepare(self, student: Outputs, teachers: Sequence[Outputs], places: int) -> None:

@@ -4,6 +4,7 @@ from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -24,6 +25,8 @@ class Distiller(nn.Module):
     """Keys that the output of the student and of each teacher must have."""
     teacher_count: int | None = 1
     """How many teachers the method takes; None: any number."""
+    same_inputs: bool = False
+    """Must teachers see the very (augmented) images that the student sees? Then no store can stand in for them."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -37,6 +40,9 @@ class Distiller(nn.Module):
     def teacher_maps(self, levels: tuple[str, ...]) -> tuple[str, ...]:
         """Likewise of a teacher."""
         return ()
+
+    def see_training(self, poses: np.ndarray) -> None:
+        """Told the training set's poses [n, 7] once, before :meth:`prepare`."""
 
     def prepare(self, student: Outputs, teachers: Sequence[Outputs], places: int) -> None:
         """Build what depends on the networks: adaptors, memory banks. Called once, before the optimiser is made.

@@ -47,7 +47,7 @@ def share(name: str, value: float | str) -> float:
     """A number from 0 to 1."""
     number = weight(name, value)
     if number > 1:
-        raise UserError(f"{name} is {value}: give 0 to 1")
+        raise UserError(f"{name} is {value}: give a number from 0 to 1")
     return number
 
 

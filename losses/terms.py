@@ -63,6 +63,7 @@ TERMS = {
     "vid": Kind("losses.baselines.maps:VID", "map"),
     "at": Kind("losses.baselines.maps:at", "maps"),
     "nst": Kind("losses.baselines.maps:nst", "maps"),
+    "posekd": Kind("losses.baselines.pose:posekd", "pose"),
     "ail": Kind("losses.baselines.pose:AIL", "pose"),
     "aht": Kind("losses.baselines.pose:AHT", "map"),
 }

@@ -12,7 +12,7 @@ from common.errors import unknown_name
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["create_model", "list_models", "model_settings"]
+__all__ = ["create_model", "keeps_its_width", "list_models", "model_settings"]
 
 
 class _Entry(NamedTuple):
@@ -38,6 +38,12 @@ _VLAD_NETWORKS = (
     "resnet50",
     "resnet152",
 )
+_POSE_TRUNKS = ("resnet18", "resnet34", "resnet50")
+_LANDMARK_NETWORKS = {
+    "resnet101": ("gem", "ap_gem", "solar", "delg", "dolg"),
+    "resnet18": ("gem", "solar", "delg", "dolg"),
+    "resnet34": ("gem",),
+}
 _DINOV2 = {"s": "small", "b": "base", "l": "large"}
 _TIMM = "timm:"
 
@@ -52,6 +58,16 @@ _MODELS: dict[str, _Entry] = {
         for name in _RESNETS
     },
     **{f"{name}netvlad": _Entry("models.vlad:VLADNetwork", {"network": name}) for name in _VLAD_NETWORKS},
+    **{f"{name}pose": _Entry("models.pose:PoseNetwork", {"network": name}) for name in _POSE_TRUNKS},
+    **{
+        f"{name}_{family}": _Entry("models.landmark:RetrievalNetwork", {"family": family, "network": name})
+        for name, families in _LANDMARK_NETWORKS.items()
+        for family in families
+    },
+    **{
+        family: _Entry("models.landmark:RetrievalNetwork", {"family": family, "network": "resnet50"})
+        for family in ("mocov3", "barlowtwins")
+    },
     "apformer": _Entry("models.pyramid_networks:APFormer", {}),
     "dsformer": _Entry("models.pyramid_networks:DSFormer", {}),
     **{
@@ -72,6 +88,12 @@ def model_settings(name: str) -> tuple[str, ...]:
     """The settings that ``create_model(name, ...)`` accepts, in the order of the class's signature."""
     entry = _entry(name)
     return tuple(key for key in _parameters(_model_class(entry)) if key not in entry.fixed)
+
+
+def keeps_its_width(name: str) -> bool:
+    """Whether the model has a published width, which it keeps unless ``output_dim`` is given."""
+    width = _parameters(_model_class(_entry(name))).get("output_dim")
+    return width is not None and width.default is None
 
 
 def create_model(name: str, **settings: Any) -> "nn.Module":

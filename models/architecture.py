@@ -35,6 +35,9 @@ def describe(state: Mapping[str, Tensor]) -> dict[str, Any]:
         return {"kind": "LiDAR only"} | _cloud_settings(state)
     if any(key.startswith(("model.", "conv1x1.")) for key in state):
         return {"kind": "image only"} | _image_settings(state)
+    if "fc.cls_fc_pose.0.weight" in state:
+        found = _network({f"model.{key}": value for key, value in state.items()})
+        return {"kind": "pose network"} | ({"network": found} if found else {})
     if any(key.startswith("base_model.base.") for key in state):
         return {"kind": "NetVLAD network"} | _vlad_settings(state)
     return {}

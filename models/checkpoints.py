@@ -20,7 +20,7 @@ from common.errors import UserError
 from common.files import atomic_path
 from models.architecture import differences
 
-_NESTS = ("model", "state_dict", "model_state_dict")  # opened in this order, one inside another too
+_NESTS = ("model", "state_dict", "model_state_dict", "model_state")  # opened in this order, one inside another too
 _WRAPPERS = ("_orig_mod.", "module.", "_orig_mod.")  # of torch.compile and DataParallel, in either order
 _METADATA_KEY = "distilplace"
 _NAMES_SHOWN = 3
@@ -49,7 +49,8 @@ def load_weights(model: nn.Module, path: Path | str) -> LoadReport:
 
     Accepts .safetensors and what ``torch.save`` writes for a state dict, bare or inside {"state_dict": ...} or
     {"model": ...}, with or without ``module.`` in front of the keys. Values are cast to the model's types. A trunk
-    alone under torchvision's names is enough for a model that has nothing else.
+    alone under torchvision's names is enough for a model that has nothing else. A model with a method ``own_state``
+    knows other names of its weights.
 
     Raises:
         UserError: missing, damaged or unsafe file; non-finite values; another architecture (with the settings that
@@ -66,7 +67,11 @@ def load_weights(model: nn.Module, path: Path | str) -> LoadReport:
 
 
 def _under_own_names(model: nn.Module, state: dict[str, Tensor], source: str) -> dict[str, Tensor]:
-    """``state``; where it is the model's trunk under torchvision's names, under the model's own names."""
+    """``state``; where it is the model's trunk under torchvision's names, or published, under the model's own names."""
+    own_state = getattr(model, "own_state", None)
+    if own_state is not None:
+        renamed: dict[str, Tensor] = own_state(state, source)
+        return renamed
     theirs, ours = getattr(model, "trunk_keys", ("", ""))
     target = model.state_dict()
     renamed = {ours + key.removeprefix(theirs): value for key, value in state.items() if key.startswith(theirs)}

@@ -12,17 +12,22 @@ class ImageNetwork(HeadedNetwork):
     """Images to place descriptors.
 
     State-dict keys are DistilVPR's: ``model.*`` (torchvision's names), ``conv1x1.*`` and the head's (``image_gem.p``,
-    ``imagecosplace.*``, ``imageconvap.*`` or ``imagenetvlad.*``). Layers that are not used are not built.
+    ``imagecosplace.*``, ``imageconvap.*`` or ``imagenetvlad.*``; ours: ``image_gemfc.fc.*``). Layers that are not used
+    are not built.
 
     Args:
         network: a name of :data:`models.backbones.NETWORKS`.
         output_dim: channels behind the 1x1 convolution. The descriptor has as many numbers with GeM and CosPlace,
             4 times as many with ConvAP, 64 times with NetVLAD: the attribute ``output_dim`` is the descriptor's width.
-            With pool "mean" there is no such convolution, and the width is the trunk's whatever is given here.
-        pool: GeM (not normalised), CosPlace, ConvAP, NetVLAD or mean (these four give unit vectors). "mean" has nothing
-            to learn: the mean of the trunk's last map over its locations.
+            With pool "mean" there is no such convolution, and the width is the trunk's whatever is given here; nor
+            with GeMFC, whose linear layer gives the width.
+        pool: GeM and GeMFC (not normalised), CosPlace, ConvAP, NetVLAD or mean (these four give unit vectors). "mean"
+            has nothing to learn: the mean of the trunk's last map over its locations. GeMFC with ``useallstages`` is
+            the student of Whiten-MTD (AAAI 2024).
         useallstages: cut behind stage 4 instead of stage 3; VGGs and MobileNets always keep all.
         pretrained: "none" (random), "imagenet", or the path of a torchvision-keyed state dict.
+        gem_p: the exponent of GeMFC, which does not learn; 1: the plain mean. Of no effect with the other heads (GeM
+            learns its own). It is not in the state dict.
 
     ``level_maps`` names the maps for terms on several levels, fine to coarse.
 
@@ -38,8 +43,9 @@ class ImageNetwork(HeadedNetwork):
         pool: str = "GeM",
         useallstages: bool = False,
         pretrained: str = "none",
+        gem_p: float = 3.0,
     ) -> None:
-        super().__init__(network, output_dim, pool)
+        super().__init__(network, output_dim, pool, gem_p)
         stages = used_stages(network, useallstages)
         self.model = build_trunk(network, stages)
         load_pretrained(self.model, network, stages, pretrained)

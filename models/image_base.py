@@ -6,20 +6,21 @@ from typing import Any
 from torch import Tensor, nn
 
 from common.errors import UserError, unknown_name
-from models.pooling import HEADS, head_named
+from models.pooling import HEADS, GeMFC, head_named
 
 SMALLEST_SIDE = 32  # pixels: the deepest stages have stride 32
 
 
 class HeadedNetwork(nn.Module):
-    """A trunk (attribute ``model``, built by the subclass), a 1x1 convolution and a pooling head.
+    """A trunk (attribute ``model``, built by the subclass), a 1x1 convolution (not of each head) and a pooling head.
 
-    State-dict keys of the latter two: ``conv1x1.*`` and the head's own (:data:`models.pooling.HEADS`).
+    State-dict keys of the latter two: ``conv1x1.*`` and the head's own (:data:`models.pooling.HEADS`). ``gem_p`` is the
+    exponent of GeMFC; no other head has a fixed one.
     """
 
     requires: tuple[str, ...] = ("images",)
 
-    def __init__(self, network: str, output_dim: int, pool: str) -> None:
+    def __init__(self, network: str, output_dim: int, pool: str, gem_p: float = 3.0) -> None:
         super().__init__()
         if output_dim < 1:
             raise UserError(f"output_dim of image network {network} is {output_dim}; it must be at least 1")
@@ -27,15 +28,18 @@ class HeadedNetwork(nn.Module):
         self.pool = pool
         self.head = head_named(pool)
         self.channels = output_dim
+        self.gem_p = gem_p
         self.output_dim = output_dim
 
     def add_head(self, width: int, unused: Iterable[str]) -> None:
         """The head on a map of ``width`` channels; ``unused``: beginnings of checkpoint keys that the trunk skips."""
-        channels = self.channels if self.head.learnt else width
-        self.conv1x1 = nn.Conv2d(width, channels, kernel_size=1) if self.head.learnt else nn.Identity()
-        self.add_module(self.head.key, self.head.kind(channels))
+        channels = self.channels if self.head.reduced else width
+        self.conv1x1 = nn.Conv2d(width, channels, kernel_size=1) if self.head.reduced else nn.Identity()
+        fully_connected = self.head.kind is GeMFC
+        head = GeMFC(width, self.channels, self.gem_p) if fully_connected else self.head.kind(channels)
+        self.add_module(self.head.key, head)
         self.output_dim = self.get_submodule(self.head.key).output_dim  # type: ignore[assignment]
-        others = (f"{other.key}." for other in HEADS.values() if other.learnt and other.key != self.head.key)
+        others = (f"{other.key}." for other in HEADS.values() if other.reduced and other.key != self.head.key)
         self.unused_checkpoint_prefixes: tuple[str, ...] = (*unused, *others)
 
     def described(self, maps: dict[str, Tensor], last: str, wanted: Sequence[str]) -> dict[str, Any]:

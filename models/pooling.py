@@ -1,15 +1,17 @@
 """Heads that turn a feature map [B, C, H, W] into one vector per image.
 
-Each head has ``output_dim``, the true width of its vector. Attribute names are those of DistilVPR's checkpoints.
+Each head has ``output_dim``, the true width of its vector. Attribute names are those of DistilVPR's checkpoints, where
+it has the head.
 """
 
+import math
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from common.errors import unknown_name
+from common.errors import UserError, unknown_name
 
 
 class GeM(nn.Module):
@@ -27,6 +29,47 @@ class GeM(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """[B, C, H, W] -> [B, C]."""
         return features.clamp(min=self.eps).pow(self.p).mean(dim=(-2, -1)).pow(1.0 / self.p)
+
+
+class FixedGeM(nn.Module):
+    """Generalised mean (eq. 3 of :class:`GeM`'s paper) whose exponent does not learn; at ``p`` = 1 the plain mean.
+
+    Values below ``eps`` count as ``eps``, but for the plain mean, which needs no floor (as in Whiten-MTD, AAAI 2024).
+
+    Raises:
+        UserError: ``p`` is not a finite number above 0.
+
+    """
+
+    def __init__(self, p: float = 3.0, eps: float = 1e-6) -> None:
+        super().__init__()
+        if not 0 < p < math.inf:
+            raise UserError(f"gem_p is {p}; the exponent of generalised mean pooling must be above 0 and finite")
+        self.p = float(p)
+        self.eps = eps
+
+    def forward(self, features: Tensor) -> Tensor:
+        """[B, C, H, W] -> [B, C]."""
+        if self.p == 1.0:
+            return features.mean(dim=(-2, -1))
+        return features.clamp(min=self.eps).pow(self.p).mean(dim=(-2, -1)).pow(1.0 / self.p)
+
+
+class GeMFC(nn.Module):
+    """The head of Whiten-MTD's students (AAAI 2024): GeM with a fixed exponent, unit length, linear layer.
+
+    The result is not normalised. ``output_dim`` None: as many numbers as channels.
+    """
+
+    def __init__(self, channels: int, output_dim: int | None = None, p: float = 3.0) -> None:
+        super().__init__()
+        self.output_dim = channels if output_dim is None else output_dim
+        self.gem = FixedGeM(p)
+        self.fc = nn.Linear(channels, self.output_dim)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """[B, C, H, W] -> [B, output_dim]."""
+        return self.fc(functional.normalize(self.gem(features), dim=1))
 
 
 class Mean(nn.Module):
@@ -107,12 +150,12 @@ def normalised_vlad(residuals: Tensor) -> Tensor:
 
 
 class Head(NamedTuple):
-    """A row of :data:`HEADS`: the class, and the attribute under which DistilVPR's checkpoints store it."""
+    """A row of :data:`HEADS`: the class, and the attribute that holds it (DistilVPR's; of GeMFC and mean ours)."""
 
-    kind: type[GeM] | type[CosPlace] | type[ConvAP] | type[NetVLAD] | type[Mean]
+    kind: type[GeM] | type[CosPlace] | type[ConvAP] | type[NetVLAD] | type[GeMFC] | type[Mean]
     key: str
-    learnt: bool = True
-    """Has parameters, and a 1x1 convolution before it; without, it pools the trunk's own map."""
+    reduced: bool = True
+    """Has a 1x1 convolution before it, as all of DistilVPR's; without, it pools the trunk's own map."""
 
 
 HEADS: dict[str, Head] = {
@@ -120,7 +163,8 @@ HEADS: dict[str, Head] = {
     "CosPlace": Head(CosPlace, "imagecosplace"),
     "ConvAP": Head(ConvAP, "imageconvap"),
     "NetVLAD": Head(NetVLAD, "imagenetvlad"),
-    "mean": Head(Mean, "imagemean", learnt=False),
+    "GeMFC": Head(GeMFC, "image_gemfc", reduced=False),
+    "mean": Head(Mean, "imagemean", reduced=False),
 }
 
 

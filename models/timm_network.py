@@ -32,6 +32,7 @@ class TimmNetwork(HeadedNetwork):
         pretrained: "none" (random), "imagenet" (timm's own weights for that name, whatever they were trained on;
             fetched unless they lie in the cache), or the path of a state dict under timm's names. Images keep this
             repository's ImageNet normalisation, also where timm's weights were trained with another.
+        gem_p: exponent of the head GeMFC.
 
     ``level_maps`` names the maps for terms on several levels, fine to coarse: ``layer1`` ... are the last four stages
     (all, where there are fewer). In a network whose blocks all have one resolution (ViT) they are the blocks at 1/4,
@@ -43,8 +44,10 @@ class TimmNetwork(HeadedNetwork):
 
     """
 
-    def __init__(self, network: str, output_dim: int = 384, pool: str = "GeM", pretrained: str = "none") -> None:
-        super().__init__(network, output_dim, pool)
+    def __init__(
+        self, network: str, output_dim: int = 384, pool: str = "GeM", pretrained: str = "none", gem_p: float = 3.0
+    ) -> None:
+        super().__init__(network, output_dim, pool, gem_p)
         self.model = _build(network, timms_weights=pretrained == "imagenet")
         strides = [stage["reduction"] for stage in self.model.feature_info]
         plain = len(strides) > LEVELS and len(set(strides)) == 1

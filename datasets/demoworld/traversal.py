@@ -10,15 +10,14 @@ import numpy as np
 
 from common.randomness import generator
 from datasets.demoworld import furniture
-from datasets.demoworld.camera import CAMERA_HEIGHT, Camera, CameraPose, Scene
-from datasets.demoworld.conditions import Condition, draw, start_stamp
+from datasets.demoworld.camera import Camera, Scene
+from datasets.demoworld.conditions import Condition, draw
+from datasets.demoworld.drive import Drive
 from datasets.demoworld.lidar import SCAN_POSES, SUBMAP_LENGTH, Scanner
 from datasets.demoworld.mesh import Floats, Material, Mesh, MeshBuilder
 from datasets.demoworld.town import Town
 
-SPEED = 6.5  # metres per second
 ONCOMING_GAP = 65.0
-IMAGE_DELAYS = (18_000, 210_000, 420_000)  # microseconds after the submap's first scan
 
 
 @dataclass(frozen=True)
@@ -32,57 +31,16 @@ class PlaceView:
     images: list[tuple[int, np.ndarray]]  # (stamp, uint8 [120,160,3]), nearest first
 
 
-class Traversal:
+class Traversal(Drive):
     """A drive of ``places`` equally spaced submaps under one condition."""
 
     def __init__(self, town: Town, run: str, base: Condition, places: int, images: int) -> None:
-        self.town, self.run, self.places, self.images = town, run, places, images
+        super().__init__(town.route, town.seed, run, places)
+        self.town, self.images = town, images
         self.condition = draw(run, base, town.seed)
-        random = generator("demo", town.seed, "drive", run)
-        self._phase = float(random.random())
-        self._side = float(random.uniform(-0.65, 0.65))
-        self._sway = random.uniform(0.1, 0.35, 2), random.uniform(60, 160, 2), random.uniform(0, 6.28, 2)
-        self._yaw = float(random.normal(0, 0.03))
-        self._pitch = float(random.normal(-0.01, 0.012))
-        self._stretch = float(random.uniform(0.92, 1.08))
         self.scene = Scene(traversal_mesh(town, run, self.condition))
         self.camera = Camera(self.scene, self.condition, town.lamps)
         self.scanner = Scanner(self.scene, self.condition)
-
-    def start_of(self, index: int) -> float:
-        """Metres along the route where submap ``index`` starts."""
-        spacing = self.town.route.length / self.places
-        jitter = generator("demo", self.town.seed, "place", self.run, index).uniform(-0.06, 0.06)
-        return (index + self._phase + float(jitter)) * spacing
-
-    def vehicle(self, distance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Positions [n,2] and headings [n] of the vehicle at metres along the route, its wander included."""
-        points, headings = self.town.route.at(distance)
-        reach, period, phase = self._sway
-        waves = sum(
-            r * np.sin(2 * np.pi * np.asarray(distance) / p + f) for r, p, f in zip(reach, period, phase, strict=True)
-        )
-        side = np.clip(self._side + np.asarray(waves), -1, 1)
-        left = np.column_stack([-np.sin(headings), np.cos(headings)])
-        return points + left * side[:, None], headings + 0.03 * np.asarray(waves)
-
-    def camera_pose(self, distance: float, random: np.random.Generator) -> CameraPose:
-        """The camera on the vehicle at metres along the route."""
-        points, headings = self.vehicle(np.array([distance]))
-        position = np.append(points[0], CAMERA_HEIGHT + random.normal(0, 0.02)).astype(np.float32)
-        heading = float(headings[0]) + self._yaw + float(random.normal(0, 0.012))
-        return CameraPose(
-            position, heading, self._pitch + float(random.normal(0, 0.006)), float(random.normal(0, 0.006))
-        )
-
-    def stamp_at(self, distance: float) -> int:
-        """Microseconds at metres along the route."""
-        return start_stamp(self.run) + round((distance + 40.0) / (SPEED * self._stretch) * 1e6)
-
-    def image(self, distance: float, number: int) -> np.ndarray:
-        """The frame at metres along the route; ``number`` tells its randomness apart."""
-        random = generator("demo", self.town.seed, "frame", self.run, number)
-        return self.camera.frame(self.camera_pose(distance, random), random)
 
     def place(self, index: int) -> PlaceView:
         """Scan and photograph place ``index``."""
@@ -91,13 +49,10 @@ class Traversal:
         points, headings = self.vehicle(stops)
         random = generator("demo", self.town.seed, "scan", self.run, index)
         cloud = self.scanner.submap(points, headings, random)
-        stamp = self.stamp_at(start)
-        images = []
-        for number, delay in enumerate(IMAGE_DELAYS[: self.images]):
-            ahead = delay * 1e-6 * SPEED * self._stretch
-            images.append((stamp + delay, self.image(start + ahead, index * len(IMAGE_DELAYS) + number)))
+        exposures = (self.exposure(index, number) for number in range(self.images))
+        images = [(stamp, self.camera.frame(pose, random)) for stamp, pose, random in exposures]
         middle, _ = self.vehicle(np.array([start + SUBMAP_LENGTH / 2]))
-        return PlaceView(stamp, float(middle[0, 0]), float(middle[0, 1]), cloud, images)
+        return PlaceView(self.stamp_at(start), float(middle[0, 0]), float(middle[0, 1]), cloud, images)
 
 
 def traversal_mesh(town: Town, run: str, condition: Condition) -> Mesh:

@@ -34,9 +34,25 @@ class DataOptions(OptionGroup):
     image_size: ImageSize | None = Field(
         None, description="size of images: 224 (square), 480x640 (height x width) or short640; None = as they are"
     )
-    normalisation: Literal["imagenet", "caffe"] = Field(
-        "imagenet", description="pixels: ImageNet's mean and deviation, or 0..255 less the mean (OpenIBL's VGG16)"
+    normalisation: Literal["imagenet", "caffe", "raw"] = Field(
+        "imagenet",
+        description="pixels: ImageNet's mean and deviation, 0..255 less the mean (OpenIBL's VGG16), or plain 0..1",
     )
+    views: Literal["place", "posenet", "landmarks", "svd"] | None = Field(
+        None, description="how images are cropped and augmented (README, Data sets); None = the set's own way"
+    )
+    crop_size: PositiveInt | None = Field(None, description="side of the crops of --views; None = the view's own")
+    scales: list[float] = Field(
+        [1.0], description="sizes at which a tested image is described, the descriptors being averaged: 1 0.7071 0.5"
+    )
+    test_dataset: str | None = Field(None, description="data set that is tested, where it is not the one that trains")
+    test_folder: str | None = Field(None, description="folder of --test_dataset")
+    mean_image_path: str | None = Field(None, description="mean image (.npy) of pose sets; None = kept in their folder")
+    query_crop: bool = Field(False, description="cut queries to their box (roxford5k, rparis6k)")
+    distractors_folder: str | None = Field(None, description="folder of the 1M distractors (roxford5k, rparis6k)")
+    svd_frames: PositiveInt = Field(60, description="frames taken of a video (svd)")
+    svd_stride: PositiveInt = Field(1, description="of how many frames one is taken (svd)")
+    svd_similarity: Literal["fme", "fmx", "sme", "smx", "cf"] = Field("fmx", description="similarity of videos (svd)")
     split: Literal["test", "val"] = Field("test", description="which part is evaluated (pitts30k, pitts250k)")
     train_fraction: float = Field(
         0.0,

@@ -28,6 +28,18 @@ class MethodOptions(OptionGroup):
     tuple_margin: NonNegative = Field(0.1, description="tuple losses: squared margin of the triplet loss")
     sare_distance: Literal["dot", "l2"] = Field("dot", description="tuple losses: logits are dot products or -d^2")
     soft_weight: NonNegative = Field(0.5, description="tuple losses: weight of region self-supervision")
+    beta: NonNegative = Field(500.0, description="pose: weight of the orientation")
+    SCmodule: str = Field("3", description="SCKD: taps of the self-cross similarity, 1 (stem) ... 5, 6 or 0 (pooled)")
+    hintmodule: str = Field("5", description="SCKD: taps of the hints, as for --SCmodule; several as 4_5; none = off")
+    SCKL: bool = Field(False, description="SCKD: compare self-cross similarities by KL divergence")
+    alpha: NonNegative = Field(100.0, description="SCKD: weight of the hints")
+    sigma: NonNegative = Field(100.0, description="SCKD: weight of the self-cross similarity")
+    sc_pose_norm: bool = Field(False, description="SCKD: z-score positions before poses are compared")
+    strategy: Literal["mean", "rand", "maxmin", "maxmean", "maxrand", "maxfix"] = Field(
+        "maxmin", description="Whiten_MTD: how the teachers' similarities become one"
+    )
+    student_temperature: PositiveFloat = Field(0.05, description="Whiten_MTD: temperature of the student's rows")
+    teacher_temperature: PositiveFloat = Field(0.05, description="Whiten_MTD: temperature of the teachers' rows")
     auto_scale: bool = Field(False, description="baselines: divide each term by the size of its first value")
     kd_temperature: PositiveFloat = Field(4.0, description="kd: temperature")
     mse_norm: Literal["l2", "none", "softmax"] = Field("l2", description="mse, epcnet: how embeddings are normalised")

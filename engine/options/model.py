@@ -2,11 +2,11 @@
 
 from typing import Literal
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from engine.options.fields import Count, IntList, OptionGroup
 
-Pooling = Literal["GeM", "NetVLAD", "ConvAP", "CosPlace", "mean"]
+Pooling = Literal["GeM", "GeMFC", "NetVLAD", "ConvAP", "CosPlace", "mean"]
 
 
 class ModelOptions(OptionGroup):
@@ -27,7 +27,11 @@ class ModelOptions(OptionGroup):
     student_minkloconly_planes: IntList = Field("32_64_128", description="cloud-only student's trunk widths")
     student_minkloconly_layers: IntList = Field("1_1_1", description="blocks per stage of the cloud-only student")
     student_minkloconly_topdown: Count = Field(0, description="top-down steps of the cloud-only student")
-    pool: Pooling = Field("GeM", description="pooling head of image networks: GeM, NetVLAD, ConvAP, CosPlace or mean")
+    pool: Pooling = Field("GeM", description="head of image networks: GeM, GeMFC, NetVLAD, ConvAP, CosPlace or mean")
+    gem_p: PositiveFloat | None = Field(
+        None, description="fixed power p of GeMFC and of the landmark networks; None = each one's own (3; mocov3 ... 1)"
+    )
+    dropout: float = Field(0.5, ge=0, lt=1, description="dropout of pose networks")
     clusters: PositiveInt = Field(64, description="clusters of ...netvlad networks")
     trainable_from: Literal["all", "conv5"] = Field("all", description="...netvlad networks: layers that learn")
     useallstages: bool = Field(False, description="student's image network up to stage 4, not 3")

@@ -23,15 +23,22 @@ class TrainingOptions(OptionGroup):
     )
     teacher_store: str | None = Field(None, description="folder of the teacher store; None = beside the runs, by hash")
     rebuild_store: bool = Field(False, description="compute the teacher store anew")
+    whiten_dim: PositiveInt | None = Field(
+        None, description="whiten every teacher's embedding to this width, fitted on training images (Whiten_MTD)"
+    )
     cache_aug: bool = Field(False, description="store the teacher's view of augmented inputs, drawn once (upstream)")
     shuffle_teacher: bool = Field(False, description="control: hand each place another place's teacher output")
     epochs: Count = Field(60, description="passes over the training places")
     train_batch_size: Annotated[int, Field(ge=4)] = Field(128, description="places per step, in groups of positives")
+    batches: Literal["auto", "pairs", "items", "views", "groups", "tuples"] = Field(
+        "auto", description="what batches are made of (README, Data sets); auto = what loss and data set call for"
+    )
     train_batch_split_size: PositiveInt = Field(128, description="places per forward; below the batch: staged")
     batch_size_limit: PositiveInt | None = Field(None, description="largest batch when batches may grow")
     batch_expansion_rate: float | None = Field(None, gt=1, description="growth when few triplets are active")
     batch_expansion_th: float = Field(0.7, ge=0, le=1, description="share of active triplets below which to grow")
     optimizer: Literal["Adam", "AdamW", "SGD"] = Field("Adam", description="optimiser")
+    adam_eps: PositiveFloat = Field(1e-8, description="epsilon of Adam and AdamW (SCKD: 1)")
     image_lr: PositiveFloat = Field(1e-4, description="learning rate of image branches")
     cloud_lr: PositiveFloat = Field(1e-3, description="learning rate of cloud branches")
     weight_decay: NonNegative = Field(1e-4, description="weight decay")

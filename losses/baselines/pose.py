@@ -1,7 +1,7 @@
-"""Attentive imitation: a pose-regressing student trusts its teacher where the teacher is right.
+"""Terms on camera poses: plain imitation, and attentive imitation, which trusts the teacher where it is right.
 
-Saputra et al., Distilling Knowledge from a Deep Pose Regressor Network (ICCV 2019), from third-party notes. Poses are
-rows [B, 7], x y z (m) and unit quaternion w p q r, compared as plain vectors.
+Attentive: Saputra et al., Distilling Knowledge from a Deep Pose Regressor Network (ICCV 2019), from third-party notes.
+Poses are rows [B, 7], x y z (m) and unit quaternion w p q r, compared as plain vectors.
 """
 
 import torch
@@ -29,6 +29,12 @@ def imitation(student: Tensor, teacher: Tensor, poses: Tensor, error_range: Tens
     """``mean_i alpha |p_s - p|^2 + (1 - alpha) Phi_i |p_s - p_t|^2`` of poses [B, 7]; not 0 at s = t."""
     weights = trust(squared_error(teacher, poses), error_range)
     return (alpha * squared_error(student, poses) + (1 - alpha) * weights * squared_error(student, teacher)).mean()
+
+
+def posekd(student: Tensor, teacher: Tensor) -> Tensor:
+    """``mean_i |p_s - p_t|^2`` of poses [B, 7]: the row "vanilla KD" of SCKD's results, metres and quaternion alike."""
+    same_batch(student, teacher)
+    return squared_error(student, teacher).mean()
 
 
 class ErrorRange(nn.Module):

@@ -116,9 +116,15 @@ def row_divergence(found: Tensor, wanted: Tensor) -> Tensor:
     return F.kl_div(*logarithms, reduction="sum", log_target=True) / max(len(found), 1)
 
 
-def similarity_divergence(student: Tensor, teacher: Tensor, temperature: float = 0.05) -> Tensor:
-    """Whiten-MTD's loss (AAAI 2024) of similarity matrices [P, P] between two views: KL of rows plus KL of columns."""
-    found, wanted = student / temperature, teacher / temperature
+def similarity_divergence(
+    student: Tensor, teacher: Tensor, temperature: float = 0.05, teacher_temperature: float | None = None
+) -> Tensor:
+    """Whiten-MTD's loss (AAAI 2024) of similarity matrices [P, P] between two views: KL of rows plus KL of columns.
+
+    ``teacher_temperature`` None: the student's, ``temperature``.
+    """
+    divisor = temperature if teacher_temperature is None else teacher_temperature
+    found, wanted = student / temperature, teacher / divisor
     return row_divergence(found, wanted) + row_divergence(found.T, wanted.T)
 
 

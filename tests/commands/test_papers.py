@@ -7,10 +7,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+import engine.embedding
 import evaluate
 import train
 from engine.trainer import Trainer
 from models import create_model
+from models.vlad import VLADNetwork
 from tests.miniature_images import numbered, write_images
 
 PYRAMID = ["--student_output_dim", "16", "--teacher_output_dim", "16"]
@@ -87,6 +89,7 @@ def test_what_a_task_loss_owns_is_learnt_and_goes_on(pictures, pyramid_teachers,
         torch.load(folder / "last.ckpt", weights_only=True)["parts"] for folder in (straight, tmp_path / "stopped")
     )
     assert one["task_loss"]
+    assert {"train/lr_task_loss", "train/lr_distiller"} <= set(logged(straight))
     assert any("bank" in name or "memory" in name for name in one["distiller"])
     for part in ("network", "task_loss", "distiller"):
         assert all(torch.equal(value, other[part][name]) for name, value in one[part].items())
@@ -103,7 +106,20 @@ TUPLES = ["--tuple_size", "2", "--pos_num", "1", "--neg_num", "2", "--cache_size
 
 
 @pytest.mark.slow
-def test_wakd_mines_tuples_in_generations(pictures, tmp_path):
+def test_wakd_mines_tuples_in_generations(pictures, tmp_path, monkeypatch):
+    begun, widths = [], []
+    begin, score = VLADNetwork.initialise_clusters, engine.embedding.score_table
+
+    def watch_clusters(self, descriptors):
+        begun.append(self.network)
+        return begin(self, descriptors)
+
+    def watch_widths(keys, table, test):
+        widths.append(table["embedding"].shape[1])
+        return score(keys, table, test)
+
+    monkeypatch.setattr(VLADNetwork, "initialise_clusters", watch_clusters)
+    monkeypatch.setattr(engine.embedding, "score_table", watch_widths)
     teach = ["--train_mode", "train_teacher", "--model", "resnet18netvlad", "--loss", "sare_ind", *TUPLES]
     small = [*pictures, "--image_size", "96x96", "--train_fraction", "0.34"]
     teacher = run(small, tmp_path, "teacher", *teach)
@@ -115,22 +131,29 @@ def test_wakd_mines_tuples_in_generations(pictures, tmp_path):
     assert {"train/loss_wakd_vlad", "train/loss_wakd_attention"} <= set(numbers)
     assert numbers["step"] == 8  # 8 queries, 2 a step, one epoch in each of two generations
     assert "generation 1: starts anew" in (folder / "log.txt").read_text()
+    assert begun == ["resnet18", "mobilenetv3_small"]
     assert evaluate.main(["--weights", weights(folder), "--pca", "5"]) == 0
     reduced = load_file(folder / "models" / "best.pca5.safetensors")
     assert reduced["projection"].shape == (5, 4 * 512)
+    assert set(widths[:-1]) == {4 * 512}
+    assert widths[-1] == 5
+
+
+IN_GENERATIONS = ["--generations", "2", "--image_size", "96x96", "--train_fraction", "0.34"]
 
 
 @pytest.mark.slow
-def test_a_run_of_tuples_stopped_between_two_minings_goes_on(pictures, tmp_path, monkeypatch):
-    flags = ["--train_mode", "train_teacher", "--model", "resnet18netvlad", "--loss", "triplet", *TUPLES]
+@pytest.mark.parametrize(("loss", "more", "stop"), [("triplet", [], 2), ("sare_ind", IN_GENERATIONS, 5)])
+def test_a_run_of_tuples_stopped_between_two_minings_goes_on(pictures, tmp_path, monkeypatch, loss, more, stop):
+    flags = ["--train_mode", "train_teacher", "--model", "resnet18netvlad", "--loss", loss, *TUPLES, *more]
     straight = load_file(weights(run(pictures, tmp_path, "straight", *flags)))
     step = Trainer.train_step
 
-    def stop_at_the_third(self, batch):
-        self._stop = self.progress.step == 2
+    def stop_there(self, batch):
+        self._stop = self.progress.step == stop
         return step(self, batch)
 
-    monkeypatch.setattr(Trainer, "train_step", stop_at_the_third)
+    monkeypatch.setattr(Trainer, "train_step", stop_there)
     again = [*pictures, "--logdir", str(tmp_path), "--exp_name", "stopped", *flags, "--resume", "auto"]
     assert train.main(again) == 130
     monkeypatch.setattr(Trainer, "train_step", step)

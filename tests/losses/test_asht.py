@@ -311,7 +311,7 @@ def test_terms_are_finite_and_not_negative_even_where_rows_coincide_or_vanish(op
     [
         ({"asht_mode": "HS"}, "known: S, H, SH|did you mean"),
         ({"asht_gate": "rolle"}, "did you mean 'role'"),
-        ({"asht_lambda": 1.5}, "give 0 to 1"),
+        ({"asht_lambda": 1.5}, "from 0 to 1"),
         ({"temperature": 0}, "above 0"),
         ({"tau_student": -1}, "above 0"),
         ({"tau_weight": 0}, "above 0"),

@@ -16,7 +16,7 @@ HEAVY = ("pytorch_metric_learning", "open3d", "timm", "torchvision", "faiss", "m
 
 
 def test_names():
-    methods = ["nokd", "rkdg", "ours", "ours_rkdg", "rkd", "asht", "wakd"]
+    methods = ["nokd", "rkdg", "ours", "ours_rkdg", "rkd", "asht", "wakd", "sckd", "whiten_mtd"]
     assert losses.list_distillers() == [*methods, *(name for name in TERMS if name not in methods)]
     assert losses.list_task_losses() == [
         "MultiBatchHardTripletMarginLoss",
@@ -27,12 +27,14 @@ def test_names():
         "sare_ind",
         "sare_joint",
         "triplet",
+        "pose",
+        "none",
     ]
 
 
 def test_every_baseline_of_the_specification_has_its_line():
     section_7 = "kd mse epcnet afd rkd_d rkd_a rkd rkdg sp selfsim pkt cc vid crd hint at nst darkrank csd lsdnet mkd"
-    assert {*section_7.split(), "simkl", "ail", "aht", "dist"} == set(TERMS)
+    assert {*section_7.split(), "simkl", "ail", "aht", "dist", "posekd"} == set(TERMS)
 
 
 @pytest.mark.parametrize("name", losses.list_distillers())

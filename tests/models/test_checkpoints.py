@@ -58,7 +58,10 @@ def as_upstream_stores_it(model):
     whole = {f"model.{key}": value for key, value in resnet18(weights=None).state_dict().items()}
     width = model.conv1x1.weight.shape[0]
     heads = {
-        f"{head.key}.{key}": value for head in HEADS.values() for key, value in head.kind(width).state_dict().items()
+        f"{head.key}.{key}": value
+        for head in HEADS.values()
+        if head.reduced
+        for key, value in head.kind(width).state_dict().items()
     }
     return {**whole, **heads, **model.state_dict()}
 

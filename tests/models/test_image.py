@@ -208,7 +208,7 @@ def test_public_attributes():
 
 def test_the_table_knows_the_names_and_refuses_others():
     assert {*NETWORKS, "minkloc", "minkloconly", "minklocmmcat", "minklocmmadd"} <= set(list_models())
-    assert model_settings("resnet18") == ("output_dim", "pool", "useallstages", "pretrained")
+    assert model_settings("resnet18") == ("output_dim", "pool", "useallstages", "pretrained", "gem_p")
     assert "image_fe_dim" in model_settings("minklocmmcat")
     assert "fusion" not in model_settings("minklocmmcat")
     assert {"output_dim", "planes", "conv0_kernel_size"} <= set(

@@ -285,6 +285,9 @@ def test_imitation_trusts_the_teacher_where_it_is_right():
     aht = pose.AHT(Start(ours, theirs, 5, 0)).double()
     wanted = sum(trusts[i] * square(ours[i], theirs[i]) for i in range(5)) / 5
     assert float(aht(ours, theirs, p, t)) == pytest.approx(wanted, rel=1e-6)
+    wanted = sum(square(s[i], t[i]) for i in range(5)) / 5
+    assert float(pose.posekd(s, t)) == pytest.approx(wanted, rel=1e-9)
+    assert float(pose.imitation(s, t, t, torch.tensor(1.0), 0.0)) == pytest.approx(wanted, rel=1e-9)
 
 
 def test_every_line_of_the_table_leads_to_a_documented_function_or_class():

@@ -1,0 +1,20 @@
+"""No task: for methods that learn from their teachers alone, such as Whiten-MTD."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+
+class NoTask(nn.Module):
+    """The task loss ``none``: 0, whatever the masks."""
+
+    layout = "any"
+
+    def forward(
+        self, output: Mapping[str, Tensor], positives_mask: Tensor, negatives_mask: Tensor
+    ) -> tuple[Tensor, dict[str, float]]:
+        """A zero with a gradient of zeros in ``output["embedding"]``, and no statistics."""
+        embedding = output["embedding"]
+        wide = torch.promote_types(embedding.dtype, torch.float32)
+        return embedding[:0].to(wide).sum(), {}

@@ -1,0 +1,230 @@
+"""SCKD (e-LENS/SCKD): a pose network learns how well its teacher's similarities agree with those of the true poses.
+
+Formulas as in the published program where that is sound, spec-methods.md section 5.2. Its last commits cannot run;
+which similarity loss is meant (squares, or KL of softmax rows with ``SCKL``) is our reading.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from common.errors import UserError, unknown_name
+from common.randomness import counted_seed, forked_random_state
+from losses import settings
+from losses.baselines.units import same_batch
+from losses.distiller import Distiller, Outputs, refuse_no_weight
+from losses.vectors import in_full_precision, unit
+
+TAPS = {
+    "1": "stem",
+    "2": "layer1",
+    "3": "layer2",
+    "4": "layer3",
+    "5": "layer4",
+    "6": "pooled",
+    "0": "pooled",
+}
+"""Feature maps by the numbers that SCKD's flags give them."""
+SHORTEST_ROW = 1e-8
+Taps = str | int | Sequence[str | int]
+
+
+class SCKD(Distiller):
+    """Terms ``sckd_hint`` (features themselves) and ``sckd_sc`` (self-cross similarity), each a sum over its taps.
+
+    Args:
+        SCmodule: taps of the similarity, numbers of :data:`TAPS` joined by '_' ("3_4") or as a sequence; "none": off.
+        hintmodule: likewise of the hint.
+        SCKL: compare similarities by KL of their softmax over the batch instead of by squares.
+        alpha: weight of ``sckd_hint``.
+        sigma: weight of ``sckd_sc``.
+        sc_pose_norm: true positions are standardised by mean and deviation over the training set (see
+            :meth:`see_training`) before their similarity is taken. Our reading; published: raw metres.
+        seed: of the random start of what bridges different channel counts.
+
+    Raises:
+        UserError: an unknown tap, one named twice, a bad number, or nothing left to distil.
+
+    """
+
+    position_mean: Tensor
+    position_deviation: Tensor
+
+    def __init__(
+        self,
+        SCmodule: Taps = "3",
+        hintmodule: Taps = "5",
+        SCKL: bool | str = False,
+        alpha: float | str = 100.0,
+        sigma: float | str = 100.0,
+        sc_pose_norm: bool | str = False,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.alpha, self.sigma = settings.weight("alpha", alpha), settings.weight("sigma", sigma)
+        hint_taps, similarity_taps = parse_taps("hintmodule", hintmodule), parse_taps("SCmodule", SCmodule)
+        self.hint_taps = hint_taps if self.alpha > 0 else ()
+        self.similarity_taps = similarity_taps if self.sigma > 0 else ()
+        refuse_no_weight(len(self.hint_taps + self.similarity_taps), "SCmodule and sigma, or hintmodule and alpha")
+        self.compare = divergence if settings.switch("SCKL", SCKL) else F.mse_loss
+        self.pose_norm = settings.switch("sc_pose_norm", sc_pose_norm)
+        self.seed = seed
+        self.bridges = nn.ModuleDict()
+        self.is_ready = False
+        self.register_buffer("position_mean", torch.full((3,), torch.nan))
+        self.register_buffer("position_deviation", torch.ones(3))
+
+    def student_maps(self, levels: tuple[str, ...]) -> tuple[str, ...]:
+        """The taps."""
+        return tuple(dict.fromkeys((*self.hint_taps, *self.similarity_taps)))
+
+    def teacher_maps(self, levels: tuple[str, ...]) -> tuple[str, ...]:
+        """The same as of the student."""
+        return self.student_maps(levels)
+
+    def see_training(self, poses: np.ndarray) -> None:
+        """Remember mean and deviation of the training positions; ``poses`` [n, 7], x y z in metres first.
+
+        An axis along which nothing moves is only centred.
+        """
+        positions = torch.from_numpy(np.asarray(poses, dtype=np.float64)[:, :3])
+        deviation = positions.std(dim=0, correction=0)
+        self.position_mean.copy_(positions.mean(dim=0))
+        self.position_deviation.copy_(torch.where(deviation > 0, deviation, 1))
+
+    @torch.no_grad()
+    def prepare(self, student: Outputs, teachers: Sequence[Outputs], places: int) -> None:
+        """Build what brings the student's channels to the teacher's, where their counts differ.
+
+        Raises:
+            UserError: maps of different size, which a hint cannot compare.
+
+        """
+        self.bridges = nn.ModuleDict()
+        for tap in self.hint_taps:
+            own, wanted = _pair(tap, student, teachers)
+            _refuse_other_size(tap, own, wanted)
+            if own.shape[1] != wanted.shape[1]:
+                with forked_random_state(counted_seed(self.seed, "sckd", tap)):
+                    self.bridges[tap] = bridge(own.shape[1], wanted.shape[1], flat=own.dim() == 2).to(own.device)
+        self.is_ready = True
+
+    def terms(self, student: Outputs, teachers: Sequence[Outputs], batch: Mapping[str, Any]) -> dict[str, Tensor]:
+        """The terms that have taps and a weight."""
+        same_batch(student["embedding"], teachers[0]["embedding"])
+        weighted: dict[str, Tensor] = {}
+        if self.hint_taps:
+            if not self.is_ready:  # called directly: the trainer prepares before the first step
+                self.prepare(student, teachers, len(student["embedding"]))
+            errors = [self._hint(tap, *_pair(tap, student, teachers)) for tap in self.hint_taps]
+            self.unweighted["sckd_hint"] = torch.stack(errors).sum()
+            weighted["sckd_hint"] = self.alpha * self.unweighted["sckd_hint"]
+        if self.similarity_taps:
+            truth = self_similarity(self._true_poses(batch, student["embedding"]))
+            errors = []
+            for tap in self.similarity_taps:
+                own, wanted = (cross_similarity(x, truth) for x in _pair(tap, student, teachers))
+                errors.append(self.compare(own, wanted))
+            self.unweighted["sckd_sc"] = torch.stack(errors).sum()
+            weighted["sckd_sc"] = self.sigma * self.unweighted["sckd_sc"]
+        return weighted
+
+    def _hint(self, tap: str, own: Tensor, wanted: Tensor) -> Tensor:
+        _refuse_other_size(tap, own, wanted)
+        if tap in self.bridges:
+            own = self.bridges[tap](own.to(next(self.bridges[tap].parameters()).dtype))
+        return F.mse_loss(own, wanted.to(own.dtype))
+
+    def _true_poses(self, batch: Mapping[str, Any], embedding: Tensor) -> Tensor:
+        """The batch's poses [B, 7] as they are compared."""
+        poses = batch.get("poses")
+        if poses is None:
+            raise UserError("sckd compares with true poses, which this data set does not give: give --SCmodule none")
+        poses = in_full_precision(poses.to(embedding.device))
+        same_batch(embedding, poses)
+        if not self.pose_norm:
+            return poses
+        if self.position_mean.isnan().any():
+            raise UserError("sc_pose_norm needs the poses of the training set, which were not given: leave it away")
+        mean, deviation = (x.to(poses) for x in (self.position_mean, self.position_deviation))
+        return torch.cat([(poses[:, :3] - mean) / deviation, poses[:, 3:]], dim=1)
+
+
+def self_similarity(features: Tensor) -> Tensor:
+    """Cosines [B, B] of the flattened rows of ``features`` [B, ...]; the diagonal is 0. Rows of zeros: cosine 0."""
+    rows = unit(features.flatten(start_dim=1))
+    return (rows @ rows.T).masked_fill(torch.eye(len(rows), dtype=torch.bool, device=rows.device), 0)
+
+
+def row_cosine(x: Tensor, y: Tensor) -> Tensor:
+    """Cosines [B] of the rows of x and y, [B, D] both; 0, without gradient, where either is shorter than 1e-8."""
+    lengths = torch.linalg.vector_norm(x, dim=1), torch.linalg.vector_norm(y, dim=1)
+    long = (lengths[0] > SHORTEST_ROW) & (lengths[1] > SHORTEST_ROW)
+    return torch.where(long, (x * y).sum(dim=1) / torch.where(long, lengths[0] * lengths[1], 1), 0)
+
+
+def cross_similarity(features: Tensor, truth: Tensor) -> Tensor:
+    """``v`` [B]: how well each row of the self-similarity of ``features`` [B, ...] agrees with that of ``truth``."""
+    return row_cosine(in_full_precision(self_similarity(features)), truth)
+
+
+def divergence(student: Tensor, teacher: Tensor) -> Tensor:
+    """``KL(softmax(teacher) || softmax(student))`` of vectors [B]: one distribution over the batch."""
+    return F.kl_div(F.log_softmax(student, dim=0), F.log_softmax(teacher, dim=0), reduction="sum", log_target=True)
+
+
+def bridge(channels: int, wanted: int, *, flat: bool) -> nn.Sequential:
+    """Features of ``channels`` channels, [B, C] (``flat``) or [B, C, h, w], to ``wanted`` channels of at least 0.
+
+    The published program draws it anew in every step and never trains it; this one is trained.
+    """
+    layer = nn.Linear(channels, wanted, bias=False) if flat else nn.Conv2d(channels, wanted, kernel_size=1, bias=False)
+    return nn.Sequential(layer, nn.ReLU())
+
+
+def parse_taps(name: str, value: Taps) -> tuple[str, ...]:
+    """Names of the feature maps behind "3", 3, "3_4", ["3", 4]; "none": no tap.
+
+    Raises:
+        UserError: a number that is none of :data:`TAPS`, or one map named twice.
+
+    """
+    parts = [str(part) for part in (str(value).split("_") if isinstance(value, str | int) else value)]
+    if parts == ["none"]:
+        return ()
+    for part in parts:
+        if part not in TAPS:
+            raise unknown_name(f"tap of {name}", part, (*TAPS, "none"))
+    taps = tuple(TAPS[part] for part in parts)
+    if len(set(taps)) < len(taps):
+        raise UserError(f"{name} {'_'.join(parts)} names one feature map twice: give each once (6 and 0 are the same)")
+    return taps
+
+
+def _pair(tap: str, student: Outputs, teachers: Sequence[Outputs]) -> tuple[Tensor, Tensor]:
+    """A feature map of the student, and the teacher's."""
+    return _map_of(student, tap, "student"), _map_of(teachers[0], tap, "teacher")
+
+
+def _map_of(output: Outputs, tap: str, whose: str) -> Tensor:
+    """A feature map of an output."""
+    maps: Mapping[str, Tensor] = output.get("feature_maps", {})
+    if tap not in maps:
+        raise UserError(
+            f"sckd reads the feature map '{tap}', which the {whose} does not give: take pose networks, such as "
+            "--model resnet34pose --student_model resnet18pose"
+        )
+    return maps[tap]
+
+
+def _refuse_other_size(tap: str, own: Tensor, wanted: Tensor) -> None:
+    if own.shape[2:] != wanted.shape[2:]:
+        ours, theirs = (" x ".join(str(side) for side in x.shape[2:]) or "no" for x in (own, wanted))
+        raise UserError(
+            f"sckd's hint compares maps of equal size; '{tap}' has {ours} places in the student and {theirs} in the "
+            "teacher: take networks of the same strides, or another --hintmodule"
+        )

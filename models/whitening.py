@@ -1,0 +1,201 @@
+"""PCA whitening of a teacher's embeddings, as Whiten-MTD fits it (AAAI 2024; spec-methods.md section 6.1).
+
+Of m embeddings e with mean mu and covariance C = (1/m) sum (e - mu)(e - mu)', eigenvalues lambda floored at 1e-5 of the
+largest, and the d leading eigenvectors V:
+
+    y = W (e - mu),   W = lambda^(-1/2) V'
+
+so that the y have the identity as covariance in all directions in which the e vary. The similarities of teachers of
+different kinds become commensurable by it. In use: network, to unit length, whitening, to unit length; the steps to
+unit length are the caller's.
+"""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from common.errors import UserError
+from common.files import atomic_path
+
+FLOOR = 1e-5
+"""Smallest eigenvalue, as a share of the largest."""
+ROWS_PER_BLOCK = 1024  # of 4096 numbers: 32 MiB in float64
+_EQUAL = 1e-20  # variance over mean square, below which samples differ by rounding alone
+
+
+class Whitening(nn.Module):
+    """Embeddings of ``dim1`` numbers to whitened ones of ``dim2``. Made by ``fit``, ``load`` or ``from_state``.
+
+    Args:
+        mean: float64 [dim1].
+        dvt: float64 [dim2, dim1], the matrix W above; the largest entry of each row is positive where :meth:`fit` made
+            it (an eigenvector has no sign of its own).
+        kept: share of the samples' variance that lies in the ``dim2`` directions; NaN where it is not known.
+        samples: how many embeddings it was fitted on; 0 where it is not known.
+        dropped: how many rows of zeros were left out of them.
+
+    """
+
+    mean: Tensor
+    dvt: Tensor
+
+    def __init__(
+        self, mean: Tensor, dvt: Tensor, kept: float = math.nan, *, samples: int = 0, dropped: int = 0
+    ) -> None:
+        super().__init__()
+        if dvt.ndim != 2 or mean.shape != dvt.shape[1:]:
+            raise ValueError(f"a mean {list(mean.shape)} does not go with a matrix {list(dvt.shape)}")
+        self.dim2, self.dim1 = dvt.shape
+        self.kept, self.samples, self.dropped = kept, samples, dropped
+        self.register_buffer("mean", mean.double())
+        self.register_buffer("dvt", dvt.double())
+
+    @classmethod
+    @torch.no_grad()
+    def fit(cls, embeddings: Tensor, dim2: int, *, whit: float = 0.5) -> "Whitening":
+        """Fit on embeddings [m, dim1], read in blocks: beside them memory holds a few float64 matrices [dim1, dim1].
+
+        Rows of zeros are left out: they are places that were never embedded (a loader that drops its last batch).
+
+        Args:
+            embeddings: of any floating type, on any device; not changed.
+            dim2: how many numbers to keep.
+            whit: exponent of the eigenvalues, W = lambda^(-whit) V': 0.5 whitens; the published program has 1 too.
+
+        Raises:
+            UserError: not finite, fewer than ``dim2`` + 1 samples, all of them equal, or ``dim2`` above ``dim1``.
+            ValueError: not a matrix.
+
+        """
+        if embeddings.ndim != 2:
+            raise ValueError(f"embeddings must be [m, dim1], not {list(embeddings.shape)}")
+        given, dim1 = embeddings.shape
+        used = _rows_with_content(embeddings)
+        dropped = given - len(used)
+        also = f" ({dropped} more were all zero)" if dropped else ""
+        if not 1 <= dim2 <= dim1:
+            raise UserError(f"--whiten_dim {dim2}: the teacher's embeddings have {dim1} numbers; give 1 to {dim1}")
+        if len(used) <= dim2:
+            raise UserError(
+                f"--whiten_dim {dim2} needs {dim2 + 1} samples at least, here are {len(used)}{also}: give a smaller "
+                "--whiten_dim or more images"
+            )
+        mean, covariance = _moments(embeddings, used)
+        values, vectors = torch.linalg.eigh(covariance)
+        values, vectors = values.flip(0).clamp_min(0), vectors.flip(1)[:, :dim2]
+        if float(values[0]) <= _EQUAL * float(mean.square().sum()):
+            raise UserError(f"--whiten_dim {dim2}: all {len(used)} samples{also} are equal, there is nothing to whiten")
+        scales = values[:dim2].clamp_min(FLOOR * float(values[0])) ** -whit
+        largest = vectors.gather(0, vectors.abs().argmax(dim=0, keepdim=True)).squeeze(0)
+        dvt = (vectors * torch.where(largest < 0, -scales, scales)).T.contiguous()
+        kept = float(values[:dim2].sum() / values.sum())
+        return cls(mean, dvt, kept, samples=len(used), dropped=dropped)
+
+    def forward(self, e: Tensor) -> Tensor:
+        """Embeddings [B, dim1] whitened: a new tensor [B, dim2] of their type (float32 at least), of any length.
+
+        Computed in float64, on the device of the buffers.
+        """
+        if e.ndim != 2 or e.shape[1] != self.dim1:
+            raise UserError(f"embeddings {list(e.shape)} do not fit a whitening of {self.dim1} numbers: fit it anew")
+        outside = torch.promote_types(e.dtype, torch.float32)
+        return ((e.to(self.mean) - self.mean) @ self.dvt.T).to(e.device, outside)
+
+    def state(self) -> dict[str, Tensor]:
+        """``dim1``, ``dim2``, ``mean`` [1, dim1] and ``dvt``: the published program's names and shapes, on the CPU."""
+        sizes = {"dim1": torch.tensor(self.dim1), "dim2": torch.tensor(self.dim2)}
+        return sizes | {"mean": self.mean.cpu().unsqueeze(0), "dvt": self.dvt.cpu().contiguous()}
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Tensor]) -> "Whitening":
+        """The whitening of a state dict with ``dim1``, ``dim2``, ``mean`` and ``dvt``, :meth:`state`'s or published.
+
+        The published ones also hold all eigenvalues ``d``, rising, of which ``kept`` is computed; their eigenvectors
+        ``v``, the exponent ``whit`` and the number of floored eigenvalues ``n_0`` are in ``dvt`` already.
+
+        Raises:
+            UserError: a tensor that is absent, of another size, or not finite.
+
+        """
+        missing = [name for name in ("dim1", "dim2", "mean", "dvt") if name not in state]
+        if missing:
+            raise UserError(f"this is no whitening: {', '.join(missing)} absent, found {', '.join(state) or 'nothing'}")
+        dim1, dim2 = (int(state[name]) for name in ("dim1", "dim2"))
+        mean, dvt = state["mean"].flatten(), state["dvt"]
+        if tuple(dvt.shape) != (dim2, dim1) or len(mean) != dim1:
+            raise UserError(
+                f"this whitening says {dim1} -> {dim2} numbers, but its matrix has the shape {list(dvt.shape)} and its "
+                f"mean {list(state['mean'].shape)}: it is damaged"
+            )
+        if not bool(mean.isfinite().all() and dvt.isfinite().all()):
+            raise UserError("this whitening holds numbers that are not finite: it is damaged")
+        values = state["d"].double().flatten().clamp_min(0) if "d" in state else torch.full((1,), math.nan)
+        return cls(mean, dvt, float(values[-dim2:].sum() / values.sum()))
+
+    def save(self, path: Path | str, made_from: str) -> None:
+        """Write a .safetensors file, whole or not at all; ``made_from`` names what it was fitted on."""
+        from safetensors.torch import save_file
+
+        facts = {"kept": self.kept.hex(), "samples": str(self.samples), "dropped": str(self.dropped)}
+        with atomic_path(path) as temporary:
+            save_file(self.state(), temporary, {"made_from": made_from, **facts})
+
+    @classmethod
+    def load(cls, path: Path | str, made_from: str) -> "Whitening":
+        """What :meth:`save` wrote.
+
+        Raises:
+            UserError: a file that is absent, damaged, or made from something else than ``made_from``.
+
+        """
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(path, framework="pt") as stream:
+                facts: dict[str, Any] = stream.metadata() or {}
+                state = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118 (no mapping)
+        except OSError as error:
+            raise UserError(f"cannot read whitening file {path}: {error}") from None
+        except SafetensorError as error:
+            raise UserError(f"whitening file {path} is damaged ({error}): remove it to fit it anew") from None
+        if facts.get("made_from") != made_from:
+            raise UserError(f"whitening file {path} was fitted with other weights, images or options: remove it")
+        try:
+            found = cls.from_state(state)
+        except UserError as error:
+            raise UserError(f"whitening file {path}: {error}; remove it to fit it anew") from None
+        found.kept = float.fromhex(facts.get("kept", "nan"))
+        found.samples, found.dropped = (int(facts.get(name, 0)) for name in ("samples", "dropped"))
+        return found
+
+
+def _rows_with_content(embeddings: Tensor) -> Tensor:
+    """int64 numbers, on the CPU, of the rows that are not all zero; :class:`UserError` where a row is not finite."""
+    if not embeddings.is_floating_point():
+        raise ValueError(f"embeddings must be floating-point numbers, not {embeddings.dtype}")
+    blocks = embeddings.split(ROWS_PER_BLOCK)
+    bad = sum(int((~block.isfinite().all(dim=1)).sum()) for block in blocks)
+    if bad:
+        raise UserError(
+            f"{bad} of {len(embeddings)} embeddings to whiten are not finite: check the teacher's weights and images"
+        )
+    return torch.cat([block.any(dim=1).cpu() for block in blocks]).nonzero().flatten()
+
+
+def _moments(embeddings: Tensor, used: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean [D] and covariance [D, D] (divided by m) of the rows ``used``; float64, on the CPU."""
+
+    def block(rows: Tensor) -> Tensor:
+        return embeddings[rows.to(embeddings.device)].to("cpu", torch.float64)
+
+    blocks = used.split(ROWS_PER_BLOCK)
+    mean = torch.stack([block(rows).sum(dim=0) for rows in blocks]).sum(dim=0) / len(used)
+    covariance = torch.zeros(len(mean), len(mean), dtype=torch.float64)
+    for rows in blocks:
+        centred = block(rows).sub_(mean)
+        covariance.addmm_(centred.T, centred)
+    return mean, covariance.div_(len(used))
