@@ -187,13 +187,14 @@ def bridge(channels: int, wanted: int, *, flat: bool) -> nn.Sequential:
 
 
 def parse_taps(name: str, value: Taps) -> tuple[str, ...]:
-    """Names of the feature maps behind "3", 3, "3_4", ["3", 4]; "none": no tap.
+    """Names of the feature maps behind "3", 3, "3_4", ["3", 4], ["3_4"]; "none": no tap.
 
     Raises:
         UserError: a number that is none of :data:`TAPS`, or one map named twice.
 
     """
-    parts = [str(part) for part in (str(value).split("_") if isinstance(value, str | int) else value)]
+    given = [value] if isinstance(value, str | int) else value
+    parts = [part for each in given for part in str(each).split("_")]
     if parts == ["none"]:
         return ()
     for part in parts:

@@ -29,8 +29,10 @@ class MethodOptions(OptionGroup):
     sare_distance: Literal["dot", "l2"] = Field("dot", description="tuple losses: logits are dot products or -d^2")
     soft_weight: NonNegative = Field(0.5, description="tuple losses: weight of region self-supervision")
     beta: NonNegative = Field(500.0, description="pose: weight of the orientation")
-    SCmodule: str = Field("3", description="SCKD: taps of the self-cross similarity, 1 (stem) ... 5, 6 or 0 (pooled)")
-    hintmodule: str = Field("5", description="SCKD: taps of the hints, as for --SCmodule; several as 4_5; none = off")
+    SCmodule: list[str] = Field(
+        ["3"], description="SCKD: taps of the self-cross similarity, 1 (stem) ... 5, 6 or 0 (pooled); none = off"
+    )
+    hintmodule: list[str] = Field(["5"], description="SCKD: taps of the hints, as for --SCmodule")
     SCKL: bool = Field(False, description="SCKD: compare self-cross similarities by KL divergence")
     alpha: NonNegative = Field(100.0, description="SCKD: weight of the hints")
     sigma: NonNegative = Field(100.0, description="SCKD: weight of the self-cross similarity")

@@ -64,11 +64,11 @@ def test_a_pose_network_is_chosen_by_held_out_images_and_measured_in_metres(pose
 
 def test_sckd_distils_as_its_readme_writes_it(scene, pose_teacher, tmp_path):
     flags = ["--T_model", "resnet18pose", "--T_path", weights(pose_teacher), "--student_model", "resnet18pose"]
-    flags += ["-SCmodule", "3_4", "-hintmodule", "5", "--SCKL", "--distil_method", "sckd", "--val_fraction", "0"]
+    flags += ["-SCmodule", "3", "4", "-hintmodule", "5", "--SCKL", "--distil_method", "sckd", "--val_fraction", "0"]
     folder = run(tmp_path, "s", *scene, *flags, "--niter", "1", "--batchSize", "6", "--sc_pose_norm")
     found = logged(folder)
     assert {"train/loss_sckd_hint", "train/loss_sckd_sc"} <= set(found)
-    assert yaml.safe_load((folder / "config.yaml").read_text())["SCmodule"] in ("3_4", 34)
+    assert yaml.safe_load((folder / "config.yaml").read_text())["SCmodule"] == ["3", "4"]
     assert evaluate.main(["--weights", weights(folder)]) == 0
 
 

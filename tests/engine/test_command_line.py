@@ -48,6 +48,17 @@ FORMS = [
     ("--temperatures 0.07_0.06", "temperatures: 0.07_0.06", "temperatures", "0.07_0.06"),
     ("--kitti_sequence 00", "kitti_sequence: 00", "kitti_sequence", "00"),
     ("--spatial_nms False", "spatial_nms: False", "spatial_nms", False),
+    ("--SCmodule 3 4", "SCmodule: [3, 4]", "SCmodule", ["3", "4"]),
+    ("-SCmodule 3_4", "SCmodule: 3_4", "SCmodule", ["3_4"]),
+    ("-hintmodule 5", "hintmodule: 5", "hintmodule", ["5"]),
+    ("--KLSC", "SCKL: true", "SCKL", True),
+    ("--T_model resnet34pose", "model: resnet34pose", "model", ["resnet34pose"]),
+    ("--T_path t.pth", "teacher_weights_path: t.pth", "teacher_weights_path", ["t.pth"]),
+    ("--niter 7", "epochs: 7", "epochs", 7),
+    ("--batchSize 32", "train_batch_size: 32", "train_batch_size", 32),
+    ("--gpu 1", "cuda: 1", "cuda", 1),
+    ("--scales 1 0.5", "scales: [1, 0.5]", "scales", [1.0, 0.5]),
+    ("--image_size max1024", "image_size: max1024", "image_size", "max1024"),
 ]
 
 
