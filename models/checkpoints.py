@@ -44,6 +44,16 @@ class LoadReport:
         return f"{self.source}: {len(self.loaded)} tensors loaded{skipped}"
 
 
+def expected_keys(model: nn.Module) -> list[str]:
+    """The keys of a checkpoint for ``model``: the authors' names where such were published, else its own.
+
+    A ``module.`` in front of all of them, and parts that the model does not use, may be in the file besides.
+    """
+    published = getattr(model, "expected_keys", None)
+    keys: list[str] = list(model.state_dict()) if published is None else published()
+    return keys
+
+
 def load_weights(model: nn.Module, path: Path | str) -> LoadReport:
     """Load the weights of ``path`` into ``model``, all that the model has, or fail and leave the model as it was.
 
