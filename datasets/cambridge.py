@@ -4,7 +4,7 @@ Positions are camera centres in metres; quaternions turn from the world into the
 """
 
 from datasets.pose_data import Part, PoseData, Scene
-from datasets.pose_lists import PoseList, read_pose_list
+from datasets.pose_lists import PoseList, read_scene_list
 
 SCENES = {
     "KingsCollege": Scene(
@@ -27,7 +27,8 @@ SCENES = {
 class CambridgeData(PoseData):
     """``dataset_folder``: KingsCollege, ShopFacade ... with dataset_train.txt, dataset_test.txt and seq*/frame*.png.
 
-    The mean image as in :class:`datasets.pose_data.PoseData`.
+    Instead of a list there may be a table *_train.csv, *_test.csv (transposenet's columns). The mean image as in
+    :class:`datasets.pose_data.PoseData`.
     """
 
     name = "cambridge"
@@ -36,4 +37,4 @@ class CambridgeData(PoseData):
 
     def read_list(self, part: Part) -> PoseList:
         """The part's list; :class:`UserError` with file and line."""
-        return read_pose_list(self.folder / f"dataset_{part}.txt")
+        return read_scene_list(self.folder, part)

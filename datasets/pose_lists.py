@@ -56,6 +56,17 @@ def read_pose_list(path: Path) -> PoseList:
     return _pose_list(rows, tuple(line.strip() for line in lines[: len(HEADER)]))
 
 
+def read_scene_list(folder: Path, part: str) -> PoseList:
+    """The list of a scene's ``part`` ("train", "test"): dataset_<part>.txt, else the one table <...>_<part>.csv.
+
+    Raises:
+        UserError: there is neither; else as :func:`read_pose_list` and :func:`read_pose_csv`.
+
+    """
+    listed, tables = folder / f"dataset_{part}.txt", sorted(folder.glob(f"*_{part}.csv"))
+    return read_pose_csv(tables[0]) if len(tables) == 1 and not listed.is_file() else read_pose_list(listed)
+
+
 def write_pose_list(path: Path, names: Sequence[str], poses: np.ndarray) -> None:
     """Write a list, whole or not at all; ``poses`` [n, 7] with nine decimals.
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from common.errors import UserError
 from datasets.pose_data import Part, PoseData, Scene
-from datasets.pose_lists import PoseList, read_pose_list
+from datasets.pose_lists import PoseList, read_scene_list
 from datasets.quaternions import pose_from_matrix
 
 SPLITS: dict[Part, str] = {"train": "TrainSplit.txt", "test": "TestSplit.txt"}
@@ -31,7 +31,8 @@ SCENES = {
 class SevenScenesData(PoseData):
     """``dataset_folder``: chess, fire ... with {Train,Test}Split.txt and seq-XX/frame-XXXXXX.{color.png,pose.txt}.
 
-    Where a split file is absent, SCKD's own list is read: dataset_train.txt or dataset_test.txt. The mean image as in
+    Where a split file is absent, SCKD's own list is read: dataset_train.txt or dataset_test.txt, or a table
+    *_train.csv, *_test.csv (transposenet's columns). The mean image as in
     :class:`datasets.pose_data.PoseData`.
     """
 
@@ -41,11 +42,11 @@ class SevenScenesData(PoseData):
 
     def read_list(self, part: Part) -> PoseList:
         """The part's sequences in the order of its split, or its list; :class:`UserError` with file and line."""
-        split, listed = self.folder / SPLITS[part], self.folder / f"dataset_{part}.txt"
+        split, listed = self.folder / SPLITS[part], f"dataset_{part}.txt"
         if not split.is_file():
-            if not listed.is_file():
-                raise UserError(f"{self.folder} has neither {split.name} nor {listed.name}: check --dataset_folder")
-            return read_pose_list(listed)
+            if not (self.folder / listed).is_file() and not list(self.folder.glob(f"*_{part}.csv")):
+                raise UserError(f"{self.folder} has neither {split.name} nor {listed}: check --dataset_folder")
+            return read_scene_list(self.folder, part)
         names: list[str] = []
         poses: list[np.ndarray] = []
         left_out = 0

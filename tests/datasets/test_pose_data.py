@@ -56,6 +56,23 @@ def test_every_image_is_one_item_with_its_pose(kind: str, request: pytest.Fixtur
     assert data.image(test.records[0].images[0]).size == (455, 256)
 
 
+def test_a_table_stands_in_for_an_absent_list(cambridge: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(cambridge, tmp_path / "Ring"))
+    listed = CambridgeData(folder).training_set()
+    lines = ["img_path,t1,t2,t3,q1,q2,q3,q4"]
+    for place, pose in zip(listed.records, listed.poses, strict=True):
+        lines.append(",".join([place.images[0].relative_to(folder).as_posix(), *map(str, pose)]))
+    (folder / "poses_train.csv").write_text("\n".join(lines) + "\n")
+    (folder / "dataset_train.txt").unlink()
+    found = CambridgeData(folder).training_set()
+    assert [place.images for place in found.records] == [place.images for place in listed.records]
+    np.testing.assert_allclose(found.poses, listed.poses, rtol=0, atol=1e-12)
+    assert len(SevenScenesData(folder).training_set()) == 12
+    (folder / "more_train.csv").write_text("")
+    with pytest.raises(UserError, match=r"dataset_train\.txt does not exist"):
+        CambridgeData(folder).training_set()
+
+
 def test_cambridge_turns_into_the_camera_seven_scenes_out_of_it(cambridge: Path, chess: Path) -> None:
     """Both rings look at their middle: from every centre the camera's z axis points there."""
     for data, up in ((CambridgeData(cambridge), 2), (SevenScenesData(chess), 1)):
