@@ -104,6 +104,7 @@ def _read_flags(kind: type[OptionGroup], argv: Sequence[str]) -> dict[str, Any]:
         names = [f"--{each}" for each in (name, ALIASES.get(name)) if each]
         if field.annotation is bool:
             parser.add_argument(*names, nargs="?", const="True", metavar="True|False", help=text)
+            parser.add_argument(f"--no_{name}", dest=name, action="store_const", const="False", help=argparse.SUPPRESS)
         elif get_origin(field.annotation) is list:
             action = "extend" if name in REPEATABLE else "store"
             parser.add_argument(*names, nargs="+", action=action, metavar="X", help=text)

@@ -122,7 +122,7 @@ def _entry(name: str) -> _Entry:
     if name.startswith(_TIMM):
         return _Entry("models.timm_network:TimmNetwork", {"network": name.removeprefix(_TIMM)})
     if name not in _MODELS:
-        raise unknown_name("model", name, _MODELS)
+        raise unknown_name("model", name, list_models())
     return _MODELS[name]
 
 

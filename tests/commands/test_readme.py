@@ -3,6 +3,7 @@
 import re
 from importlib.util import find_spec
 
+from engine.command_line import ALIASES
 from engine.options import EvaluateOptions, TrainOptions
 from tests.commands.test_readme_commands import BOREAS, OXFORD
 
@@ -13,9 +14,16 @@ def test_commands_and_files_of_the_readme_exist(root):
     assert set(re.findall(r"make ([a-z-]+)", text)) <= targets
     assert all((root / name).is_file() for name in re.findall(r"recipes/\w+\.yaml", text) if "x.yaml" not in name)
     assert all(find_spec(name) for name in re.findall(r"python -m ([\w.]+)", text))
-    known = {*TrainOptions.model_fields, *EvaluateOptions.model_fields, "config", "help"}
+    known = {
+        *TrainOptions.model_fields,
+        *EvaluateOptions.model_fields,
+        "config",
+        "help",
+        "no_query_crop",
+        *ALIASES.values(),
+    }
     without_tools = re.sub(r"python -m tools\.[^`\n]*", "", text)  # these have flags of their own
-    assert set(re.findall(r"--([a-z_0-9]+)", without_tools)) <= known
+    assert set(re.findall(r"--([A-Za-z_0-9]+)", without_tools)) <= known
     assert all((root / name).exists() for name in re.findall(r"\]\(((?!http)[^)]+)\)", text))
 
 

@@ -348,7 +348,9 @@ def test_real_training_pickle_of_another_set_is_refused_in_one_line(shared_data,
 def test_table_of_data_sets():
     assert list_datasets()[:5] == ["oxford", "oxfordadafusion", "boreas", "frames", "demo"]
     assert set(list_datasets()[5:]) == {
-        *("images", "sequences", "vprice", "nordland", "kitti", "pitts30k", "pitts250k", "tokyo247", "tokyotm")
+        *("images", "sequences", "vprice", "nordland", "kitti", "pitts30k", "pitts250k", "tokyo247", "tokyotm"),
+        *("cambridge", "7scenes", "gldv2", "roxford5k", "rparis6k", "svd"),
+        *("demo_poses", "demo_landmarks", "demo_videos"),
     }
     assert {"dataset_folder", "image_path", "image_lidar_k", "quantization_size", "n_points"} <= set(
         dataset_settings("oxford")

@@ -51,6 +51,8 @@ FORMS = [
     ("--SCmodule 3 4", "SCmodule: [3, 4]", "SCmodule", ["3", "4"]),
     ("-SCmodule 3_4", "SCmodule: 3_4", "SCmodule", ["3_4"]),
     ("-hintmodule 5", "hintmodule: 5", "hintmodule", ["5"]),
+    ("--no_query_crop", "query_crop: false", "query_crop", False),
+    ("--query_crop", "query_crop: true", "query_crop", True),
     ("--KLSC", "SCKL: true", "SCKL", True),
     ("--T_model resnet34pose", "model: resnet34pose", "model", ["resnet34pose"]),
     ("--T_path t.pth", "teacher_weights_path: t.pth", "teacher_weights_path", ["t.pth"]),

@@ -181,7 +181,7 @@ def test_checkpoint_round_trip(tmp_path):
 
 
 def test_dinov2_by_its_own_name():
-    assert model_settings("dinov2_vits14") == ("output_dim", "pool", "pretrained")
+    assert model_settings("dinov2_vits14") == ("output_dim", "pool", "pretrained", "gem_p")
     with torch.device("meta"):  # 22 million parameters, none of them needed here
         model = create_model("dinov2_vits14", pool="mean")
         output = model({"images": torch.empty(2, 3, 64, 90)}, feature_maps=("layer1", "map"))

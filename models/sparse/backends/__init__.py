@@ -62,7 +62,7 @@ def choose_map_maker(name: str, device: torch.device | str = "cpu") -> type[Mana
 def require_known(name: str) -> None:
     """Raise :class:`UserError` with the nearest known name unless ``name`` is an engine's, or "auto"."""
     if name != AUTO and name not in _BACKENDS:
-        raise unknown_name("sparse backend", name, (AUTO, *_BACKENDS))
+        raise unknown_name("sparse backend", name, sorted((AUTO, *_BACKENDS)))
 
 
 def _manager_class(name: str) -> Any:
