@@ -131,6 +131,7 @@ def test_test_places_are_scored_once_and_never_choose_the_epoch(oxford, tmp_path
     assert not keys["validation"] & keys["test"]
 
 
+@pytest.mark.slow
 def test_a_run_stopped_in_mid_epoch_ends_with_the_same_weights(oxford, teacher_run, tmp_path, monkeypatch):
     straight = distilled_flags(oxford, teacher_run, tmp_path, "straight")
     assert train.main(straight) == 0
@@ -243,6 +244,7 @@ def test_the_trainer_is_one_screenful_per_part():
     assert trainer_module.__doc__
 
 
+@pytest.mark.slow
 def test_a_lidar_teacher_and_an_image_teacher_together(oxford, teacher_run, tmp_path):
     image = ["--train_mode", "train_teacher", "--model", "resnet18", "--epochs", "1", "--student_output_dim", "16"]
     logs = ["--logdir", str(tmp_path)]
