@@ -109,6 +109,7 @@ def test_whitened_teachers_teach_a_student_without_labels(landmarks, landmark_te
     folder = run(tmp_path, "s", *landmarks, *WHITEN, *taught)
     found = logged(folder)
     assert "train/loss_whiten_mtd" in found
+    assert found["step"] == 2  # one pair of each of five landmarks, two a batch, no batch of one
     assert found["train/whiten_win_1"] + found["train/whiten_win_2"] == pytest.approx(1.0)
     assert len(list((tmp_path / "teacher_stores").glob("whitening-*.safetensors"))) == 2
     result = next(iter(numbers(folder).values()))
@@ -117,8 +118,10 @@ def test_whitened_teachers_teach_a_student_without_labels(landmarks, landmark_te
         evaluate.main(["--weights", weights(folder), "--scales", "1", "0.7", "--query_crop", "--image_size", "64"]) == 0
     )
     again = run(tmp_path, "again", *landmarks, *WHITEN, *taught)
-    one, other = (read_state(Path(weights(each))) for each in (folder, again))
+    plain = run(tmp_path, "plain", *landmarks, *(flag for flag in WHITEN if flag not in ("--whiten_dim", "6")), *taught)
+    one, other, raw = (read_state(Path(weights(each))) for each in (folder, again, plain))
     assert all(torch.equal(value, other[name]) for name, value in one.items())
+    assert not all(torch.equal(value, raw[name]) for name, value in one.items())
 
 
 def test_a_store_cannot_stand_in_for_a_teacher_of_crops(landmarks, landmark_teachers, tmp_path, capsys):
@@ -143,7 +146,8 @@ def test_videos_show_two_views_of_a_frame(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Trainer, "train_step", watch)
     videos = ["--dataset", "svd", "--dataset_folder", str(write_svd(tmp_path / "svd")), "--crop_size", "32"]
-    teach = ["--train_mode", "train_teacher", "--model", "resnet18_gem", "--batches", "views"]
+    teach = ["--train_mode", "train_teacher", "--model", "resnet18_gem", "--batches", "views", "--views", "landmarks"]
+    teach += ["--image_size", "36x48"]
     folder = run(tmp_path, "t", *videos, *teach, "--teacher_output_dim", "16")
     for batch in seen:
         first, second = batch["pairs"].T
