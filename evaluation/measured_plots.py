@@ -1,45 +1,27 @@
 """Figures of pose, landmark and video results as PNG bytes, in the looks of :mod:`evaluation.plots`."""
 
-import io
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluation.plots import PALETTE
+from evaluation.plots import FAINT, INK, PALETTE, literal, panels, png
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_INK = "#1f2937"
-_FAINT = "#9ca3af"
 _GRID = "#e5e7eb"
 
 
 def _panels(count: int, width: float, height: float) -> "tuple[Figure, list[Axes]]":
-    """A figure of ``count`` axes side by side."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), dpi=150, layout="constrained", facecolor="white")
-    FigureCanvasAgg(figure)
-    panels = list(figure.subplots(1, count, squeeze=False)[0])
-    for axes in panels:
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.spines[["left", "bottom"]].set_color(_FAINT)
-        axes.tick_params(colors=_INK, labelsize=9, length=3)
+    """A figure of ``count`` axes side by side, with a grid."""
+    figure, found = panels(count, width, height)
+    for axes in found:
         axes.grid(color=_GRID, linewidth=0.8)
         axes.set_axisbelow(True)
-    return figure, panels
-
-
-def _png(figure: "Figure") -> bytes:
-    buffer = io.BytesIO()
-    # no software or date entry: the same results give the same bytes
-    figure.savefig(buffer, format="png", metadata={"Software": None})
-    return buffer.getvalue()
+    return figure, found
 
 
 def _draw_named(
@@ -51,7 +33,7 @@ def _draw_named(
             axes.plot(
                 across,
                 up,
-                label=name.replace("$", r"\$"),  # not mathematics
+                label=literal(name),  # not mathematics
                 color=PALETTE[index % len(PALETTE)],
                 linestyle="-" if index < len(PALETTE) else ":",
                 linewidth=1.8,
@@ -76,7 +58,7 @@ def error_curves(errors: Mapping[str, tuple[NDArray[np.float64], NDArray[np.floa
         axes.set(xlim=(0, end), ylim=(0, 102), xlabel=f"error, {unit}")
     panels[0].set_ylabel("images within this error, percent")
     _draw_named(figure, panels, curves)
-    return _png(figure)
+    return png(figure)
 
 
 def cumulative(values: NDArray[np.float64], end: float) -> tuple[NDArray, NDArray]:
@@ -103,10 +85,10 @@ def sorted_precisions(panels: Mapping[str, Mapping[str, NDArray[np.float64]]]) -
         )
         last = max((len(values) for values in sorted_values.values()), default=0)
         axes.set(xlim=(0, max(1, last)), ylim=(0, 102), xlabel=f"queries, best first ({last})")
-        axes.set_title(protocol, fontsize=10, color=_INK)
+        axes.set_title(protocol, fontsize=10, color=INK)
     axes_list[0].set_ylabel("average precision, percent")
     _draw_named(figure, axes_list, curves)
-    return _png(figure)
+    return png(figure)
 
 
 def widest_axes(positions: NDArray[np.float64]) -> tuple[int, int]:
@@ -142,7 +124,7 @@ def camera_plan(
     ratio = float(np.clip((top - bottom) / (right - left), 0.3, 1.2))
     figure, (axes,) = _panels(1, 4.4, 3.7 * ratio + 0.9)
     size = 16 if len(true) <= 200 else 7
-    axes.scatter(true[:, 0], true[:, 1], s=2 * size, color=_FAINT, linewidths=0, label="true", zorder=1)
+    axes.scatter(true[:, 0], true[:, 1], s=2 * size, color=FAINT, linewidths=0, label="true", zorder=1)
     axes.add_collection(LineCollection(list(np.stack([true, found], axis=1)), colors=colour, linewidths=0.8, alpha=0.5))
     axes.scatter(found[:, 0], found[:, 1], s=size, color=colour, linewidths=0, label="found", zorder=3)
     inside = ((found >= (left, bottom)) & (found <= (right, top))).all(axis=1)
@@ -151,4 +133,4 @@ def camera_plan(
     axes.set(xlim=(left, right), ylim=(bottom, top), xlabel=f"{names[0]}, metres", ylabel=f"{names[1]}, metres")
     axes.set_aspect("equal", adjustable="box")
     figure.legend(loc="outside upper left", ncols=3, frameon=False, fontsize=8, handletextpad=0.1, columnspacing=0.8)
-    return _png(figure)
+    return png(figure)

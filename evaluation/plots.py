@@ -14,26 +14,32 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7a5195", "#4b5563")
-_INK = "#1f2937"
-_FAINT = "#9ca3af"
+INK = "#1f2937"
+FAINT = "#9ca3af"
 
 
-def _figure(width: float, height: float) -> "tuple[Figure, Axes]":
+def panels(count: int, width: float, height: float) -> "tuple[Figure, list[Axes]]":
+    """A figure (inches) of ``count`` axes side by side, in the report's looks."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), dpi=150, layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
-    for side in ("left", "bottom"):
-        axes.spines[side].set_color(_FAINT)
-    axes.tick_params(colors=_INK, labelsize=9, length=3)
+    found = list(figure.subplots(1, count, squeeze=False)[0])
+    for axes in found:
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.spines[["left", "bottom"]].set_color(FAINT)
+        axes.tick_params(colors=INK, labelsize=9, length=3)
+    return figure, found
+
+
+def _figure(width: float, height: float) -> "tuple[Figure, Axes]":
+    figure, (axes,) = panels(1, width, height)
     return figure, axes
 
 
-def _png(figure: "Figure") -> bytes:
+def png(figure: "Figure") -> bytes:
+    """The figure as a PNG file's content; the same figure gives the same bytes."""
     buffer = io.BytesIO()
     # no software or date entry: the same results give the same bytes
     figure.savefig(buffer, format="png", metadata={"Software": None})
@@ -48,7 +54,7 @@ def short_name(name: str, length: int = 22) -> str:
     return f"{name[: length - 1 - tail]}…{name[-tail:]}"
 
 
-def _literal(text: str) -> str:
+def literal(text: str) -> str:
     """Text that Matplotlib must not read as mathematics."""
     return text.replace("$", r"\$")
 
@@ -58,15 +64,15 @@ def recall_curves(curves: Mapping[str, Mapping[int, float]], chance: Mapping[int
     figure, axes = _figure(7.6, 3.9)
     for index, (name, recall) in enumerate(curves.items()):
         colour, line = PALETTE[index % len(PALETTE)], "o-" if index < len(PALETTE) else "o:"
-        axes.plot(list(recall), list(recall.values()), line, label=_literal(name), color=colour, linewidth=1.8, ms=3)
-    axes.plot(list(chance), list(chance.values()), label="chance", color=_FAINT, linewidth=1.2, linestyle="--")
+        axes.plot(list(recall), list(recall.values()), line, label=literal(name), color=colour, linewidth=1.8, ms=3)
+    axes.plot(list(chance), list(chance.values()), label="chance", color=FAINT, linewidth=1.2, linestyle="--")
     last = max(chance)
     axes.set(xlim=(0.5, last + 0.5), ylim=(0, 102), xlabel="N, places retrieved", ylabel="recall@N, percent")
     axes.set_xticks([rank for rank in (1, 5, 10, 15, 20, 25, last) if rank <= last])
     axes.grid(axis="y", color="#e5e7eb", linewidth=0.8)
     axes.set_axisbelow(True)
     axes.legend(frameon=False, fontsize=9, loc="best")
-    return _png(figure)
+    return png(figure)
 
 
 def run_matrix(matrix: NDArray[np.float64], runs: Sequence[str]) -> bytes:
@@ -78,7 +84,7 @@ def run_matrix(matrix: NDArray[np.float64], runs: Sequence[str]) -> bytes:
     figure, axes = _figure(max(3.2, 2.2 + cell * len(columns)), max(2.4, 1.5 + cell * len(rows)))
     image = axes.imshow(np.ma.masked_invalid(shown), cmap="viridis", vmin=0, vmax=100, aspect="auto")
     axes.set_facecolor("#f3f4f6")
-    names = [_literal(short_name(run)) for run in runs]
+    names = [literal(short_name(run)) for run in runs]
     axes.set_xticks(range(len(columns)), [names[index] for index in columns], rotation=45, ha="right", fontsize=8)
     axes.set_yticks(range(len(rows)), [names[index] for index in rows], fontsize=8)
     axes.set(xlabel="query run", ylabel="database run")
@@ -90,7 +96,7 @@ def run_matrix(matrix: NDArray[np.float64], runs: Sequence[str]) -> bytes:
     bar = figure.colorbar(image, ax=axes, fraction=0.05, pad=0.03)
     bar.outline.set_visible(False)
     bar.ax.tick_params(labelsize=8, length=2)
-    return _png(figure)
+    return png(figure)
 
 
 def route(database: NDArray[np.float64], queries: NDArray[np.float64], ranks: NDArray[np.int64]) -> bytes:
@@ -113,7 +119,7 @@ def route(database: NDArray[np.float64], queries: NDArray[np.float64], ranks: ND
         (
             unasked,
             "not evaluated",
-            {"s": 14, "facecolors": "none", "edgecolors": _FAINT, "zorder": 2},
+            {"s": 14, "facecolors": "none", "edgecolors": FAINT, "zorder": 2},
         ),
         (hit, "hit", {"s": 18, "color": RIGHT, "linewidths": 0, "zorder": 3}),
         (~hit & ~unasked, "miss", {"s": 26, "color": WRONG, "marker": "x", "linewidths": 1.4, "zorder": 4}),
@@ -127,4 +133,4 @@ def route(database: NDArray[np.float64], queries: NDArray[np.float64], ranks: ND
     axes.grid(color="#f3f4f6", linewidth=0.8)
     axes.set_axisbelow(True)
     figure.legend(loc="outside upper left", ncols=4, frameon=False, fontsize=8, handletextpad=0.1, columnspacing=0.8)
-    return _png(figure)
+    return png(figure)

@@ -11,7 +11,6 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import mean, stdev
 from typing import Any
 
 import evaluate
@@ -19,7 +18,7 @@ from common.files import atomic_path
 from engine.program import exit_code
 from engine.run_folder import LOG
 from tools.demo import step
-from tools.demo_papers import SEEDS, recipe
+from tools.demo_papers import SEEDS, recipe, spread
 
 Measures = dict[str, float]
 TEACHER_SEED = 11
@@ -117,14 +116,9 @@ def table(rows: Mapping[str, Sequence[Measures]]) -> str:
     columns = list(next(iter(rows.values()))[0])
     lines = [f"| network | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
     for name, runs in rows.items():
-        cells = [spread([run[column] for run in runs]) for column in columns]
+        cells = [spread([run[column] for run in runs], 2) for column in columns]
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines)
-
-
-def spread(values: Sequence[float]) -> str:
-    """Mean ± standard deviation, or the value alone."""
-    return f"{mean(values):.2f} ± {stdev(values):.2f}" if len(values) > 1 else f"{values[0]:.2f}"
 
 
 def study(name: str, logdir: Path, extra: Sequence[str]) -> None:

@@ -95,13 +95,16 @@ def table(found: dict[str, Scores]) -> str:
     """R@1 in percent as Markdown: mean and standard deviation over the seeds (over the teachers, for them)."""
     lines = ["| method | teacher | student alone | distilled | distilled per seed |", "|---|---|---|---|---|"]
     for name, scores in found.items():
-        cells = [_spread(scores[kind]) for kind in ("teacher", "alone", "distilled")]
+        cells = [spread(scores[kind]) for kind in ("teacher", "alone", "distilled")]
         lines.append(f"| {name} | {' | '.join(cells)} | {', '.join(f'{x:.1f}' for x in scores['distilled'])} |")
     return "\n".join(lines)
 
 
-def _spread(values: Sequence[float]) -> str:
-    return f"{mean(values):.1f} ± {stdev(values):.1f}" if len(values) > 1 else f"{values[0]:.1f}"
+def spread(values: Sequence[float], digits: int = 1) -> str:
+    """Mean ± standard deviation, or the value alone."""
+    if len(values) == 1:
+        return f"{values[0]:.{digits}f}"
+    return f"{mean(values):.{digits}f} ± {stdev(values):.{digits}f}"
 
 
 def papers(logdir: Path, names: Sequence[str], extra: Sequence[str]) -> None:

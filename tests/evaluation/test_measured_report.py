@@ -120,7 +120,7 @@ class Page(HTMLParser):
 @pytest.fixture
 def quick(monkeypatch):
     """Figures are laid out but not drawn, which is most of a report's time."""
-    monkeypatch.setattr(measured_plots, "_png", lambda figure: repr(figure.get_size_inches()).encode())
+    monkeypatch.setattr(measured_plots, "png", lambda figure: repr(figure.get_size_inches()).encode())
 
 
 @pytest.fixture(scope="module", params=CASES)
