@@ -5,6 +5,7 @@ which similarity loss is meant (squares, or KL of softmax rows with ``SCKL``) is
 """
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -40,6 +41,8 @@ class SCKD(Distiller):
         SCmodule: taps of the similarity, numbers of :data:`TAPS` joined by '_' ("3_4") or as a sequence; "none": off.
         hintmodule: likewise of the hint.
         SCKL: compare similarities by KL of their softmax over the batch instead of by squares.
+        SCKL_reduction: "batchmean" divides that divergence by the batch size B, as the published call does; "sum" does
+            not and is B times as strong: one distribution over the batch has one divergence, whatever B is.
         alpha: weight of ``sckd_hint``.
         sigma: weight of ``sckd_sc``.
         sc_pose_norm: true positions are standardised by mean and deviation over the training set (see
@@ -59,6 +62,7 @@ class SCKD(Distiller):
         SCmodule: Taps = "3",
         hintmodule: Taps = "5",
         SCKL: bool | str = False,
+        SCKL_reduction: str = "batchmean",
         alpha: float | str = 100.0,
         sigma: float | str = 100.0,
         sc_pose_norm: bool | str = False,
@@ -70,7 +74,9 @@ class SCKD(Distiller):
         self.hint_taps = hint_taps if self.alpha > 0 else ()
         self.similarity_taps = similarity_taps if self.sigma > 0 else ()
         refuse_no_weight(len(self.hint_taps + self.similarity_taps), "SCmodule and sigma, or hintmodule and alpha")
-        self.compare = divergence if settings.switch("SCKL", SCKL) else F.mse_loss
+        reduction = settings.choice("SCKL_reduction", SCKL_reduction, ("batchmean", "sum"))
+        kl = partial(divergence, mean=reduction == "batchmean")
+        self.compare = kl if settings.switch("SCKL", SCKL) else F.mse_loss
         self.pose_norm = settings.switch("sc_pose_norm", sc_pose_norm)
         self.seed = seed
         self.bridges = nn.ModuleDict()
@@ -172,9 +178,10 @@ def cross_similarity(features: Tensor, truth: Tensor) -> Tensor:
     return row_cosine(in_full_precision(self_similarity(features)), truth)
 
 
-def divergence(student: Tensor, teacher: Tensor) -> Tensor:
-    """``KL(softmax(teacher) || softmax(student))`` of vectors [B]: one distribution over the batch."""
-    return F.kl_div(F.log_softmax(student, dim=0), F.log_softmax(teacher, dim=0), reduction="sum", log_target=True)
+def divergence(student: Tensor, teacher: Tensor, *, mean: bool = True) -> Tensor:
+    """``KL(softmax(teacher) || softmax(student))`` of vectors [B], one distribution over the batch; ``mean``: over B."""
+    logs = F.log_softmax(student, dim=0), F.log_softmax(teacher, dim=0)
+    return F.kl_div(*logs, reduction="batchmean" if mean else "sum", log_target=True)
 
 
 def bridge(channels: int, wanted: int, *, flat: bool) -> nn.Sequential:

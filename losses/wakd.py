@@ -2,7 +2,7 @@
 
 Attention is a gradient-weighted map that needs no classifier. Formulas as in the published program (github.com/
 XuYifan98/WAKD), spec-methods.md section 4.2; ``wakd_vectors="embedding"``, for networks without NetVLAD, is our
-reading. Only N x N matrices of the two networks meet: maps and vectors may differ in size.
+reading. Only N x N matrices of the two networks meet, tuple by tuple: maps and vectors may differ in size.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,13 +19,13 @@ from losses.vectors import unit
 
 
 def gram(x: Tensor) -> Tensor:
-    """Dot products [N, N] of rows x [N, D], each row of the result scaled to length 1."""
-    return unit(x @ x.T)
+    """Dot products [..., N, N] of rows x [..., N, D], each row of the result scaled to length 1."""
+    return unit(x @ x.mT)
 
 
 def gram_vlad(vlad: Tensor) -> Tensor:
-    """:func:`gram` of residual sums [N, K, C], each of the K scaled to length 1 (rows have the length sqrt(K))."""
-    return gram(unit(vlad).flatten(1))
+    """:func:`gram` of residual sums [..., N, K, C], each of the K scaled to length 1 (rows have the length sqrt(K))."""
+    return gram(unit(vlad).flatten(-2))
 
 
 def class_free_attention(maps: Tensor) -> Tensor:
@@ -52,9 +52,11 @@ def class_free_attention(maps: Tensor) -> Tensor:
 class WAKD(Distiller):
     """Terms ``wakd_vlad`` and, by ``wakd_kd``, ``wakd_attention`` or ``wakd_activation``: MSE of row-scaled Grams.
 
-    On batches of tuples the rows compared are the published trainer's: all of each tuple (anchor, positive,
-    negatives), and once more each anchor with its difficult positives; N = T (2 + J + 1 + M), so that an anchor counts
-    twice. Other batches: each row once.
+    A Gram matrix relates the images of one tuple, as in the published program, which holds one tuple per GPU: anchor,
+    positive and J negatives, and once more the anchor with its M difficult positives; N = 2 + J + 1 + M rows (9 as
+    published), the anchor twice. A batch of T tuples counts as the mean over its tuples: one Gram over all T N rows
+    would have longer rows, hence smaller numbers after scaling, and ``kd_weight`` would mean less the larger the batch.
+    Batches without tuples (pairs, items) are one group of all their rows.
 
     Args:
         wakd_kd: ``attention``: vectors and class-free attention (the paper's); ``vlad``: vectors alone;
@@ -86,37 +88,40 @@ class WAKD(Distiller):
         return self.student_maps(levels)
 
     def terms(self, student: Outputs, teachers: Sequence[Outputs], batch: Mapping[str, Any]) -> dict[str, Tensor]:
-        """The terms of the batch's rows, or of its tuples."""
+        """The terms, means over the tuples of the batch; without tuples over its one group."""
         if len(student["embedding"]) != len(teachers[0]["embedding"]):
             raise UserError("student and teacher embeddings are of batches of different size")
-        rows = tuple_rows(batch, student["embedding"])
+        groups = row_groups(batch, student["embedding"])
         losses = {"wakd_vlad": self._vector_gram}
         if self.kind != "vlad":
             losses[f"wakd_{self.kind}"] = self._map_gram
         for name, relation in losses.items():
-            own, wanted = relation(student, "student", rows), relation(teachers[0], "teacher", rows)
+            own, wanted = relation(student, "student", groups), relation(teachers[0], "teacher", groups)
             self.unweighted[name] = F.mse_loss(own, wanted)
         return {name: self.weight * value for name, value in self.unweighted.items()}
 
-    def _vector_gram(self, output: Outputs, whose: str, rows: Tensor) -> Tensor:
+    def _vector_gram(self, output: Outputs, whose: str, groups: Tensor) -> Tensor:
         embedding = output["embedding"]
         if self.vectors == "embedding":
-            return gram(unit(embedding)[rows])
-        return gram_vlad(_wanted(output, "vlad", whose).to(embedding.dtype)[rows])
+            return gram(unit(embedding)[groups])
+        return gram_vlad(_wanted(output, "vlad", whose).to(embedding.dtype)[groups])
 
-    def _map_gram(self, output: Outputs, whose: str, rows: Tensor) -> Tensor:
+    def _map_gram(self, output: Outputs, whose: str, groups: Tensor) -> Tensor:
         maps = _wanted(output, "map", whose)
         seen = class_free_attention(maps) if self.kind == "attention" else unit(maps, dim=2)
-        return gram(seen.flatten(1).to(output["embedding"].dtype)[rows])
+        return gram(seen.flatten(1).to(output["embedding"].dtype)[groups])
 
 
-def tuple_rows(batch: Mapping[str, Any], embedding: Tensor) -> Tensor:
-    """Rows int64 [N] of a batch that are compared: its tuples', anchors twice; without tuples all of them."""
+def row_groups(batch: Mapping[str, Any], embedding: Tensor) -> Tensor:
+    """Rows int64 [G, N] of a batch whose Gram matrices are compared, group by group.
+
+    One group per tuple, its anchor twice; without tuples one group of all rows.
+    """
     tuples, difficult = batch.get("tuples"), batch.get("difficult_positives")
     if tuples is None:
-        return torch.arange(len(embedding), device=embedding.device)
+        return torch.arange(len(embedding), device=embedding.device)[None]
     again = tuples[:, :1] if difficult is None else torch.cat([tuples[:, :1], difficult], dim=1)
-    return torch.cat([tuples.flatten(), again.flatten()]).to(embedding.device)
+    return torch.cat([tuples, again], dim=1).to(embedding.device)
 
 
 def _wanted(output: Outputs, name: str, whose: str) -> Tensor:

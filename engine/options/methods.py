@@ -34,6 +34,9 @@ class MethodOptions(OptionGroup):
     )
     hintmodule: list[str] = Field(["5"], description="SCKD: taps of the hints, as for --SCmodule")
     SCKL: bool = Field(False, description="SCKD: compare self-cross similarities by KL divergence")
+    SCKL_reduction: Literal["batchmean", "sum"] = Field(
+        "batchmean", description="SCKD: the divergence is divided by the batch size, as published, or not"
+    )
     alpha: NonNegative = Field(100.0, description="SCKD: weight of the hints")
     sigma: NonNegative = Field(100.0, description="SCKD: weight of the self-cross similarity")
     sc_pose_norm: bool = Field(False, description="SCKD: z-score positions before poses are compared")

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from common.errors import UserError
 from losses.combined import with_terms
-from losses.sckd import SCKD, bridge, cross_similarity, divergence, parse_taps, self_similarity
+from losses.sckd import SCKD, bridge, cross_similarity, parse_taps, self_similarity
 
 INTENDED = "NOT_REFERENCE_intended (kl_div fed log-probabilities)"
 SMALLEST_REPAIR = (
@@ -60,10 +60,18 @@ def numbers(method, student: dict, teacher: dict, poses: Tensor) -> dict[str, fl
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-5), (torch.float32, 1e-3)])
-@pytest.mark.parametrize(("kl", "wanted"), [(False, 0.20047672), (True, 0.02715490)])
-def test_the_values_that_an_independent_program_gave(dtype, tolerance, kl, wanted):
+@pytest.mark.parametrize(
+    ("compared", "wanted"),
+    [
+        ({}, 0.20047672),
+        ({"SCKL": True}, 0.02715490 / 6),
+        ({"SCKL": True, "SCKL_reduction": "sum"}, 0.02715490),
+        ({"SCKL_reduction": "sum"}, 0.20047672),
+    ],
+)
+def test_the_values_that_an_independent_program_gave(dtype, tolerance, compared, wanted):
     student, teacher, poses = (x.to(dtype) for x in spec_case())
-    method = SCKD(SCKL=kl, **ONE_TAP)
+    method = SCKD(**compared, **ONE_TAP)
     found = numbers(method, with_map("pooled", student), with_map("pooled", teacher), poses)
     assert found == {"sckd_sc": pytest.approx(wanted, rel=tolerance)}
     v = cross_similarity(student, self_similarity(poses.double()))
@@ -94,16 +102,18 @@ def test_recorded_similarities_and_their_gradients(recorded):
             torch.testing.assert_close(own, wanted, rtol=1e-3, atol=1e-5)
 
 
-def test_the_recorded_repair_that_is_meant_and_the_one_that_is_not(recorded):
-    """The recorded repairs average over the batch; the divergence of the specification is the sum."""
+@pytest.mark.parametrize("reduction", ["batchmean", "sum"])
+def test_the_recorded_repair_that_is_meant_and_the_one_that_is_not(recorded, reduction):
+    """The published call is a mean over the batch, and so are the recorded repairs; the other switch is B times that."""
     for case in recorded["cross_similarity_loss"].values():
         students = [each.clone().requires_grad_() for each in case["student_cross_similarity"]]
-        size = len(students[0])
+        times = len(students[0]) if reduction == "sum" else 1
+        compare = SCKD(SCKL=True, SCKL_reduction=reduction).compare
         pairs = zip(students, case["teacher_cross_similarity"], strict=True)
-        value = torch.stack([divergence(own, wanted) for own, wanted in pairs]).sum()
-        assert value.item() / size == pytest.approx(case[INTENDED]["value_f64"], rel=1e-5)
+        value = torch.stack([compare(own, wanted) for own, wanted in pairs]).sum()
+        assert value.item() == pytest.approx(times * case[INTENDED]["value_f64"], rel=1e-5)
         for own, wanted in zip(torch.autograd.grad(value, students), case[INTENDED]["grads"], strict=True):
-            torch.testing.assert_close(own / size, wanted, rtol=1e-4, atol=1e-7)
+            torch.testing.assert_close(own, times * wanted, rtol=1e-4, atol=1e-7)
         assert case[SMALLEST_REPAIR]["value_f64"] < -0.3 < 0 < value.item()
 
 
@@ -201,7 +211,7 @@ def test_similarities_at_several_taps_the_slow_way(kl, pose_norm):
     for tap in ("layer2", "layer4"):
         own, other = (slow_v(net["feature_maps"][tap].flatten(1).tolist(), rows) for net in (student, teacher))
         if kl:
-            wanted += sum(q * math.log(q / p) for p, q in zip(softmax(own), softmax(other), strict=True))
+            wanted += sum(q * math.log(q / p) for p, q in zip(softmax(own), softmax(other), strict=True)) / 5
         else:
             wanted += sum((p - q) ** 2 for p, q in zip(own, other, strict=True)) / 5
     assert numbers(method, student, teacher, poses) == {"sckd_sc": pytest.approx(2 * wanted, rel=1e-6)}
@@ -317,6 +327,7 @@ def test_terms_may_be_added_to_it():
         ({"alpha": -1}, "alpha is -1"),
         ({"sigma": "nan"}, "sigma is 'nan'"),
         ({"SCKL": "perhaps"}, "SCKL is 'perhaps'"),
+        ({"SCKL_reduction": "mean"}, "did you mean 'batchmean'"),
     ],
 )
 def test_settings_that_mean_nothing(given, message):

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from common.errors import UserError
-from losses.wakd import WAKD, class_free_attention, gram_vlad, tuple_rows
+from losses.wakd import WAKD, class_free_attention, gram_vlad, row_groups
 
 KINDS = ("attention", "vlad", "activation")
 TUPLES = {"tuples": torch.tensor([[0, 1, 2], [4, 3, 5]]), "difficult_positives": torch.tensor([[6, 1], [3, 3]])}
-ROWS = [0, 1, 2, 4, 3, 5, 0, 6, 1, 4, 3, 3]
+GROUPS = [[0, 1, 2, 0, 6, 1], [4, 3, 5, 4, 3, 3]]
 
 
 def spec_maps() -> tuple[Tensor, Tensor]:
@@ -136,7 +136,15 @@ def gram_error(one: list[list[float]], other: list[list[float]]) -> float:
 @settings(max_examples=30, deadline=None)
 def test_terms_by_loops(seed, kind, vectors, tuples):
     pair = outputs(seed)
-    rows = ROWS if tuples else range(7)
+    groups = GROUPS if tuples else [list(range(7))]
+    found = [terms_by_loops(pair, rows, kind, vectors) for rows in groups]
+    wanted = {name: 3 * sum(terms[name] for terms in found) / len(groups) for name in found[0]}
+    method = WAKD(wakd_kd=kind, kd_weight=3, wakd_vectors=vectors)
+    assert terms_of(method, *pair, TUPLES if tuples else {}) == pytest.approx(wanted, rel=1e-9)
+
+
+def terms_by_loops(pair, rows: list[int], kind: str, vectors: str) -> dict[str, float]:
+    """Unweighted terms of one Gram matrix over ``rows``."""
     described, mapped = [], []
     for output in pair:
         if vectors == "vlad":
@@ -152,18 +160,39 @@ def test_terms_by_loops(seed, kind, vectors, tuples):
             mapped.append([flat[n] for n in rows])
         else:
             mapped.append([class_free_attention(maps)[n].flatten().tolist() for n in rows])
-    wanted = {"wakd_vlad": 3 * gram_error(*described)}
-    if kind != "vlad":
-        wanted[f"wakd_{kind}"] = 3 * gram_error(*mapped)
-    method = WAKD(wakd_kd=kind, kd_weight=3, wakd_vectors=vectors)
-    assert terms_of(method, *pair, TUPLES if tuples else {}) == pytest.approx(wanted, rel=1e-9)
+    terms = {"wakd_vlad": gram_error(*described)}
+    return terms if kind == "vlad" else {**terms, f"wakd_{kind}": gram_error(*mapped)}
 
 
-def test_the_rows_of_tuples_hold_each_anchor_twice():
+def test_each_group_is_a_tuple_with_its_anchor_twice():
     embedding = torch.zeros(7, 2)
-    assert tuple_rows(TUPLES, embedding).sort().values.tolist() == sorted(ROWS)
-    assert tuple_rows({"tuples": TUPLES["tuples"]}, embedding).tolist() == [0, 1, 2, 4, 3, 5, 0, 4]
-    assert tuple_rows({}, embedding).tolist() == list(range(7))
+    assert row_groups(TUPLES, embedding).tolist() == GROUPS
+    assert row_groups({"tuples": TUPLES["tuples"]}, embedding).tolist() == [[0, 1, 2, 0], [4, 3, 5, 4]]
+    assert row_groups({}, embedding).tolist() == [list(range(7))]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("vectors", ["vlad", "embedding"])
+def test_a_batch_of_four_tuples_counts_as_the_mean_of_four_single_ones(kind, vectors):
+    """The published trainer holds one tuple per GPU: 2 + 3 + 1 + 3 rows, and gradients are averaged over GPUs."""
+    method = WAKD(wakd_kd=kind, wakd_vectors=vectors)
+    pair = outputs(5, rows=32)
+    tuples, difficult = torch.arange(20).reshape(4, 5), torch.arange(20, 32).reshape(4, 3)
+    whole = terms_of(method, *pair, {"tuples": tuples, "difficult_positives": difficult})
+    single = []
+    for anchor_and_pairs, far in zip(tuples, difficult, strict=True):
+        rows = torch.cat([anchor_and_pairs, far])
+        part = [
+            {
+                "embedding": output["embedding"][rows],
+                "feature_maps": {name: value[rows] for name, value in output["feature_maps"].items()},
+            }
+            for output in pair
+        ]
+        batch = {"tuples": torch.arange(5)[None], "difficult_positives": torch.arange(5, 8)[None]}
+        single.append(terms_of(method, *part, batch))
+    assert whole == pytest.approx({name: sum(terms[name] for terms in single) / 4 for name in whole}, abs=1e-6)
+    assert min(whole.values()) > 1e-3
 
 
 def test_vlad_rows_weigh_each_cluster_alike():
