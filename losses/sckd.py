@@ -179,7 +179,7 @@ def cross_similarity(features: Tensor, truth: Tensor) -> Tensor:
 
 
 def divergence(student: Tensor, teacher: Tensor, *, mean: bool = True) -> Tensor:
-    """``KL(softmax(teacher) || softmax(student))`` of vectors [B], one distribution over the batch; ``mean``: over B."""
+    """``KL(softmax(teacher) || softmax(student))`` of vectors [B], one distribution; ``mean``: divided by B."""
     logs = F.log_softmax(student, dim=0), F.log_softmax(teacher, dim=0)
     return F.kl_div(*logs, reduction="batchmean" if mean else "sum", log_target=True)
 

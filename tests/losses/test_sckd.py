@@ -104,7 +104,7 @@ def test_recorded_similarities_and_their_gradients(recorded):
 
 @pytest.mark.parametrize("reduction", ["batchmean", "sum"])
 def test_the_recorded_repair_that_is_meant_and_the_one_that_is_not(recorded, reduction):
-    """The published call is a mean over the batch, and so are the recorded repairs; the other switch is B times that."""
+    """The published call is a mean over the batch, and so are the recorded repairs; the switch gives B times that."""
     for case in recorded["cross_similarity_loss"].values():
         students = [each.clone().requires_grad_() for each in case["student_cross_similarity"]]
         times = len(students[0]) if reduction == "sum" else 1
