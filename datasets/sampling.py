@@ -44,6 +44,11 @@ class PlaceSampler(Sampler[list[int]], ABC):
         """Enlarge the batch for the epochs to come, where the sampler can."""
         return False
 
+    @property
+    @abstractmethod
+    def batches_per_epoch(self) -> int:
+        """Batches of the whole current epoch, all rounds, skipped ones included."""
+
     @abstractmethod
     def __len__(self) -> int:
         """Batches that iterating will give."""
@@ -90,6 +95,11 @@ class ComposedSampler(PlaceSampler):
     def __len__(self) -> int:
         """How many batches iterating will give: those of the epoch less the skipped ones."""
         return max(len(self.batches()) - self.skip, 0)
+
+    @property
+    def batches_per_epoch(self) -> int:
+        """Batches of the current epoch, skipped ones included."""
+        return len(self.batches())
 
     def batches(self) -> list[list[int]]:
         """All batches of the current epoch, skipped ones included."""

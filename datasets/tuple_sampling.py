@@ -100,10 +100,11 @@ class TupleBatchSampler(PlaceSampler):
     @property
     def rounds(self) -> int:  # type: ignore[override]
         """Parts of an epoch."""
-        return -(-self._batches_in_epoch // self._batches_per_round)
+        return -(-self.batches_per_epoch // self._batches_per_round)
 
     @property
-    def _batches_in_epoch(self) -> int:
+    def batches_per_epoch(self) -> int:
+        """Batches of all rounds together."""
         batches = -(-len(self._anchors) // self.tuple_size)
         return batches if self.max_batches is None else min(batches, self.max_batches)
 
@@ -146,7 +147,7 @@ class TupleBatchSampler(PlaceSampler):
     def __len__(self) -> int:
         """How many batches iterating will give: those of the round less the skipped ones."""
         first = self.round * self._batches_per_round
-        count = min(self._batches_per_round, self._batches_in_epoch - first)
+        count = min(self._batches_per_round, self.batches_per_epoch - first)
         return max(count - self._skipped(), 0)
 
     def _skipped(self) -> int:
@@ -190,7 +191,7 @@ class TupleBatchSampler(PlaceSampler):
     def _anchors_of_round(self) -> Indices:
         order = generator(self.seed, self.epoch, "tuples").permutation(self._anchors)
         first = self.round * self._batches_per_round
-        last = min(first + self._batches_per_round, self._batches_in_epoch)
+        last = min(first + self._batches_per_round, self.batches_per_epoch)
         return order[first * self.tuple_size : last * self.tuple_size]
 
     def _mine(self, anchors: Indices, features: Floats) -> Indices:

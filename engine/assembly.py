@@ -75,7 +75,7 @@ def assemble(options: TrainOptions, parts: Parts, folder: RunFolder) -> Trainer:
     prepare_losses(options, parts)
     losses = {"distiller": parts.distiller, "task_loss": parts.task_loss}
     optimizer = build_optimizer(options, network, losses)
-    scheduler = build_scheduler(options, optimizer)
+    scheduler = build_scheduler(options, optimizer, sampler.batches_per_epoch)
     anew = {"network": network, "optimizer": optimizer, "scheduler": scheduler}
     anew |= {name: loss for name, loss in losses.items() if isinstance(loss, nn.Module)}
     generations = Generations(options.generations, options.epochs, network, anew, parts.feature_maps)

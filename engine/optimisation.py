@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from common.errors import UserError
 from engine.options import TrainOptions
 
 
@@ -30,10 +31,37 @@ def build_optimizer(options: TrainOptions, network: nn.Module, losses: Mapping[s
     return optimizer
 
 
-def build_scheduler(options: TrainOptions, optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.LRScheduler:
-    """Stepped once per epoch."""
-    schedule = torch.optim.lr_scheduler
+class CosineSchedule(torch.optim.lr_scheduler.CosineAnnealingLR):
+    """torch's, but past its end the rates stay at the least one instead of rising again."""
+
+    def get_lr(self) -> list[Any]:
+        """The rates of the next step or epoch."""
+        over = self.last_epoch > self.T_max
+        return [group["lr"] for group in self.optimizer.param_groups] if over else super().get_lr()
+
+
+def build_scheduler(
+    options: TrainOptions, optimizer: torch.optim.Optimizer, steps: int
+) -> torch.optim.lr_scheduler.LRScheduler:
+    """Stepped after every epoch; a cosine with ``--scheduler_step step`` after every one of the ``steps`` of an epoch.
+
+    Raises:
+        UserError: ``--lr_min`` above a learning rate; steps of batches that grow, whose number nobody knows.
+
+    """
     if options.scheduler == "CosineAnnealingLR":
-        return schedule.CosineAnnealingLR(optimizer, T_max=max(options.epochs, 1))
+        rates = {group["name"]: group["lr"] for group in optimizer.param_groups}
+        for name, rate in rates.items():
+            if options.lr_min > rate:
+                raise UserError(f"--lr_min {options.lr_min:g} is above the learning rate {rate:g} of {name}: lower it")
+        if by_step(options) and options.batch_expansion_rate is not None:
+            raise UserError("--scheduler_step step counts steps, batches that grow have no fixed number: omit one")
+        length = options.epochs * (steps if by_step(options) else 1)
+        return CosineSchedule(optimizer, T_max=max(length, 1), eta_min=options.lr_min)
     milestones = [] if options.scheduler == "None" else [int(part) for part in options.milestones.split("_")]
-    return schedule.MultiStepLR(optimizer, milestones=milestones, gamma=options.lr_gamma)
+    return torch.optim.lr_scheduler.MultiStepLR(optimizer, milestones=milestones, gamma=options.lr_gamma)
+
+
+def by_step(options: TrainOptions) -> bool:
+    """Do learning rates move after every step? Milestones are epochs, so only those of a cosine can."""
+    return options.scheduler == "CosineAnnealingLR" and options.scheduler_step == "step"

@@ -21,6 +21,7 @@ from datasets.loading import set_epoch
 from engine.checkpoint import load_checkpoint, save_checkpoint
 from engine.embedding import move
 from engine.generations import Generations
+from engine.optimisation import by_step
 from engine.options import TrainOptions
 from engine.program import Interrupted
 from engine.run_folder import RunFolder
@@ -90,6 +91,8 @@ class Trainer:
                     module.train()
             for batch in tqdm(self.loader, desc=title, leave=False, disable=None):
                 values = self.train_step(move(batch, self.fabric.device))
+                if by_step(self.options):
+                    self.scheduler.step()
                 places += len(batch["keys"])
                 values["places_per_second"] = places / (time.perf_counter() - start)
                 for name, value in values.items():
@@ -99,7 +102,8 @@ class Trainer:
                 self.progress.step += 1
                 self.folder.metrics(self.progress.step, {f"train/{name}": value for name, value in values.items()})
                 self._save_if_due()
-        self.scheduler.step()
+        if not by_step(self.options):
+            self.scheduler.step()
         self._grow_batch(sums, count)
         self.progress.epoch += 1
         self.progress.batch = 0

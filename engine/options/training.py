@@ -43,6 +43,10 @@ class TrainingOptions(OptionGroup):
     cloud_lr: PositiveFloat = Field(1e-3, description="learning rate of cloud branches")
     weight_decay: NonNegative = Field(1e-4, description="weight decay")
     scheduler: Literal["MultiStepLR", "CosineAnnealingLR", "None"] = Field("MultiStepLR", description="schedule")
+    scheduler_step: Literal["epoch", "step"] = Field(
+        "epoch", description="a cosine schedule moves after every epoch or after every step (Whiten_MTD)"
+    )
+    lr_min: NonNegative = Field(0.0, description="learning rate at which a cosine schedule ends (Whiten_MTD: 1e-6)")
     milestones: IntList = Field("40", description="epochs at which learning rates fall, such as 40_80")
     lr_gamma: float = Field(0.1, gt=0, le=1, description="factor by which learning rates fall at a milestone")
     bcs_aug_rate: float = Field(0.2, ge=0, le=1, description="jitter of brightness, contrast, saturation")
