@@ -1,4 +1,4 @@
-"""A cosine schedule that moves after every step, as Whiten_MTD's does: its rates by the formula, also after a resume."""
+"""A cosine schedule that moves after every step, as Whiten_MTD's does: its rates by the formula, also resumed."""
 
 import math
 
