@@ -30,6 +30,10 @@ class PlaceData(ABC):
     notes: list[str]
     resize: ImageSize | None = None
     """What every image is resized to; None: as it is."""
+    query_resize: ImageSize | None = None
+    """What tested queries (``PlaceRecord.as_query``) are resized to; None: the same as every image."""
+    sized_queries: bool = False
+    """Are tested queries images of their own, never retrieved, so that ``query_resize`` can be given?"""
     normalisation: str = "imagenet"
     """How pixels are normalised: a name of :data:`datasets.images.NORMALISATIONS`."""
     views: str = "place"
@@ -61,12 +65,15 @@ class PlaceData(ABC):
         """The decoded RGB image of one file."""
         return read_image(path)
 
-    def image(self, path: Path, crop: tuple[float, float, float, float] | None = None) -> "Image":
-        """The image of one file, or what lies in ``crop``, in the size that batches have."""
+    def image(
+        self, path: Path, crop: tuple[float, float, float, float] | None = None, *, as_query: bool = False
+    ) -> "Image":
+        """The image of one file, or what lies in ``crop``, in the size that batches, or tested queries, have."""
         image = self.read_image(path)
         if crop is not None:
             image = image.crop(_within(crop, image.size, path))
-        return image if self.resize is None else self.resize.apply(image)
+        size = self.query_resize if as_query and self.query_resize is not None else self.resize
+        return image if size is None else size.apply(image)
 
     def transform(
         self, augment: bool, rates: tuple[float, float, float], view: int = 0

@@ -64,6 +64,7 @@ class CityData(ImageSet):
     city: City
     layout: Layout
     published: ClassVar[dict[str, tuple[int | None, int | None]]] = {}
+    sized_queries = True
 
     def __init__(self, dataset_folder: Path | str | None, radii: Radii) -> None:
         super().__init__()

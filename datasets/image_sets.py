@@ -5,7 +5,7 @@ carry frame numbers for positions (one "metre" a frame), and relations come from
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -61,15 +61,16 @@ def evaluation_set(
     name: str, images: Images, radius: float, rules: RankingRules | None = None, unit: str = "m"
 ) -> EvaluationSet:
     """The two runs as every evaluation takes them; ``radius`` is stated in reports, in ``unit``."""
+    queries = [replace(query, as_query=True) for query in images.queries]
     entries: dict[int, dict[Any, Any]] = {
         i: {"query": query.key, "northing": query.northing, "easting": query.easting, 0: found.tolist()}
-        for i, (query, found) in enumerate(zip(images.queries, images.truth, strict=True))
+        for i, (query, found) in enumerate(zip(queries, images.truth, strict=True))
     }
     return EvaluationSet(
         name,
         list(RUNS),
         [images.database, []],
-        [[], images.queries],
+        [[], queries],
         [{}, entries],
         radius,
         rules or RankingRules(),

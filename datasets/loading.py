@@ -5,6 +5,7 @@ Every random choice is a function of (seed, epoch, key of the place): worker cou
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import partial
+from itertools import chain, groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -90,7 +91,7 @@ class PlaceItems(Dataset[Item]):
 
     def _image(self, record: PlaceRecord, view: int) -> torch.Tensor:
         if not self.augment:
-            return self._transform()(self.data.image(record.images[0], record.crop))
+            return self._transform()(self.data.image(record.images[0], record.crop, as_query=record.as_query))
         epoch = int(self._epoch)
         chosen = int(generator(self.seed, epoch, record.key, "image").integers(len(record.images)))
         image = self.data.image(record.images[chosen], record.crop)
@@ -130,10 +131,13 @@ class PlaceItems(Dataset[Item]):
 
 
 class PlaceLoader(DataLoader[Batch]):
-    """A DataLoader that raises the :class:`UserError` of a worker as the one line it is."""
+    """A DataLoader that raises the :class:`UserError` of a worker as the one line it is.
+
+    A worker may hand over a list of batches in place of one: each is given by itself.
+    """
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
-        for batch in super().__iter__():
+        for batch in chain.from_iterable(found if isinstance(found, list) else [found] for found in super().__iter__()):
             if "error" in batch:
                 # Let the workers go now: collected later, in a cycle with the exception, each takes 5 s to stop.
                 self._iterator = None
@@ -168,7 +172,7 @@ def _stacked(items: Sequence[Item]) -> torch.Tensor:
             (_, h, w), (_, other_h, other_w) = first, item["images"].shape
             raise UserError(
                 f"images of one batch must have one size: {items[0]['key']} has {w}x{h} pixels, "
-                f"{item['key']} {other_w}x{other_h}: give --image_size, or --val_batch_size 1"
+                f"{item['key']} {other_w}x{other_h}: give --image_size"
             )
     return torch.stack([item["images"] for item in items])
 
@@ -200,6 +204,19 @@ def _collate_or_error(
         return finish(combine(items)) if finish is not None else combine(items)
     except UserError as error:
         return {"error": str(error)}
+
+
+def _collate_by_size(
+    items: Sequence[Item], combine: Callable[[Sequence[Item]], Batch], finish: Callable[[Batch], Batch] | None
+) -> Batch | list[Batch]:
+    """Where neighbours have images of different size, one batch for each stretch of equal ones."""
+    stretches = [list(group) for _, group in groupby(items, _image_shape)]
+    batches = [_collate_or_error(stretch, combine, finish) for stretch in stretches]
+    return batches[0] if len(batches) == 1 else batches
+
+
+def _image_shape(item: Item) -> tuple[int, ...]:
+    return tuple(item["images"].shape) if "images" in item else ()
 
 
 def training_loader(
@@ -263,10 +280,12 @@ def evaluation_loader(
     num_workers: int,
     augment_seed: int | None = None,
     finish: Callable[[Batch], Batch] | None = None,
+    one_size: bool = False,
 ) -> PlaceLoader:
     """Batches of ``records`` in order: clean (nearest image), or augmented once, as epoch 0 of ``augment_seed``.
 
-    ``finish`` as in :func:`training_loader`.
+    A batch is cut where the size of the images changes; with ``one_size`` that is refused. ``finish`` as in
+    :func:`training_loader`.
     """
     augment = augment_seed is not None
     items = PlaceItems(data, records, wants=wants, quantize=quantize, augment=augment, seed=augment_seed or 0)
@@ -275,7 +294,7 @@ def evaluation_loader(
         items,
         batch_size=batch_size,
         shuffle=False,
-        collate_fn=partial(_collate_or_error, combine=collate, finish=finish),
+        collate_fn=partial(_collate_or_error if one_size else _collate_by_size, combine=collate, finish=finish),
         num_workers=num_workers,
         generator=torch.Generator().manual_seed(0),
     )

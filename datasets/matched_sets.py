@@ -17,6 +17,7 @@ class MatchedSet(ImageSet):
 
     """
 
+    sized_queries = True
     _training_remedy: str = "set --train_fraction, the rest is the test"
 
     def __init__(self, dataset_folder: Path | str | None, train_fraction: float) -> None:

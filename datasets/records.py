@@ -28,6 +28,8 @@ class PlaceRecord:
     northing: float
     easting: float
     crop: tuple[float, float, float, float] | None = None
+    as_query: bool = False
+    """Is it only ever asked, never retrieved? Then it has the size of queries (``PlaceData.query_resize``)."""
 
 
 Layout = Literal["pairs", "items", "views", "groups", "tuples"]

@@ -5,7 +5,7 @@ images of both were replaced by an edition with blurred faces in 2022, which shi
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +57,7 @@ class RevisitedData(ImageSet):
     metric_positions = False
     published: tuple[int, int, int, int, int]
     """The totals of the published ground truth."""
+    sized_queries = True
 
     def __init__(
         self,
@@ -92,9 +93,9 @@ class RevisitedData(ImageSet):
     def _query(self, name: str, box: Box) -> PlaceRecord:
         path = self._images / _file_name(name)
         if not self._crop:
-            return record("queries", path, name)
+            return replace(record("queries", path, name), as_query=True)
         # A key of its own: the same file, but another input.
-        return PlaceRecord(f"queries/{name}#crop", "queries", None, (path,), 0.0, 0.0, crop=box)
+        return PlaceRecord(f"queries/{name}#crop", "queries", None, (path,), 0.0, 0.0, crop=box, as_query=True)
 
     def _totals(self, truth: RevisitedTruth) -> str:
         found = truth.totals()

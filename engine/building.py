@@ -33,9 +33,21 @@ def build_data(options: DataOptions) -> PlaceData:
 def build_test_data(options: DataOptions, training: PlaceData | None = None) -> PlaceData:
     """The data set that is tested: ``--test_dataset``, else the one that trains (``training``, where it is open)."""
     if options.test_dataset is None:
-        return training or build_data(options)
+        return _tested(options, training or build_data(options))
     elsewhere = options.model_copy(update={"dataset_folder": options.test_folder})
-    return _data(elsewhere, options.test_dataset, flag="--test_folder")
+    return _tested(options, _data(elsewhere, options.test_dataset, flag="--test_folder"))
+
+
+def _tested(options: DataOptions, data: PlaceData) -> PlaceData:
+    """``data`` with queries of their own size, where that was asked for."""
+    if options.query_image_size is not None:
+        if not data.sized_queries:
+            raise UserError(
+                f"--query_image_size: in data set {data.name} queries are database images too; omit it, or give "
+                "--image_size"
+            )
+        data.query_resize = parse_image_size(options.query_image_size)
+    return data
 
 
 def _data(options: DataOptions, name: str, flag: str = "--dataset_folder") -> PlaceData:

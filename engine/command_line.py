@@ -22,7 +22,7 @@ Parsed = TypeVar("Parsed", bound=OptionGroup)
 FOLDERS = ("dataset_folder", "image_path")
 PREFIX = "DISTILPLACE_"
 REPEATABLE = {"kd"}  # flags that add up when given several times
-ELSEWHERE = (*FOLDERS, "test_dataset", "test_folder")
+ELSEWHERE = (*FOLDERS, "test_dataset", "test_folder", "query_image_size")
 # SCKD's flags that have another name here.
 ALIASES = {
     "model": "T_model",

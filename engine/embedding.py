@@ -101,7 +101,13 @@ class Embedder:
     def sample(self, records: Sequence[PlaceRecord], wants: Collection[str]) -> dict[str, Any]:
         """One clean batch of these places with all keys in ``wants``, on the device."""
         loader = evaluation_loader(
-            self.data, records, wants=wants, quantize=quantizer_for(wants), batch_size=len(records), num_workers=0
+            self.data,
+            records,
+            wants=wants,
+            quantize=quantizer_for(wants),
+            batch_size=len(records),
+            num_workers=0,
+            one_size=True,
         )
         return move(next(iter(loader)), self.fabric.device)
 

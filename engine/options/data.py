@@ -34,6 +34,10 @@ class DataOptions(OptionGroup):
     image_size: ImageSize | None = Field(
         None, description="size of images: 224 (square), 480x640 (height x width) or short640; None = as they are"
     )
+    query_image_size: ImageSize | None = Field(
+        None,
+        description="size of tested queries where it is not --image_size: short640 (OpenIBL's Tokyo 24/7); image sets",
+    )
     normalisation: Literal["imagenet", "caffe", "raw"] = Field(
         "imagenet",
         description="pixels: ImageNet's mean and deviation, 0..255 less the mean (OpenIBL's VGG16), or plain 0..1",
