@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from common.errors import UserError
 from datasets import list_datasets
+from engine.aliases import ALIASES, SINGLE_DASH, resolve
 from engine.options import RETIRED, OptionGroup, TrainOptions
 
 Parsed = TypeVar("Parsed", bound=OptionGroup)
@@ -23,16 +24,6 @@ FOLDERS = ("dataset_folder", "image_path")
 PREFIX = "DISTILPLACE_"
 REPEATABLE = {"kd"}  # flags that add up when given several times
 ELSEWHERE = (*FOLDERS, "test_dataset", "test_folder", "query_image_size")
-# SCKD's flags that have another name here.
-ALIASES = {
-    "model": "T_model",
-    "teacher_weights_path": "T_path",
-    "epochs": "niter",
-    "train_batch_size": "batchSize",
-    "cuda": "gpu",
-    "SCKL": "KLSC",
-}
-SINGLE_DASH = ("-SCmodule", "-hintmodule")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -101,15 +92,15 @@ def _read_flags(kind: type[OptionGroup], argv: Sequence[str]) -> dict[str, Any]:
     for name, field in kind.model_fields.items():
         text = (field.description or "").replace("%", "%%")
         text += "" if field.is_required() else f" [{field.default}]".replace("%", "%%")
-        names = [f"--{each}" for each in (name, ALIASES.get(name)) if each]
+        kind_of_value: dict[str, Any] = {"metavar": "X"}
         if field.annotation is bool:
-            parser.add_argument(*names, nargs="?", const="True", metavar="True|False", help=text)
+            kind_of_value = {"nargs": "?", "const": "True", "metavar": "True|False"}
             parser.add_argument(f"--no_{name}", dest=name, action="store_const", const="False", help=argparse.SUPPRESS)
         elif get_origin(field.annotation) is list:
-            action = "extend" if name in REPEATABLE else "store"
-            parser.add_argument(*names, nargs="+", action=action, metavar="X", help=text)
-        else:
-            parser.add_argument(*names, metavar="X", help=text)
+            kind_of_value |= {"nargs": "+", "action": "extend" if name in REPEATABLE else "store"}
+        parser.add_argument(f"--{name}", help=text, **kind_of_value)
+        for alias in ALIASES.get(name, ()):
+            parser.add_argument(f"--{alias}", help=f"other name of --{name}", **kind_of_value)
     retired = [name for name in RETIRED if "train_mode" in kind.model_fields]
     for name in retired:
         parser.add_argument(f"--{name}", metavar="X", help=argparse.SUPPRESS)
@@ -118,8 +109,9 @@ def _read_flags(kind: type[OptionGroup], argv: Sequence[str]) -> dict[str, Any]:
         flag = unknown[0].split("=")[0]
         if not flag.startswith("--"):
             raise UserError(f"unexpected argument '{unknown[0]}'; options are written --name value (see --help)")
-        _refuse_unknown({flag.removeprefix("--"): None}, {*kind.model_fields, "config"}, where="the command line")
-    return _without_retired(vars(values), retired)
+        known = {"config", *(each for name in kind.model_fields for each in (name, *ALIASES.get(name, ())))}
+        _refuse_unknown({flag.removeprefix("--"): None}, known, where="the command line")
+    return _without_retired(resolve(vars(values)), retired)
 
 
 def _without_retired(values: dict[str, Any], retired: list[str]) -> dict[str, Any]:

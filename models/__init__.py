@@ -38,7 +38,7 @@ _VLAD_NETWORKS = (
     "resnet50",
     "resnet152",
 )
-_POSE_TRUNKS = ("resnet18", "resnet34", "resnet50")
+_POSE_TRUNKS = ("resnet18", "resnet34", "resnet50", "resnet101")
 _LANDMARK_NETWORKS = {
     "resnet101": ("gem", "ap_gem", "solar", "delg", "dolg"),
     "resnet18": ("gem", "solar", "delg", "dolg"),

@@ -12,7 +12,7 @@ from models.backbones import build_trunk, trunk_width
 from models.image_base import check_map_names, checked_images, image_branch
 from models.pretrained import load_pretrained
 
-POSE_NETWORKS = ("resnet18", "resnet34", "resnet50")
+POSE_NETWORKS = ("resnet18", "resnet34", "resnet50", "resnet101")
 HIDDEN_WIDTH = 1024
 SHORTEST = 1e-12
 """Vectors at most this long have no direction."""

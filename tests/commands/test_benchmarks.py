@@ -63,12 +63,13 @@ def test_a_pose_network_is_chosen_by_held_out_images_and_measured_in_metres(pose
 
 
 def test_sckd_distils_as_its_readme_writes_it(scene, pose_teacher, tmp_path):
-    flags = ["--T_model", "resnet18pose", "--T_path", weights(pose_teacher), "--student_model", "resnet18pose"]
+    flags = ["--T_model", "resnet18", "--T_path", weights(pose_teacher), "--student_model", "resnet18pose"]
     flags += ["-SCmodule", "3", "4", "-hintmodule", "5", "--SCKL", "--distil_method", "sckd", "--val_fraction", "0"]
-    folder = run(tmp_path, "s", *scene, *flags, "--niter", "1", "--batchSize", "6", "--sc_pose_norm")
+    folder = run(tmp_path, "s", *scene, *flags, "--niter", "1", "--batchSize", "6", "--lr", "0.002", "--sc_pose_norm")
     found = logged(folder)
     assert {"train/loss_sckd_hint", "train/loss_sckd_sc"} <= set(found)
-    assert yaml.safe_load((folder / "config.yaml").read_text())["SCmodule"] == ["3", "4"]
+    saved = yaml.safe_load((folder / "config.yaml").read_text())
+    assert (saved["SCmodule"], saved["model"], saved["image_lr"]) == (["3", "4"], ["resnet18pose"], 0.002)
     assert evaluate.main(["--weights", weights(folder)]) == 0
 
 

@@ -3,7 +3,7 @@
 import re
 from importlib.util import find_spec
 
-from engine.command_line import ALIASES
+from engine.aliases import ALIASES
 from engine.options import EvaluateOptions, TrainOptions
 from tests.commands.test_readme_commands import BOREAS, OXFORD
 
@@ -20,7 +20,7 @@ def test_commands_and_files_of_the_readme_exist(root):
         "config",
         "help",
         "no_query_crop",
-        *ALIASES.values(),
+        *(alias for aliases in ALIASES.values() for alias in aliases),
     }
     without_tools = re.sub(r"python -m tools\.[^`\n]*", "", text)  # these have flags of their own
     assert set(re.findall(r"--([A-Za-z_0-9]+)", without_tools)) <= known

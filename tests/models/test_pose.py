@@ -6,10 +6,12 @@ import torch.nn.functional as F
 from torchvision.models import get_model
 
 from common.errors import UserError
+from models import create_model
 from models.checkpoints import load_weights, save_weights
 from models.pose import POSE_NETWORKS, PoseHead, PoseNetwork
 
 PARAMETERS = {"resnet18": 11_708_999, "resnet34": 21_817_159, "resnet50": 25_613_383}
+RECORDED = tuple(PARAMETERS)
 MAPS = ("stem", "layer1", "layer2", "layer3", "layer4", "pooled")
 
 
@@ -23,13 +25,29 @@ def network() -> PoseNetwork:
     return PoseNetwork("resnet18").eval()
 
 
-@pytest.mark.parametrize("name", POSE_NETWORKS)
+@pytest.mark.parametrize("name", RECORDED)
 def test_keys_shapes_and_counts_are_those_published(golden, name):
     with torch.device("meta"):
         model = PoseNetwork(name)
     assert sum(parameter.numel() for parameter in model.parameters()) == PARAMETERS[name]
     wanted = [(key, list(shape)) for key, shape in golden("m_sckd.pt")["networks"][name]["state_dict_keys"]]
     assert [(key, list(value.shape)) for key, value in model.state_dict().items()] == wanted
+
+
+def test_resnet101_has_torchvisions_trunk_and_the_same_head():
+    assert set(POSE_NETWORKS) == {*RECORDED, "resnet101"}
+    with torch.device("meta"):
+        model, theirs = create_model("resnet101pose"), get_model("resnet101", weights=None)
+    shapes = {key: value.shape for key, value in model.state_dict().items()}
+    trunk = {key: value.shape for key, value in theirs.state_dict().items() if not key.startswith("fc.")}
+    head = {"cls_fc_pose.0": (1024, 2048), "cls_fc_xy": (3, 1024), "cls_fc_wpqr": (4, 1024)}
+    assert shapes == trunk | {
+        f"fc.{layer}.{part}": torch.Size(shape if part == "weight" else shape[:1])
+        for layer, shape in head.items()
+        for part in ("weight", "bias")
+    }
+    assert sum(parameter.numel() for parameter in model.parameters()) == 44_605_511
+    assert model.output_dim == 2048
 
 
 def test_maps_are_the_trunks_and_the_rest_by_hand(network):
@@ -178,7 +196,7 @@ def recorded_shapes(golden, name: str) -> dict[str, tuple[int, ...]]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", POSE_NETWORKS)
+@pytest.mark.parametrize("name", RECORDED)
 def test_full_size_forward_and_backward(golden, name):
     recorded = golden("m_sckd.pt")["networks"][name]
     torch.manual_seed(recorded["input_seed"])
