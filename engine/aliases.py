@@ -1,4 +1,4 @@
-"""Flags of other programs that have another name here: SCKD's, and what ASHT-KD, OpenIBL and Whiten_MTD share with it."""
+"""Flags of other programs that have another name here: SCKD's, some of them ASHT-KD's and Whiten_MTD's too."""
 
 from collections.abc import Iterator
 from typing import Any
