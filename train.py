@@ -15,7 +15,7 @@ from pathlib import Path
 
 from torch import nn
 
-from datasets.records import Benchmark, TrainingSet
+from datasets.records import Benchmark, TrainingSet, require_one_input_per_key
 from engine.assembly import Parts, assemble
 from engine.building import (
     build_data,
@@ -50,6 +50,8 @@ def run(options: TrainOptions) -> Outcome:
     tested = build_test_data(options, data)
     everything, test = data.training_set(), tested.evaluation_set()
     test.require_questions()
+    if tested is data:
+        require_one_input_per_key([*everything.records, *test.distinct_records()])
     held = hold_back(options, data, everything, test)
     training, validation = held.training, held.validation
 

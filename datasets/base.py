@@ -42,6 +42,10 @@ class PlaceData(ABC):
     """Side of the crops of ``views``, pixels; None: the view's own."""
     mean_image: np.ndarray | None = None
     """Float32 [h, w, 3] in 0..255, subtracted by the view "posenet"."""
+    upright: bool = False
+    """Is the EXIF orientation of images applied? One's own images: yes; published sets keep their protocol's pixels."""
+    validation_buffer: float = 50.0
+    """Metres that training places keep from a validation stretch, where no --negative_radius is given."""
     metric_positions: bool = True
     """Are positions metres? If not (frame numbers, bare matches), no validation part can be cut by distance."""
 
@@ -63,7 +67,7 @@ class PlaceData(ABC):
 
     def read_image(self, path: Path) -> "Image":
         """The decoded RGB image of one file."""
-        return read_image(path)
+        return read_image(path, self.upright)
 
     def image(
         self, path: Path, crop: tuple[float, float, float, float] | None = None, *, as_query: bool = False

@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 
 from common.errors import UserError
-from datasets.records import Benchmark, PlaceRecord, distinct
+from datasets.records import Benchmark, PlaceRecord, distinct, require_one_input_per_key
 
 VideoSimilarity = Literal["fme", "fmx", "sme", "smx", "cf"]
 
@@ -25,6 +25,9 @@ class PoseSet(Benchmark):
     records: list[PlaceRecord]
     poses: np.ndarray
     training_poses: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        require_one_input_per_key(self.records)
 
     def distinct_records(self) -> list[PlaceRecord]:
         """Every record once per key."""
@@ -56,6 +59,9 @@ class LandmarkSet(Benchmark):
     hard: list[np.ndarray]
     junk: list[np.ndarray]
 
+    def __post_init__(self) -> None:
+        require_one_input_per_key([*self.database, *self.queries])
+
     def distinct_records(self) -> list[PlaceRecord]:
         """Every record once per key, database first."""
         return distinct([*self.database, *self.queries])
@@ -84,6 +90,9 @@ class VideoSet(Benchmark):
     labels: list[Mapping[str, int]]
     unlabelled: list[str]
     similarity: VideoSimilarity = "fmx"
+
+    def __post_init__(self) -> None:
+        require_one_input_per_key(record for frames in self.videos.values() for record in frames)
 
     def distinct_records(self) -> list[PlaceRecord]:
         """Every frame once per key, video by video."""

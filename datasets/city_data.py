@@ -98,6 +98,8 @@ class CityData(ImageSet):
 
     def _describe(self, split: CitySplit, published: tuple[int | None, int | None]) -> None:
         counts = (len(split.database), len(split.queries))
+        for line in split.notes:
+            self.note(line)
         self.note(f"{split.source}: {counts[0]} database images, {counts[1]} queries")
         for what, here, there in zip(("database images", "queries"), counts, published, strict=True):
             if there is not None and here != there:

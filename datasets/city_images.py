@@ -12,9 +12,10 @@ from typing import NamedTuple
 
 from common.errors import UserError
 from datasets.dbstruct import DbStruct, read_dbstruct
+from datasets.image_files import find_images
 from datasets.image_sets import RUNS, record
 from datasets.records import PlaceRecord
-from datasets.utm_names import image_files, parse_utm
+from datasets.utm_names import parse_utm
 
 STRUCT_FOLDERS = (".", "datasets", "raw")
 OTHER_SUFFIX = {".jpg": ".png", ".png": ".jpg"}
@@ -42,7 +43,8 @@ class Layout(NamedTuple):
 class CitySplit:
     """Database and query images of one split; ``source`` is the file or folder that lists them.
 
-    ``struct`` is what the file says; None for ``@``-names, which have ``pano_ids``, one per database image.
+    ``struct`` is what the file says; None for ``@``-names, which have ``pano_ids``, one per database image, and perhaps
+    ``notes`` on files that were left out.
     """
 
     source: Path
@@ -50,6 +52,7 @@ class CitySplit:
     queries: list[PlaceRecord]
     struct: DbStruct | None = None
     pano_ids: list[str] | None = None
+    notes: tuple[str, ...] = ()
 
 
 def read_split(folder: Path, split: str, layout: Layout) -> CitySplit:
@@ -100,9 +103,12 @@ def _from_struct(folder: Path, path: Path, layout: Layout) -> CitySplit:
 def _from_names(folder: Path, split: str) -> CitySplit:
     sides: list[list[PlaceRecord]] = []
     pano_ids: list[str] = []
+    notes: list[str] = []
     for run in RUNS:
         root = folder / "images" / split / run
-        found = [(path, parse_utm(path, root)) for path in image_files(root)]
+        listed = find_images(root)
+        notes += [f"{split}/{note}" for note in listed.notes]
+        found = [(path, parse_utm(path, root)) for path in listed.files]
         # Two splits may use one name for different images: the split belongs to the key.
         sides.append(
             [
@@ -111,7 +117,7 @@ def _from_names(folder: Path, split: str) -> CitySplit:
             ]
         )
         pano_ids = pano_ids or [said.pano_id for _, said in found]
-    return CitySplit(folder / "images" / split, sides[0], sides[1], None, pano_ids)
+    return CitySplit(folder / "images" / split, sides[0], sides[1], None, pano_ids, tuple(notes))
 
 
 def _relative(name: str, source: Path) -> str:

@@ -6,6 +6,7 @@ section to the database (first camera) and to the queries (second camera where t
 """
 
 import math
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,9 @@ from common.errors import UserError
 from common.randomness import generator
 from datasets.base import PlaceData, existing_folder
 from datasets.clouds import bin_columns, read_cloud
+from datasets.doubts import doubts
 from datasets.frames_layout import FrameRun, common_image_size, read_runs
+from datasets.frames_radii import Radii, choose_radii
 from datasets.frames_sections import Section, cut_runs
 from datasets.images import read_image
 from datasets.records import CloudSettings, EvaluationSet, PlaceRecord, TrainingSet, positions
@@ -34,10 +37,12 @@ class FramesData(PlaceData):
 
     ``frames_map``: do the runs' coordinates share one map ("shared"), has each its own ("local"), or is that to be seen
     from whether every run starts at (0, 0) ("auto")? Local maps are laid side by side, too far apart for any radius, so
-    a record's position differs from the file's by its map's offset. Radii and ``quantization_size`` are metres.
+    a record's position differs from the file's by its map's offset. Radii and ``quantization_size`` are metres; radii
+    that are not given are chosen from the spacing of the frames (frames_radii.py).
     """
 
     name = "frames"
+    upright = True
 
     def __init__(
         self,
@@ -45,20 +50,19 @@ class FramesData(PlaceData):
         image_lidar_k: int | None = 1,
         quantization_size: float | None = None,
         n_points: int | None = None,
-        positive_radius: float = 10.0,
-        negative_radius: float = 50.0,
-        eval_radius: float = 25.0,
+        positive_radius: float | None = None,
+        negative_radius: float | None = None,
+        eval_radius: float | None = None,
         frames_map: str = "auto",
     ) -> None:
         folder = existing_folder(dataset_folder, "--dataset_folder", "data set folder")
-        _check_settings(positive_radius, negative_radius, eval_radius, frames_map, image_lidar_k)
+        given = (positive_radius, negative_radius, eval_radius)
+        _check_settings(*given, frames_map, image_lidar_k)
         size = 0.5 if quantization_size is None else quantization_size
         points = 4096 if n_points is None else n_points
         _check_cloud_settings(size, points)
         self.cloud = CloudSettings(size, points, "boreas")
         self.notes = []
-        self._radii = (positive_radius, negative_radius)
-        self._eval_radius = eval_radius
         self._images_kept = image_lidar_k
         self._runs = read_runs(folder)
         self.image_size, sizes = common_image_size(self._runs)
@@ -66,8 +70,12 @@ class FramesData(PlaceData):
             self.notes.append(f"images of sizes {', '.join(sizes)} are resized to {self.image_size} (width, height)")
         self._columns = bin_columns(path for run in self._runs for path in run.clouds if path)
         maps = self._maps(frames_map)
+        places = [run.positions for run in self._runs]
+        self.radii, announced = choose_radii(given, places, partial(self._cut, maps))
+        self.notes += [announced] if announced else []
+        self.validation_buffer = self.radii.negative
         self._offsets = self._laid_side_by_side(maps)
-        self._sections = self._cut(maps)
+        self._sections = self._cut(maps, self.radii)
         self._training = self._training_set()
         self._evaluation = self._evaluation_set()
         self._describe()
@@ -90,7 +98,7 @@ class FramesData(PlaceData):
 
     def read_image(self, path: Path) -> "Image":
         """The RGB image, resized to ``image_size`` where it differs: a batch may mix runs and cameras."""
-        image = read_image(path)
+        image = read_image(path, self.upright)
         return image if self.image_size in (None, image.size) else image.resize(self.image_size)
 
     def _maps(self, rule: str) -> list[list[int]]:
@@ -112,7 +120,7 @@ class FramesData(PlaceData):
     def _laid_side_by_side(self, maps: list[list[int]]) -> list[np.ndarray]:
         """Per run the (northing, easting) added to its positions: zero in the first map, the others east of it."""
         offsets = [np.zeros(2) for _ in self._runs]
-        gap = 1000.0 + 10 * max(*self._radii, self._eval_radius)
+        gap = 1000.0 + 10 * max(self.radii.positive, self.radii.negative, self.radii.evaluation)
         eastern_edge: float | None = None
         for group in maps:
             places = np.concatenate([self._runs[run].positions for run in group])
@@ -124,19 +132,20 @@ class FramesData(PlaceData):
                     self.notes.append(f"map of {self._runs[run].name}: drawn {shift} m east of its own coordinates")
         return offsets
 
-    def _cut(self, maps: list[list[int]]) -> list[Section]:
+    def _cut(self, maps: list[list[int]], radii: Radii) -> list[Section]:
         sections: dict[int, Section] = {}
         for group in maps:
             names = [self._runs[run].name for run in group]
             places = [self._runs[run].positions for run in group]
-            sections.update(zip(group, cut_runs(names, places, self._radii[1], self._eval_radius), strict=True))
+            sections.update(zip(group, cut_runs(names, places, radii.negative, radii.evaluation), strict=True))
         return [sections[run] for run in range(len(self._runs))]
 
     def _record(self, number: int, index: int, images: tuple[Path, ...], camera: int = 0) -> PlaceRecord:
         run = self._runs[number]
         northing, easting = run.positions[index] + self._offsets[number]
         key = f"{run.name}/{run.frames[index]}" + (f"@{run.cameras[camera]}" if camera else "")
-        return PlaceRecord(key, run.name, run.clouds[index], images, float(northing), float(easting))
+        place = float(northing), float(easting)
+        return PlaceRecord(key, run.name, run.clouds[index], images, *place, upright=self.upright)
 
     def _training_set(self) -> TrainingSet:
         records = [
@@ -144,11 +153,11 @@ class FramesData(PlaceData):
             for number, section in enumerate(self._sections)
             for index in np.flatnonzero(section.training)
         ]
-        positives, non_negatives = training_relations(positions(records), *self._radii)
+        positives, non_negatives = training_relations(positions(records), self.radii.positive, self.radii.negative)
         if not any(len(row) for row in positives):
             raise UserError(
-                f"no two training frames lie within --positive_radius {self._radii[0]:g} m of each other: raise it "
-                f"above {_closest(positions(records)):.1f} m"
+                f"no two training frames lie within --positive_radius {self.radii.positive:g} m of each other: raise "
+                f"it above {_closest(positions(records)):.1f} m"
             )
         return TrainingSet(records, positives, non_negatives)
 
@@ -172,8 +181,8 @@ class FramesData(PlaceData):
             database += [[self._view(n, int(i)) for n, indices in tests for i in indices[::2]], []]
             queries += [[], [self._view(n, int(i), second=True) for n, indices in tests for i in indices[1::2]]]
             self._check_answerable(database[-2], queries[-1])
-        query_sets = true_neighbours(database, queries, self._eval_radius)
-        return EvaluationSet(self.name, runs, database, queries, query_sets, self._eval_radius)
+        query_sets = true_neighbours(database, queries, self.radii.evaluation)
+        return EvaluationSet(self.name, runs, database, queries, query_sets, self.radii.evaluation)
 
     def _view(self, number: int, index: int, second: bool = False) -> PlaceRecord:
         """A test frame seen by the first camera, or by the second where the run has one."""
@@ -183,10 +192,10 @@ class FramesData(PlaceData):
 
     def _check_answerable(self, database: list[PlaceRecord], queries: list[PlaceRecord]) -> None:
         nearest = distance_to(positions(queries), positions(database)).min()
-        if nearest > self._eval_radius:
+        reach = self.radii.evaluation
+        if nearest > reach:
             raise UserError(
-                f"no query has a database frame within --eval_radius {self._eval_radius:g} m: raise it above "
-                f"{nearest:.1f} m"
+                f"no query has a database frame within --eval_radius {reach:g} m: raise it above {nearest:.1f} m"
             )
 
     def _describe(self) -> None:
@@ -194,8 +203,11 @@ class FramesData(PlaceData):
         self.notes.append(f"{len(self._training)} training, {sizes[0]} database, {sizes[1]} query items")
         tested = positions(self._evaluation.distinct_records())
         gap = float(distance_to(positions(self._training.records), tested).min())
-        self.notes.append(f"training frames keep {gap:.1f} m from test frames (asked: more than {self._radii[1]:g} m)")
+        asked = f"asked: more than {self.radii.negative:g} m"
+        self.notes.append(f"training frames keep {gap:.1f} m from test frames ({asked})")
+        self.notes += doubts(self._evaluation)
         self.notes += [_unlisted_note(run) for run in self._runs if run.unlisted]
+        self.notes += [note for run in self._runs for note in run.notes]
         if any(None in run.clouds for run in self._runs):
             bare = ", ".join(run.name for run in self._runs if None in run.clouds)
             self.notes.append(f"no cloud folder in {bare}: image-only models can use it, others cannot")
@@ -221,11 +233,13 @@ def _check_cloud_settings(size: float, points: int) -> None:
         raise UserError(f"--n_points must be at least 1, not {points}")
 
 
-def _check_settings(positive: float, negative: float, evaluation: float, rule: str, images: int | None) -> None:
+def _check_settings(
+    positive: float | None, negative: float | None, evaluation: float | None, rule: str, images: int | None
+) -> None:
     for flag, value in (("positive", positive), ("negative", negative), ("eval", evaluation)):
-        if not (math.isfinite(value) and value > 0):
+        if value is not None and not (math.isfinite(value) and value > 0):
             raise UserError(f"--{flag}_radius must be a positive number of metres, not {value}")
-    if positive > negative:
+    if positive is not None and negative is not None and positive > negative:
         raise UserError(f"--positive_radius {positive:g} exceeds --negative_radius {negative:g}: lower the first")
     if rule not in MAP_RULES:
         raise UserError(f"--frames_map must be one of {', '.join(MAP_RULES)}, not '{rule}'")

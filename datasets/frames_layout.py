@@ -1,24 +1,27 @@
 """Reading the ``frames`` layout: one folder per run with poses.csv, image_<camera>/ and cloud/ (README, "own robot").
 
 poses.csv: header ``frame,timestamp,easting,northing`` and optionally ``altitude,roll,pitch,yaw``; metres, seconds,
-radians. ``image_<camera>/<frame>.jpg|png``, ``cloud/<frame>.bin|npy|pcd|ply``. Files are listed here, not read.
+radians. ``image_<camera>/<frame>.jpg|png`` or whatever Pillow reads, ``cloud/<frame>.bin|npy|pcd|ply``. Files are
+listed here, not read.
 """
 
 import csv
 import math
+import os
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from common.decoding import USUAL, image_size, image_suffixes
 from common.errors import UserError
 from datasets.clouds import CLOUD_SUFFIXES
+from datasets.image_files import Tally, files_by_stem
 
 POSES = "poses.csv"
 REQUIRED = ("frame", "timestamp", "easting", "northing")
 OPTIONAL = ("altitude", "roll", "pitch", "yaw")
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 
 
 @dataclass(frozen=True)
@@ -36,13 +39,19 @@ class FrameRun:
     images: tuple[tuple[Path, ...], ...]
     clouds: tuple[Path | None, ...]
     unlisted: int
+    notes: tuple[str, ...] = ()
+    """What lies in its folders and is no image or cloud."""
 
     def __len__(self) -> int:
         return len(self.frames)
 
 
 def read_runs(folder: Path) -> list[FrameRun]:
-    """The runs under ``folder`` sorted by name, or the folder itself as the only run when it holds a poses.csv."""
+    """The runs under ``folder`` sorted by name, or the folder itself as the only run when it holds a poses.csv.
+
+    A run is called as its folder or the link to it is; two links to one folder are refused.
+    """
+    folder = Path(os.path.abspath(folder))  # "." has no name; links stay
     if (folder / POSES).is_file():
         return [_read_run(folder)]
     children = sorted(child for child in folder.iterdir() if child.is_dir() and not child.name.startswith("."))
@@ -52,7 +61,17 @@ def read_runs(folder: Path) -> list[FrameRun]:
             f"no run in {folder}: neither it nor one of its {len(children)} folders has a {POSES}: set "
             "--dataset_folder to a run's folder or to the folder of the runs"
         )
+    _refuse_repeats(runs)
     return [_read_run(run) for run in runs]
+
+
+def _refuse_repeats(runs: Sequence[Path]) -> None:
+    """:class:`UserError` when two runs are one folder: each would find its own pictures in the other."""
+    seen: dict[Path, Path] = {}
+    for run in runs:
+        first = seen.setdefault(run.resolve(), run)
+        if first is not run:
+            raise UserError(f"runs {first} and {run} are one folder, {run.resolve()}: remove a link")
 
 
 def _read_run(folder: Path) -> FrameRun:
@@ -62,38 +81,31 @@ def _read_run(folder: Path) -> FrameRun:
     has_clouds = (folder / "cloud").is_dir()
     if not cameras and not has_clouds:
         raise UserError(f"run {folder} has neither an image_<camera> nor a cloud folder: see README, frames format")
-    pictures = [_listed(folder / camera, IMAGE_SUFFIXES) for camera in cameras]
-    clouds = _listed(folder / "cloud", CLOUD_SUFFIXES) if has_clouds else {}
+    tallies = {kind: Tally() for kind in (*cameras, "cloud")}
+    pictures = [files_by_stem(folder / camera, image_suffixes(), tallies[camera]) for camera in cameras]
+    clouds = files_by_stem(folder / "cloud", CLOUD_SUFFIXES, tallies["cloud"], "cloud file") if has_clouds else {}
     for kind, files, suffixes in [
-        *((camera, files, IMAGE_SUFFIXES) for camera, files in zip(cameras, pictures, strict=True)),
-        *([("cloud", clouds, CLOUD_SUFFIXES)] if has_clouds else []),
+        *((camera, files, USUAL) for camera, files in zip(cameras, pictures, strict=True)),
+        *([("cloud", clouds, ", ".join(CLOUD_SUFFIXES))] if has_clouds else []),
     ]:
-        _check_complete(folder, kind, rows, files, suffixes)
+        _check_complete(folder, kind, rows, files, suffixes, tallies[kind])
     known = set(frames)
     unlisted = sum(len(files.keys() - known) for files in (*pictures, clouds))
     return FrameRun(
-        name=folder.resolve().name,
+        name=folder.name,
         frames=frames,
         positions=np.array([(northing, easting) for _, _, (northing, easting) in rows], dtype=np.float64),
         cameras=cameras,
         images=tuple(tuple(files[frame] for files in pictures) for frame in frames),
         clouds=tuple(clouds.get(frame) for frame in frames),
         unlisted=unlisted,
+        notes=tuple(note for kind, tally in tallies.items() for note in tally.notes(f"{folder.name}/{kind}")),
     )
 
 
 def common_image_size(runs: Sequence[FrameRun]) -> tuple[tuple[int, int] | None, list[str]]:
     """Smallest (width, height) over all runs and cameras, and the sizes met, as text; reads one header per camera."""
-    from PIL import Image
-
-    sizes: set[tuple[int, int]] = set()
-    for run in runs:
-        for path in run.images[0]:
-            try:
-                with Image.open(path) as opened:
-                    sizes.add(opened.size)
-            except (OSError, SyntaxError, ValueError) as error:
-                raise UserError(f"image {path} cannot be decoded: {error}") from error
+    sizes = {image_size(path, upright=True) for run in runs for path in run.images[0]}
     if not sizes:
         return None, []
     widths, heights = zip(*sizes, strict=True)
@@ -105,31 +117,19 @@ def _check_complete(
     kind: str,
     rows: list[tuple[str, int, tuple[float, float]]],
     files: Collection[str],
-    suffixes: tuple[str, ...],
+    suffixes: str,
+    tally: Tally,
 ) -> None:
     absent = [(frame, line) for frame, line, _ in rows if frame not in files]
     if not absent:
         return
     frame, line = absent[0]
     more = f" (and {len(absent) - 1} more rows)" if len(absent) > 1 else ""
+    others = f"; {kind} also holds {tally.described()}{tally.remedy()}" if tally.left_out else ""
     raise UserError(
-        f"{folder / POSES} line {line}: frame {frame} has no file {kind}/{frame}({'|'.join(suffixes)}){more}: "
-        "add the file or remove the row"
+        f"{folder / POSES} line {line}: frame {frame} has no file {kind}/{frame}({suffixes}){more}: "
+        f"add the file or remove the row{others}"
     )
-
-
-def _listed(folder: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:
-    """Frame name -> file, of the files with one of the suffixes (any case)."""
-    files: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()):
-        if path.suffix.lower() not in suffixes or path.name.startswith("."):
-            continue
-        if path.stem in files:
-            raise UserError(
-                f"{folder}: two files for frame {path.stem}: {files[path.stem].name} and {path.name}: remove one"
-            )
-        files[path.stem] = path
-    return files
 
 
 def _read_poses(path: Path) -> list[tuple[str, int, tuple[float, float]]]:

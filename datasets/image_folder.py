@@ -2,7 +2,8 @@
 
 ``D/database`` and ``D/queries`` at any depth; truth from ``D/truth.csv``, from the numbers in the file names
 (``frame_tolerance``), or from positions in @utm names. ``D/train`` may hold a training part laid out alike; without
-one, ``train_fraction`` takes the first part of the sequence. Queries without a match are counted in a note and left out
+one, ``train_fraction`` takes the first part of the sequence. A flat folder of numbered images is one sequence
+(flat_folder.py). EXIF orientation is applied. Queries without a match are counted in a note and left out
 of recall.
 """
 
@@ -13,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from common.errors import UserError
+from datasets.flat_folder import flat_note, flat_parts, flat_tolerance, is_flat
 from datasets.image_sets import Images, Truth, matches_by_distance, record, training_by_distance
 from datasets.matched_sets import MatchedSet
 from datasets.matches import checked_tolerance, frame_numbers, listed_images, matches_by_number, read_truth
@@ -32,18 +34,30 @@ class Listed:
     database: list[str]
     queries: list[str]
     truth: Path | None
+    upright: bool = False
+    prefix: str = ""
+    """What keys begin with."""
+    notes: tuple[str, ...] = ()
 
     @classmethod
-    def read(cls, home: Path, folders: tuple[str, str] = FOLDERS) -> "Listed":
+    def read(
+        cls, home: Path, folders: tuple[str, str] = FOLDERS, *, upright: bool = False, prefix: str = ""
+    ) -> "Listed":
         """The images of ``home``/database and ``home``/queries, and ``home``/truth.csv where there is one."""
+        notes: list[str] = []
         paths = (home / folders[0], home / folders[1])
+        database, queries = (listed_images(path, notes) for path in paths)
         table = home / TRUTH
-        return cls(paths, listed_images(paths[0]), listed_images(paths[1]), table if table.is_file() else None)
+        truth = table if table.is_file() else None
+        return cls(paths, database, queries, truth, upright, prefix, tuple(f"{prefix}{note}" for note in notes))
 
     def records(self, database: np.ndarray, queries: np.ndarray) -> tuple[list[PlaceRecord], list[PlaceRecord]]:
         """Database and query places at [n, 2] (northing, easting)."""
         database_side, query_side = (
-            [record(run, folder / name, name, *place) for name, place in zip(names, places.tolist(), strict=True)]
+            [
+                record(run, folder / name, name, *place, upright=self.upright, prefix=self.prefix)
+                for name, place in zip(names, places.tolist(), strict=True)
+            ]
             for run, folder, names, places in zip(
                 FOLDERS, self.folders, (self.database, self.queries), (database, queries), strict=True
             )
@@ -97,6 +111,7 @@ class ImagesData(MatchedSet):
     """
 
     name = "images"
+    upright = True
 
     def __init__(
         self,
@@ -111,7 +126,10 @@ class ImagesData(MatchedSet):
         self._tolerance = checked_tolerance(frame_tolerance)
         self._radii = checked_radii(eval_radius, positive_radius, negative_radius)
         self._by_distance = False
-        test = self._matched(Listed.read(self._folder), "")
+        if is_flat(self._folder, (*FOLDERS, TRAINING)):
+            self._settle_flat()
+            return
+        test = self._matched(self._listed(self._folder), "")
         self._unit = "m" if self._by_distance else "frames"
         own = self._folder / TRAINING
         self._training_remedy = (
@@ -120,9 +138,23 @@ class ImagesData(MatchedSet):
         )
         training = None
         if own.is_dir():
-            training = self._matched(Listed.read(own), "training part: ", training=True)
+            training = self._matched(self._listed(own, f"{TRAINING}/"), "training part: ", training=True)
             if self._fraction:
                 self.notes.append(f"--train_fraction is not used: {own} is the training part")
+        self._settle(test, training)
+
+    def _listed(self, home: Path, prefix: str = "") -> Listed:
+        listed = Listed.read(home, upright=True, prefix=prefix)
+        self.notes += listed.notes
+        return listed
+
+    def _settle_flat(self) -> None:
+        """Take a flat folder of numbered images as one sequence."""
+        tolerance = flat_tolerance(self._folder, self._tolerance, f"{self._folder}/database and {self._folder}/queries")
+        names = listed_images(self._folder, self.notes)
+        test, training = flat_parts(self._folder, names, frame_numbers(names), tolerance, self._fraction)
+        self.notes.append(flat_note(test, training, tolerance))
+        self._radius = float(tolerance)
         self._settle(test, training)
 
     def _relations(self, training: Images) -> TrainingSet:
@@ -138,7 +170,8 @@ class ImagesData(MatchedSet):
             numbers = frame_numbers(listed.database), frame_numbers(listed.queries)
             found, radius = listed.by_numbers(*numbers, self._tolerance), float(self._tolerance)
             beside = f"; {TRUTH} is left aside" if listed.truth else ""
-            how = f"frame numbers at most {self._tolerance} apart (--frame_tolerance{beside})"
+            apart = f"at most {self._tolerance} apart" if self._tolerance else "equal"
+            how = f"frame numbers {apart} (--frame_tolerance{beside})"
         elif listed.truth is not None:
             found, radius = listed.by_table()
             how = f"{listed.truth} ({sum(map(len, found.truth))} pairs)"

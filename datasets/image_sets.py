@@ -47,9 +47,19 @@ class ImageSet(PlaceData):
         raise UserError(f"data set {self.name} has images only: {path} cannot be read as a cloud")
 
 
-def record(run: str, path: Path, name: str, northing: float = 0.0, easting: float = 0.0) -> PlaceRecord:
-    """The place of one image; ``run`` and ``name`` (unique in the run) make its key."""
-    return PlaceRecord(f"{run}/{name}", run, None, (path,), float(northing), float(easting))
+def record(
+    run: str,
+    path: Path,
+    name: str,
+    northing: float = 0.0,
+    easting: float = 0.0,
+    *,
+    upright: bool = False,
+    prefix: str = "",
+) -> PlaceRecord:
+    """The place of one image; ``prefix``, ``run`` and ``name`` (unique in the run) make its key."""
+    key = f"{prefix}{run}/{name}"
+    return PlaceRecord(key, run, None, (path,), float(northing), float(easting), upright=upright)
 
 
 def matches_by_distance(database: list[PlaceRecord], queries: list[PlaceRecord], radius: float) -> Truth:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import torch
 
-from common.errors import UserError
+from common.decoding import decode_rgb
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -67,17 +67,9 @@ def parse_image_size(text: str) -> ImageSize:
     return ImageSize(height, int(found[3] or height))
 
 
-def read_image(path: Path) -> "Image":
-    """The decoded RGB image; :class:`UserError` naming the file when it is missing or cannot be decoded."""
-    from PIL import Image
-
-    try:
-        with Image.open(path) as opened:
-            return opened.convert("RGB")
-    except FileNotFoundError as error:
-        raise UserError(f"image {path} does not exist: check --image_path and the image index") from error
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise UserError(f"image {path} cannot be decoded: {error}") from error
+def read_image(path: Path, upright: bool = False) -> "Image":
+    """The decoded RGB image, turned as its EXIF orientation says if ``upright``; raises as :func:`decode_rgb`."""
+    return decode_rgb(path, upright=upright)
 
 
 @lru_cache(maxsize=2)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from common.errors import UserError
 from datasets.base import existing_folder
+from datasets.doubts import doubts
 from datasets.image_sets import Images, ImageSet, carve, evaluation_set, training_by_truth
 from datasets.records import EvaluationSet, TrainingSet
 
@@ -27,24 +28,24 @@ class MatchedSet(ImageSet):
             raise UserError(f"--train_fraction must be at least 0 and below 1, not {train_fraction}")
         self._fraction = train_fraction
         self._test: Images | None = None
-        self._training: Images | None = None
+        self._training: Images | TrainingSet | None = None
         self._radius = 0.0
         self._unit = "frames"
 
-    def _settle(self, test: Images | None, training: Images | None = None) -> None:
+    def _settle(self, test: Images | None, training: Images | TrainingSet | None = None) -> None:
         """Take the two parts, the second carved off where there is none but a fraction; count them in the notes."""
         if test is not None and training is None and self._fraction:
             training, test = carve(test, self._fraction)
         self._test, self._training = test, training
         if test is not None:
-            self.notes += described(test)
+            self.notes += [*described(test), *doubts(self.evaluation_set())]
 
     def training_set(self) -> TrainingSet:
         """The training part: database images, then queries (who ask)."""
         self._tested()
         if self._training is None:
             raise UserError(f"data set {self.name} has no training part: {self._training_remedy}")
-        return self._relations(self._training)
+        return self._training if isinstance(self._training, TrainingSet) else self._relations(self._training)
 
     def evaluation_set(self) -> EvaluationSet:
         """Runs ``database`` and ``queries``; the radius is in frames, or in metres where positions are the truth."""

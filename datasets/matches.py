@@ -8,23 +8,22 @@ from pathlib import Path
 import numpy as np
 
 from common.errors import UserError
+from datasets.image_files import find_images
 from datasets.image_sets import Truth
-from datasets.utm_names import image_files
 
 COLUMNS = ("query", "database")
 LARGEST_NUMBER = 4 * 10**18  # a number and a tolerance still add up to an int64; nanoseconds until 2096
 AMBIGUOUS = -1
 
 
-def listed_images(folder: Path) -> list[str]:
-    """Relative POSIX paths of the images at any depth, numbers in names in numeric order; hidden and other files left.
+def listed_images(folder: Path, notes: list[str]) -> list[str]:
+    """Relative POSIX paths of the images at any depth, numbers in names in numeric order.
 
-    Raises:
-        UserError: the folder is absent or holds no image.
-
+    What else lies there is counted in a line added to ``notes``. Raises as :func:`datasets.image_files.find_images`.
     """
-    names = [path.relative_to(folder).as_posix() for path in image_files(folder)]
-    return sorted(names, key=natural_order)
+    found = find_images(folder)
+    notes += found.notes
+    return sorted((path.relative_to(folder).as_posix() for path in found.files), key=natural_order)
 
 
 def natural_order(name: str) -> tuple[list[tuple[str, int]], str]:

@@ -23,6 +23,7 @@ from datasets.matches import checked_tolerance, frame_numbers, listed_images, ma
 from datasets.nordland_layout import found_file, pictures, reseasoned, season_folder, vprbench_lists
 from datasets.npy_lists import checked_truth, read_index_lists
 from datasets.patch_netvlad import read_names, read_position_truth
+from datasets.records import distance_text
 
 TOLERANCES = {"full": 10, "patchnetvlad": 7, "downloader": 10, "vprbench": 1, "seqnet": 1}
 QUERY_STEPS = {"vprbench": 10}
@@ -73,7 +74,8 @@ class NordlandData(MatchedSet):
         test, self._radius = readers[nordland_variant]()
         self._unit = "m" if nordland_variant == "downloader" and self._tolerance is None else "frames"
         pairs = sum(map(len, test.truth))
-        self.notes.append(f"{pairs} true pairs, at most {self._radius:g} {self._unit} apart")
+        apart = distance_text(self._radius, self._unit)
+        self.notes.append(f"{pairs} true pairs, {apart if self._radius == 0 else f'at most {apart} apart'}")
         self._settle(test)
 
     def _by_order(self, listed: Listed, step: int = 1) -> Matched:
@@ -84,7 +86,8 @@ class NordlandData(MatchedSet):
 
     def _full(self) -> Matched:
         folders = season_folder(self._folder, self._seasons[0]), season_folder(self._folder, self._seasons[1])
-        listed = Listed(folders, listed_images(folders[0]), listed_images(folders[1]), None)
+        names = [listed_images(folder, self.notes) for folder in folders]
+        listed = Listed(folders, names[0], names[1], None)
         counts = len(listed.database), len(listed.queries)
         if counts[0] != counts[1]:
             raise UserError(

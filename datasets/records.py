@@ -30,6 +30,8 @@ class PlaceRecord:
     crop: tuple[float, float, float, float] | None = None
     as_query: bool = False
     """Is it only ever asked, never retrieved? Then it has the size of queries (``PlaceData.query_resize``)."""
+    upright: bool = False
+    """Do reports show the images turned as their EXIF orientation says? As the data set reads them."""
 
 
 Layout = Literal["pairs", "items", "views", "groups", "tuples"]
@@ -55,6 +57,9 @@ class TrainingSet:
     poses: np.ndarray | None = None
     groups: np.ndarray | None = None
     layout: Layout = "pairs"
+
+    def __post_init__(self) -> None:
+        require_one_input_per_key(self.records)
 
     def __len__(self) -> int:
         return len(self.records)
@@ -137,6 +142,9 @@ class EvaluationSet(Benchmark):
     unit: str = "m"
     """What positions and ``radius`` are counted in: metres, or frames of a sequence."""
 
+    def __post_init__(self) -> None:
+        require_one_input_per_key(record for runs in (self.database, self.queries) for run in runs for record in run)
+
     def distinct_records(self) -> list[PlaceRecord]:
         """Every record once per key, database first: what has to be embedded."""
         return distinct(record for runs in (self.database, self.queries) for run in runs for record in run)
@@ -149,9 +157,8 @@ class EvaluationSet(Benchmark):
             raise UserError(f"data set {self.name}: no run with any query; check its evaluation queries")
         neighbours = (entry.get(m) for run in self.query_sets for entry in run.values() for m in range(len(self.runs)))
         if not any(neighbours):
-            raise UserError(
-                f"data set {self.name}: no query has a true neighbour within {self.radius:g} m in another run"
-            )
+            reach = distance_text(self.radius, self.unit)
+            raise UserError(f"data set {self.name}: no query has a true neighbour in another run (asked: {reach})")
 
     def summary(self) -> str:
         """How much is tested."""
@@ -170,6 +177,38 @@ class CloudSettings:
 def positions(records: Sequence[PlaceRecord]) -> np.ndarray:
     """Float64 ``[n, 2]``: northing and easting, metres."""
     return np.array([(record.northing, record.easting) for record in records], dtype=np.float64).reshape(-1, 2)
+
+
+def distance_text(distance: float, unit: str, digits: int | None = None) -> str:
+    """A distance in the ``unit`` of an :class:`EvaluationSet`: "12.5 m", "exact frame", "1 frame", "3 frames".
+
+    ``digits`` after the point for metres; None: as many as it has.
+    """
+    if unit != "frames":
+        return f"{distance:g} {unit}" if digits is None else f"{distance:.{digits}f} {unit}"
+    return "exact frame" if distance == 0 else f"{distance:g} frame{'' if distance == 1 else 's'}"
+
+
+def require_one_input_per_key(records: Iterable[PlaceRecord]) -> None:
+    """:class:`UserError` naming both files where one key stands for two inputs; the same input may occur again."""
+    seen: dict[str, PlaceRecord] = {}
+    for record in records:
+        first = seen.setdefault(record.key, record)
+        if first is not record and _input(first) != _input(record):
+            pairs = zip(_files(first), _files(record), strict=False)
+            one, other = next((pair for pair in pairs if pair[0] != pair[1]), (first.crop, record.crop))
+            raise UserError(
+                f"two inputs have one key, {record.key}: {one} and {other}: their embeddings would be taken for one "
+                "another; rename a file or its folder"
+            )
+
+
+def _input(record: PlaceRecord) -> tuple[object, ...]:
+    return record.cloud, record.images, record.crop
+
+
+def _files(record: PlaceRecord) -> tuple[Path | None, ...]:
+    return (*(record.images or (None,)), record.cloud)
 
 
 def distinct(records: Iterable[PlaceRecord]) -> list[PlaceRecord]:

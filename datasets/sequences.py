@@ -3,16 +3,20 @@
 ``D/memory`` and ``D/live`` (or ``D/database`` and ``D/queries``), in the order of the names. Truth from
 ``D/truth.csv``, in which an empty database cell says that a live image matches nothing, or from ``frame_tolerance``:
 live image k shows the place of memory image k, give or take so many images (order in the folder, not numbers in the
-names). The VPRiCE 2015 challenge came without truth; its counts are nowhere confirmed, so none is expected here.
+names). A flat folder of images is one sequence (flat_folder.py). EXIF orientation is applied. The VPRiCE 2015 challenge
+came without truth; its counts are nowhere confirmed, so none is expected here.
 """
 
 from pathlib import Path
 
+import numpy as np
+
 from common.errors import UserError
+from datasets.flat_folder import flat_note, flat_parts, flat_tolerance, is_flat
 from datasets.image_folder import FOLDERS, TRUTH, Listed
 from datasets.image_sets import Images
 from datasets.matched_sets import MatchedSet
-from datasets.matches import checked_tolerance, matches_by_order
+from datasets.matches import checked_tolerance, listed_images, matches_by_order
 
 LAYOUTS = (("memory", "live"), FOLDERS)
 
@@ -24,6 +28,7 @@ class SequencesData(MatchedSet):
     """
 
     name = "sequences"
+    upright = True
 
     def __init__(
         self,
@@ -33,9 +38,22 @@ class SequencesData(MatchedSet):
     ) -> None:
         super().__init__(dataset_folder, train_fraction)
         tolerance = checked_tolerance(frame_tolerance)
-        listed = Listed.read(self._folder, _layout(self._folder))
+        if is_flat(self._folder, [side for layout in LAYOUTS for side in layout]):
+            self._settle_flat(tolerance)
+            return
+        listed = Listed.read(self._folder, _layout(self._folder), upright=True)
+        self.notes += listed.notes
         self.notes.append(f"{len(listed.database)} remembered, {len(listed.queries)} live images, in the names' order")
         self._settle(self._matched(listed, tolerance))
+
+    def _settle_flat(self, tolerance: int | None) -> None:
+        """Take a flat folder of images, in the order of their names, as one sequence."""
+        reach = flat_tolerance(self._folder, tolerance, f"{self._folder}/memory and {self._folder}/live")
+        names = listed_images(self._folder, self.notes)
+        test, training = flat_parts(self._folder, names, np.arange(len(names)), reach, self._fraction)
+        self.notes.append(flat_note(test, training, reach))
+        self._radius = float(reach)
+        self._settle(test, training)
 
     def _matched(self, listed: Listed, tolerance: int | None) -> Images | None:
         if tolerance is None and listed.truth is None:
@@ -45,7 +63,8 @@ class SequencesData(MatchedSet):
             self.notes.append(f"truth: {listed.truth} ({sum(map(len, found.truth))} pairs)")
             return found
         beside = f"; {TRUTH} is left aside" if listed.truth else ""
-        self.notes.append(f"truth: same place in the order, at most {tolerance} apart (--frame_tolerance{beside})")
+        reach = "exact frame" if tolerance == 0 else f"at most {tolerance} apart"
+        self.notes.append(f"truth: same place in the order, {reach} (--frame_tolerance{beside})")
         self._radius = float(tolerance)
         return listed.by_matches(matches_by_order(len(listed.database), len(listed.queries), tolerance))[0]
 
@@ -61,6 +80,6 @@ def _layout(folder: Path) -> tuple[str, str]:
         if all((folder / name).is_dir() for name in names):
             return names
     raise UserError(
-        f"{folder} holds neither memory/ and live/ nor database/ and queries/: put the two sequences in folders of "
-        "these names"
+        f"{folder} holds neither memory/ and live/ nor database/ and queries/, nor images: put the two sequences in "
+        "folders of these names"
     )

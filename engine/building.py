@@ -86,7 +86,7 @@ def hold_back(options: TrainOptions, data: PlaceData, everything: TrainingSet, t
     if options.val_fraction > 0 and not data.metric_positions:
         note = "no validation split: this set's places have no positions to cut one by; the last epoch is kept"
         return Split(everything, None, note)
-    buffer = 50.0 if options.negative_radius is None else options.negative_radius
+    buffer = data.validation_buffer if options.negative_radius is None else options.negative_radius
     radius = test.radius if isinstance(test, EvaluationSet) else 25.0
     return split(everything, options.val_fraction, buffer=buffer, eval_radius=radius)
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from common.decoding import image_size
 from common.files import atomic_path
 from evaluation.pictures import picture
 
@@ -64,10 +65,9 @@ class PictureFolder:
 
 def _framed(image: "Image.Image", source: Path, crop: tuple[float, float, float, float]) -> "Image.Image":
     """``image``, a reduced copy of the file ``source``, with a frame around ``crop`` (pixels of the file)."""
-    from PIL import Image, ImageDraw
+    from PIL import ImageDraw
 
-    with Image.open(source) as opened:
-        scale = image.width / opened.width
+    scale = image.width / image_size(source)[0]
     box = [side * scale for side in crop]
     corners = (box[0], box[1], max(box[0], box[2] - 1), max(box[1], box[3] - 1))
     ImageDraw.Draw(image).rectangle(corners, outline=_CROP, width=max(2, image.width // 90))

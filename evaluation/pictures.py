@@ -11,7 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from common.decoding import decode_rgb
+from common.errors import UserError
 from common.randomness import generator
+from datasets.records import distance_text
 from evaluation.retrieval import RetrievalResult
 
 if TYPE_CHECKING:
@@ -43,7 +46,7 @@ class Example:
 
 @dataclass(frozen=True)
 class Retrieved:
-    """A retrieved place: its record, whether it is a true neighbour, and its distance from the query in metres."""
+    """A retrieved place: its record, whether it is right, and its distance from the query in the data set's unit."""
 
     record: "PlaceRecord"
     right: bool
@@ -118,9 +121,8 @@ def picture(record: "PlaceRecord", width: int) -> "Image.Image | None":
     if not record.images:
         return None
     try:
-        with Image.open(record.images[0]) as opened:
-            image = opened.convert("RGB")
-    except (OSError, Image.DecompressionBombError):
+        image = decode_rgb(record.images[0], upright=record.upright)
+    except UserError:
         return None
     if image.width > width:
         image = image.resize((width, max(1, round(image.height * width / image.width))), Image.Resampling.LANCZOS)
@@ -147,7 +149,8 @@ def example_retrievals(
         asked = evaluation_set.queries[example.query_run][example.query]
         row: list[tuple[Image.Image | None, str, str]] = [(picture(asked, width), QUERY, "query")]
         for place in retrieved(result, evaluation_set, example, k):
-            label = f"{'right' if place.right else 'wrong'}, {place.metres:.0f} {evaluation_set.unit}"
+            apart = distance_text(place.metres, evaluation_set.unit, 0)
+            label = f"{'right' if place.right else 'wrong'}, {apart}"
             row.append((picture(place.record, width), RIGHT if place.right else WRONG, label))
         rows.append(row)
     heights = [image.height for row in rows for image, _, _ in row if image is not None]

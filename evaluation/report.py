@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from common.files import atomic_path
-from datasets.records import positions
+from datasets.records import distance_text, positions
 from evaluation import plots
 from evaluation.picture_folder import PictureFolder, render
 from evaluation.pictures import Example, choose_examples, choose_frames, retrieved
@@ -61,6 +61,7 @@ def write_report(
     content = {
         "title": title,
         "set": evaluation_set,
+        "reach": distance_text(evaluation_set.radius, evaluation_set.unit),
         "result": results[0],
         "metrics": sorted({result.metric for result in results}),
         "pair_count": len(results[0].pairs),
@@ -232,7 +233,10 @@ def _answer(
     images: PictureFolder, entry: ReportEntry, evaluation_set: "EvaluationSet", example: Example
 ) -> dict[str, Any]:
     places = retrieved(entry.result, evaluation_set, example)
-    tiles = [{"link": images.add_place(p.record), "right": p.right, "metres": f"{p.metres:.1f}"} for p in places]
+    tiles = [
+        {"link": images.add_place(p.record), "right": p.right, "apart": distance_text(p.metres, evaluation_set.unit, 1)}
+        for p in places
+    ]
     rank = entry.result.pair(example.database_run, example.query_run).ranks[example.query]
     return {"name": entry.name, "tiles": tiles, "rank": int(rank) if rank < NEVER else None}
 

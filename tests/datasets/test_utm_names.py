@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common.errors import UserError
-from datasets.utm_names import image_files, parse_utm
+from datasets.image_files import image_files
+from datasets.utm_names import parse_utm
 from tests.miniature_dbstruct import at_name
 
 
