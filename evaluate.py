@@ -8,6 +8,7 @@ Beside a run's weights lies its ``config.yaml``: data set and architecture come 
 run's loss and training options are ignored. ``--compare`` adds further checkpoints to the table and the report.
 """
 
+import logging
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -24,6 +25,7 @@ from engine.reduction import whitening
 from engine.reporting import Outcome, report_outcome
 from evaluation.report import ReportEntry
 
+LOG = logging.getLogger("distilplace")
 HOME = Path(__file__).resolve().parent
 
 
@@ -39,6 +41,8 @@ def run(argv: Sequence[str]) -> Path:
     for weights in options.compare:
         other = parse(EvaluateOptions, [*argv, "--weights", weights], home=HOME, saved=saved_options(weights))
         entries.append(evaluate(other, embedder, test))
+    for note in data.notes:
+        LOG.info("%s", note)
     folder = Path(options.report or Path(options.weights).parent.parent / f"evaluation-{options.dataset}")
     title = f"{entries[0].name} on {data.name}"
     return report_outcome(Outcome(folder, entries, test, data.notes), title=title, seed=options.seed)

@@ -17,6 +17,7 @@ from datasets.routes import travelled
 POSITIVE, NEGATIVE, EVALUATION = 2.5, 12.5, 6.25  # times the unit
 UNIT = 4.0  # metres; of the usual radii
 SMALLEST_UNIT = 0.04  # metres: positives within 10 cm
+SMALLEST_EXTENT = 1.0  # metres
 STANDING = 0.01  # metres from frame to frame
 TRAINED = 0.2  # share of the frames that train at least
 REACH = 0.2  # of a test section's length, at most the evaluation radius
@@ -42,10 +43,20 @@ def choose_radii(
         places: float64 [n, 2] a run, metres.
         cut: sections of all runs at some radii; raises :class:`UserError` where runs are too short for them.
 
+    Raises:
+        UserError: the runs stand still, or their positions are no metres.
+
+
     """
     if all(value is not None for value in given):
         return _filled(given, UNIT), None
     step = spacing(places)
+    extent = max(float(np.ptp(run, axis=0).max()) for run in places)
+    if extent < SMALLEST_EXTENT:
+        raise UserError(
+            f"positions of the runs span {extent:.2g} m, from which no radius can be chosen: metres are expected (not "
+            "degrees); record a longer run, or give --positive_radius, --negative_radius and --eval_radius"
+        )
     longest = max(float(travelled(run)[-1]) for run in places)
     radii = _filled(given, max(step, SMALLEST_UNIT))
     for unit in _units(step):

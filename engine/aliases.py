@@ -13,7 +13,7 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "cuda": ("gpu",),
     "SCKL": ("KLSC",),
     "image_lr": ("lr",),
-    "dataset_folder": ("dataroot",),
+    "dataset_folder": ("dataroot", "data_dir"),
     "exp_name": ("name",),
 }
 SINGLE_DASH = ("-SCmodule", "-hintmodule")

@@ -1,0 +1,203 @@
+"""Image files of every mode as 8-bit RGB, turned or not, and what is refused in one line."""
+
+import os
+import socket
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageOps
+
+from common.decoding import ORIENTATION, decode_rgb, image_size, image_suffixes
+from common.errors import UserError
+
+GREY = np.random.default_rng(0).integers(0, 256, (12, 16), dtype=np.uint8)
+COLOUR = np.random.default_rng(1).integers(0, 256, (12, 16, 3), dtype=np.uint8)
+AS_RGB = np.repeat(GREY[..., None], 3, axis=2)
+
+
+def saved(path: Path, image: Image.Image, **settings: object) -> np.ndarray:
+    image.save(path, **settings)
+    return np.asarray(decode_rgb(path))
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".pgm", ".jp2"])
+def test_sixteen_bits_are_scaled_by_their_white(tmp_path, suffix):
+    """255 -> 65535: every level comes back, where Pillow's own conversion makes all of them white."""
+    image = Image.fromarray(GREY.astype(np.uint16) * 257)
+    assert (np.asarray(image.convert("RGB")) == 255).mean() > 0.9  # Pillow's: the fault
+    assert np.array_equal(saved(tmp_path / f"i{suffix}", image), AS_RGB)
+
+
+def test_sixteen_bits_are_rounded_to_the_nearest_level(tmp_path):
+    values = np.arange(65536, dtype=np.uint16).reshape(256, 256)
+    found = saved(tmp_path / "i.png", Image.fromarray(values))[..., 0]
+    assert np.array_equal(found, np.rint(values / 257.0))
+
+
+@pytest.mark.parametrize(
+    ("values", "white"),
+    [
+        (GREY.astype(np.int32), 255),
+        (GREY.astype(np.int32) * 257, 65535),
+        (GREY.astype(np.float32), 255),
+        (GREY.astype(np.float32) * 257, 65535),
+        (GREY.astype(np.float32) / 255, 1),
+        (np.clip(GREY / 255.0 * 1.06 - 0.03, -0.03, 1.03).astype(np.float32), 1),  # resampled: beyond black and white
+    ],
+)
+def test_numbers_without_a_stated_white_take_the_least_that_holds_them(tmp_path, values, white):
+    found = saved(tmp_path / "i.tif", Image.fromarray(values))[..., 0]
+    assert np.abs(found - np.clip(np.rint(values * (255.0 / white)), 0, 255)).max() == 0
+
+
+@pytest.mark.parametrize("values", [[0, 70000], [-9000, 60000], [0.0, 1e6], [np.nan, 1.0], [np.inf, 0.0]])
+def test_numbers_that_fit_no_white_are_refused(tmp_path, values):
+    kind = np.int32 if isinstance(values[1], int) else np.float32
+    Image.fromarray(np.array([values], dtype=kind)).save(tmp_path / "i.tif")
+    with pytest.raises(UserError, match=r"image .*i\.tif holds (numbers|values).*write it as 8 or 16 bits"):
+        decode_rgb(tmp_path / "i.tif")
+
+
+def test_colours_survive_every_mode(tmp_path):
+    colour = Image.fromarray(COLOUR)
+    with_alpha = Image.fromarray(np.dstack([COLOUR, GREY]))  # alpha 0 too: as ROS writes bgra8
+    assert np.array_equal(saved(tmp_path / "rgba.png", with_alpha), COLOUR)
+    assert np.array_equal(saved(tmp_path / "la.png", Image.fromarray(np.dstack([GREY, GREY]), "LA")), AS_RGB)
+    assert np.array_equal(saved(tmp_path / "cmyk.tif", colour.convert("CMYK")), COLOUR)
+    found = saved(tmp_path / "cmyk.jpg", Image.new("CMYK", (8, 8), (200, 20, 10, 0)), quality=95)
+    assert np.abs(found.astype(int) - (55, 235, 245)).max() < 6
+    bits = Image.fromarray(GREY > 127)
+    assert np.array_equal(saved(tmp_path / "bits.png", bits), np.where(AS_RGB > 127, 255, 0))
+    assert np.array_equal(saved(tmp_path / "bits.tif", bits), np.where(AS_RGB > 127, 255, 0))
+    palette = colour.quantize(64)
+    expected = np.asarray(palette.convert("RGB"))
+    assert np.array_equal(saved(tmp_path / "p.png", palette), expected)
+    assert np.array_equal(saved(tmp_path / "pt.png", palette, transparency=bytes(range(64))), expected)
+    assert np.array_equal(saved(tmp_path / "p1.png", palette, transparency=3), expected)
+    for suffix in (".bmp", ".tif", ".ppm", ".JPG", ".PNG"):
+        found = saved(tmp_path / f"c{suffix}", colour, **({"quality": 100} if suffix == ".JPG" else {}))
+        assert np.array_equal(found, COLOUR) or suffix == ".JPG"
+    assert np.array_equal(saved(tmp_path / "c.webp", colour, lossless=True), COLOUR)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp", ".avif"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_orientation_is_applied_only_when_asked(tmp_path, suffix, orientation):
+    path = tmp_path / f"i{suffix}"
+    if suffix not in image_suffixes():
+        pytest.skip(f"this Pillow has no {suffix}")
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    Image.fromarray(COLOUR).resize((64, 40)).save(path, exif=exif)
+    with Image.open(path) as opened:
+        shown, stored = ImageOps.exif_transpose(opened).convert("RGB"), opened.convert("RGB")
+    assert np.array_equal(np.asarray(decode_rgb(path, upright=True)), np.asarray(shown))
+    if suffix != ".avif":  # its rotation belongs to the container
+        assert np.array_equal(np.asarray(decode_rgb(path)), np.asarray(stored))
+    for upright in (False, True):
+        assert image_size(path, upright=upright) == decode_rgb(path, upright=upright).size
+
+
+def test_tiff_orientation_is_applied_once(tmp_path):
+    exif = Image.Exif()
+    exif[ORIENTATION] = 6
+    Image.fromarray(COLOUR).save(tmp_path / "i.tif", exif=exif)
+    shown = np.rot90(COLOUR, -1)
+    assert np.array_equal(np.asarray(decode_rgb(tmp_path / "i.tif", upright=True)), shown)
+    assert image_size(tmp_path / "i.tif", upright=True) == (12, 16)
+
+
+def test_a_damaged_exif_block_leaves_the_picture(tmp_path):
+    Image.fromarray(COLOUR).save(tmp_path / "i.jpg", exif=b"Exif\0\0II*\0\xff\xff\xff\x7f", quality=95)
+    assert decode_rgb(tmp_path / "i.jpg", upright=True).size == (16, 12)
+
+
+def _png_claiming(width: int, height: int) -> bytes:
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" * 100)) + chunk(b"IEND", b"")
+    )
+
+
+def _photo() -> bytes:
+    import io
+
+    buffer = io.BytesIO()
+    Image.fromarray(COLOUR).resize((160, 120)).save(buffer, "JPEG")
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "empty"),
+        (b"a text called image\n" * 20, "no known image format"),
+        (_photo()[:600], "cannot be decoded"),
+        (_photo()[:-900], "truncated"),
+        (_png_claiming(12000, 12000), "more than 89,478,485 pixels"),
+        (_png_claiming(60000, 60000), "more than 89,478,485 pixels"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n", "no known image format"),
+        (b"II*\0\x08\0\0\0\xff\xff" + bytes(range(256)), "cannot be decoded"),
+    ],
+)
+def test_what_is_no_image_is_refused_by_name(tmp_path, content, said, recwarn):
+    """EPS among them: Pillow would start Ghostscript for it."""
+    path = tmp_path / "frame.jpg"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=said) as caught:
+        decode_rgb(path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert not recwarn.list
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("kind", ["FIFO", "socket", "folder", "device", "does not exist", "link to nothing"])
+def test_what_is_no_regular_file_is_refused_without_waiting(tmp_path, kind):
+    path = tmp_path / "frame.jpg"
+    if kind == "FIFO":
+        os.mkfifo(path)
+    elif kind == "socket":
+        address = tmp_path / "s"
+        with socket.socket(socket.AF_UNIX) as bound:
+            bound.bind(os.path.relpath(address))
+        address.rename(path)
+    elif kind == "folder":
+        path.mkdir()
+    elif kind == "device":
+        path.symlink_to("/dev/zero")
+    elif kind == "link to nothing":
+        path.symlink_to(tmp_path / "absent")
+    with pytest.raises(UserError, match=kind if not kind.startswith("link") else "does not exist"):
+        decode_rgb(path)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_mutated_files_end_in_one_line_or_a_picture(tmp_path, seed):
+    """Bytes changed, cut and added in six formats: never another error."""
+    random = np.random.default_rng(seed)
+    for suffix in (".jpg", ".png", ".webp", ".bmp", ".tif", ".pgm", ".gif"):
+        whole = tmp_path / f"whole{suffix}"
+        Image.fromarray(GREY if suffix == ".pgm" else COLOUR).save(whole)
+        for _ in range(25):
+            content = bytearray(whole.read_bytes())
+            for place in random.integers(0, min(len(content), 200), random.integers(1, 6)):
+                content[place] = random.integers(256)
+            path = tmp_path / f"mutated{suffix}"
+            path.write_bytes(content[: random.integers(1, len(content) + 1)] if random.random() < 0.3 else content)
+            said = _outcome(path)
+            assert said == "RGB" or (str(path) in said and "\n" not in said)
+
+
+def _outcome(path: Path) -> str:
+    """The mode of the picture, or the line of its refusal."""
+    try:
+        return decode_rgb(path, upright=True).mode
+    except UserError as error:
+        return str(error)
