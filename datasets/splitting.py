@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from common.errors import UserError
-from datasets.records import Benchmark, EvaluationSet, PlaceRecord, TrainingSet
+from datasets.records import Benchmark, EvaluationSet, PlaceRecord, TrainingSet, distance_text
 from datasets.relations import true_neighbours
 from datasets.routes import distance_to
 
@@ -46,8 +46,10 @@ def split_validation(
     return result.training, result.validation
 
 
-def split(training_set: TrainingSet, fraction: float, *, buffer: float = 50.0, eval_radius: float = 25.0) -> Split:
-    """As :func:`split_validation`, with a line for the log instead of a warning."""
+def split(
+    training_set: TrainingSet, fraction: float, *, buffer: float = 50.0, eval_radius: float = 25.0, unit: str = "m"
+) -> Split:
+    """As :func:`split_validation`, with a line for the log instead of a warning; ``unit`` as in EvaluationSet."""
     if not 0.0 <= fraction < 1.0:
         raise UserError(f"--val_fraction must be at least 0 and below 1, not {fraction}")
     if fraction == 0.0:
@@ -59,16 +61,16 @@ def split(training_set: TrainingSet, fraction: float, *, buffer: float = 50.0, e
     for marks in _regions(places, guide, fraction, eval_radius / 2):
         rest = np.flatnonzero(~marks & (distance_to(places, places[marks]) > buffer))
         training = subset(training_set, rest)
-        validation = _evaluation([training_set.records[i] for i in np.flatnonzero(marks)], eval_radius)
+        validation = _evaluation([training_set.records[i] for i in np.flatnonzero(marks)], eval_radius, unit)
         if _usable(training, validation):
             note = (
                 f"validation: {int(marks.sum())} of {len(marks)} training places, {len(rest)} left to train on "
-                f"(buffer {buffer:.1f} m)"
+                f"(buffer {buffer:.1f} {unit})"
             )
             return Split(training, validation, note)
     note = (
         f"no validation split: no stretch of {fraction:.0%} of the {len(places)} training places gives half of its "
-        f"queries a true match within {eval_radius:g} m and leaves positive pairs to train on: all places train, the "
+        f"queries a true match (asked: {distance_text(eval_radius, unit)}) and leaves positive pairs to train on: all places train, the "
         "last epoch is kept"
     )
     return Split(training_set, None, note)
@@ -123,7 +125,7 @@ def _regions(places: np.ndarray, guide: np.ndarray, fraction: float, reach: floa
         end -= size
 
 
-def _evaluation(records: list[PlaceRecord], radius: float) -> EvaluationSet:
+def _evaluation(records: list[PlaceRecord], radius: float, unit: str) -> EvaluationSet:
     """All ordered pairs of runs; a run alone gives alternate places to the database and to the queries."""
     runs = sorted({record.run for record in records})
     if len(runs) > 1:
@@ -133,7 +135,8 @@ def _evaluation(records: list[PlaceRecord], radius: float) -> EvaluationSet:
         runs = [f"{runs[0]}/database", f"{runs[0]}/queries"]
         database = [records[::2], []]
         queries = [[], records[1::2]]
-    return EvaluationSet("validation", runs, database, queries, true_neighbours(database, queries, radius), radius)
+    truth = true_neighbours(database, queries, radius)
+    return EvaluationSet("validation", runs, database, queries, truth, radius, unit=unit)
 
 
 def _usable(training: TrainingSet, validation: EvaluationSet) -> bool:

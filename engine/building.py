@@ -87,8 +87,8 @@ def hold_back(options: TrainOptions, data: PlaceData, everything: TrainingSet, t
         note = "no validation split: this set's places have no positions to cut one by; the last epoch is kept"
         return Split(everything, None, note)
     buffer = data.validation_buffer if options.negative_radius is None else options.negative_radius
-    radius = test.radius if isinstance(test, EvaluationSet) else 25.0
-    return split(everything, options.val_fraction, buffer=buffer, eval_radius=radius)
+    radius, unit = (test.radius, test.unit) if isinstance(test, EvaluationSet) else (25.0, "m")
+    return split(everything, options.val_fraction, buffer=buffer, eval_radius=radius, unit=unit)
 
 
 def teacher_settings(options: ModelOptions, name: str) -> dict[str, Any]:

@@ -119,6 +119,16 @@ def test_a_single_kitti_drive_names_its_two_sides(shared_data):
     assert (first.northing, first.easting) == (0.0, 0.0)
 
 
+def test_kitti_without_radii_is_read_at_chosen_ones(drives, kitti):
+    """The README's command: no radius fits every robot."""
+    data = create_dataset("frames", dataset_folder=drives)
+    assert sum(map(len, data.training_set().positives)) > 0
+    assert len(data.training_set()) > 0.4 * sum(len(run) for run in data._runs)
+    data.evaluation_set().require_questions()
+    assert any("chosen from that: --positive_radius 2.9" in note for note in data.notes)
+    assert not any("chosen from that" in note for note in kitti.notes)
+
+
 def test_kitti_at_radii_of_a_town_says_which_to_lower(shared_data):
     town = {"positive_radius": 10.0, "negative_radius": 50.0, "eval_radius": 25.0}
     with pytest.raises(UserError, match=r"drive_0005 \(77 frames, 68.7 m\).*lower --negative_radius below 41\.6 m"):
