@@ -68,10 +68,11 @@ def split(
                 f"(buffer {buffer:.1f} {unit})"
             )
             return Split(training, validation, note)
+    asked = distance_text(eval_radius, unit)
     note = (
         f"no validation split: no stretch of {fraction:.0%} of the {len(places)} training places gives half of its "
-        f"queries a true match (asked: {distance_text(eval_radius, unit)}) and leaves positive pairs to train on: all places train, the "
-        "last epoch is kept"
+        f"queries a true match ({asked}) and leaves positive pairs to train on: all places train, the last "
+        "epoch is kept"
     )
     return Split(training_set, None, note)
 

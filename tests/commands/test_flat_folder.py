@@ -1,4 +1,4 @@
-"""ASHT-KD's ``--data_dir D`` with a flat folder of images: teacher and student trained and tested by the recipes' way."""
+"""ASHT-KD's ``--data_dir D`` with a flat folder of images: teacher and student by the recipes."""
 
 import json
 
