@@ -24,14 +24,16 @@ class _Entry(NamedTuple):
 
 _RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
 _PLAIN_NETWORKS = ("vgg16", "vgg19", "mobilenet_v2", "mobilenetv3_large", "mobilenetv3_small")
+_AUTHORS_NETWORKS = ("mobilenetv3_large_wakd",)
 _IMAGE_NETWORKS = (
-    *(*_RESNETS, *_PLAIN_NETWORKS),
+    *(*_RESNETS, *_PLAIN_NETWORKS, *_AUTHORS_NETWORKS),
     *("convnext_tiny", "convnext_small", "swin_t", "swin_s", "swin_v2_t", "swin_v2_s"),
 )
 _VLAD_NETWORKS = (
     "vgg16",
     "vgg19",
     "mobilenetv3_large",
+    *_AUTHORS_NETWORKS,
     "mobilenetv3_small",
     "resnet18",
     "resnet34",

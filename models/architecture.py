@@ -38,7 +38,7 @@ def describe(state: Mapping[str, Tensor]) -> dict[str, Any]:
     if "fc.cls_fc_pose.0.weight" in state:
         found = _network({f"model.{key}": value for key, value in state.items()})
         return {"kind": "pose network"} | ({"network": found} if found else {})
-    if any(key.startswith("base_model.base.") for key in state):
+    if any(key.startswith(("base_model.base.", "base_model.bneck.")) for key in state):
         return {"kind": "NetVLAD network"} | _vlad_settings(state)
     return {}
 
@@ -77,7 +77,7 @@ def _image_settings(state: Mapping[str, Tensor]) -> dict[str, Any]:
 
 def _vlad_settings(state: Mapping[str, Tensor]) -> dict[str, Any]:
     """Of OpenIBL's keys, which number the layers of a VGG or MobileNet as torchvision's ``features`` does."""
-    layers = _part(state, "base_model.base.")
+    layers = _part(state, "base_model.base.") or _part(state, "base_model.")
     front = "model." if "conv1.weight" in layers else "model.features."
     network = _network({f"{front}{key}": value for key, value in layers.items()})
     found: dict[str, Any] = {"network": network} if network else {}
@@ -94,6 +94,8 @@ def _network(state: Mapping[str, Tensor]) -> str | None:
         return _CONVNEXTS.get(blocks)
     if "model.features.1.0.attn.qkv.weight" in state:
         return _SWINS.get((blocks, "model.features.1.0.attn.logit_scale" in state))
+    if "model.bneck.0.conv1.weight" in state:
+        return "mobilenetv3_large_wakd"
     if "model.features.0.weight" in state:
         return "vgg19" if "model.features.34.weight" in state else "vgg16"
     if "model.features.1.conv.0.0.weight" in state:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from common.errors import unknown_name
+from models.mobilenet_wakd import MobileNetV3WAKD
 
 
 class Network(NamedTuple):
@@ -19,6 +20,7 @@ class Network(NamedTuple):
     family: str
     final_width: int
     imagenet: str
+    """torchvision's name of these weights; empty: torchvision has none."""
     torchvision: str = ""
     """torchvision's name where it is another."""
 
@@ -40,9 +42,10 @@ NETWORKS: dict[str, Network] = {
     "vgg19": Network("vgg", 512, "IMAGENET1K_V1"),
     "mobilenet_v2": Network("mobilenet", 1280, "IMAGENET1K_V2"),
     "mobilenetv3_large": Network("mobilenet", 960, "IMAGENET1K_V2", "mobilenet_v3_large"),
+    "mobilenetv3_large_wakd": Network("mobilenet_wakd", 512, ""),
     "mobilenetv3_small": Network("mobilenet", 576, "IMAGENET1K_V1", "mobilenet_v3_small"),
 }
-WHOLE_FAMILIES = ("vgg", "mobilenet")
+WHOLE_FAMILIES = ("vgg", "mobilenet", "mobilenet_wakd")
 
 # What a family has beyond the trunk: skipped by name when a checkpoint brings it.
 _STAGE_4 = {"resnet": ("layer4.",), "convnext": ("features.6.", "features.7."), "swin": ("features.6.", "features.7.")}
@@ -52,7 +55,10 @@ _CLASSIFIER = {
     "swin": ("norm.", "head."),
     "vgg": ("classifier.",),
     "mobilenet": ("classifier.",),
+    "mobilenet_wakd": ("linear3.", "linear4."),
 }
+# The last convolution is WAKD's own: ImageNet weights are those of a network that goes on otherwise from there.
+_OWN_TAIL = {"mobilenet_wakd": ("conv3.", "bn3.")}
 
 
 class ResNetTrunk(nn.Module):
@@ -151,7 +157,7 @@ def used_stages(network: str, useallstages: bool) -> int:
     return 4 if useallstages or network_named(network).family in WHOLE_FAMILIES else 3
 
 
-def build_trunk(network: str, stages: int) -> ResNetTrunk | PatchTrunk | PlainTrunk:
+def build_trunk(network: str, stages: int) -> ResNetTrunk | PatchTrunk | PlainTrunk | MobileNetV3WAKD:
     """The randomly initialised trunk of ``network`` (torchvision's initialisation) up to ``stages``.
 
     ``stages`` is as :func:`used_stages` says: 3 or 4, and 4 for the families that are never cut.
@@ -159,6 +165,8 @@ def build_trunk(network: str, stages: int) -> ResNetTrunk | PatchTrunk | PlainTr
     from torchvision.models import get_model
 
     family, name = network_named(network).family, torchvision_name(network)
+    if family == "mobilenet_wakd":
+        return MobileNetV3WAKD()
     if family == "vgg":
         return PlainTrunk(_vgg_layers(name))
     source = get_model(name, weights=None)
@@ -193,3 +201,8 @@ def unused_prefixes(network: str, stages: int) -> tuple[str, ...]:
     """The key prefixes (torchvision's) of the layers that a trunk of ``stages`` stages leaves out."""
     family = network_named(network).family
     return (*(_STAGE_4[family] if stages < 4 else ()), *_CLASSIFIER[family])
+
+
+def own_tail(network: str) -> tuple[str, ...]:
+    """The key prefixes of layers that ImageNet weights of ``network`` lack or have for something else."""
+    return _OWN_TAIL.get(network_named(network).family, ())

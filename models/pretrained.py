@@ -13,7 +13,7 @@ from torch import nn
 
 from common.errors import UserError
 from common.files import atomic_path
-from models.backbones import network_named, torchvision_name, unused_prefixes
+from models.backbones import network_named, own_tail, torchvision_name, unused_prefixes
 from models.checkpoints import LoadReport, fit_state, read_state
 
 CONNECT_SECONDS = 10.0
@@ -28,7 +28,8 @@ def load_pretrained(trunk: nn.Module, network: str, stages: int, pretrained: str
         network: its name.
         stages: 3 or 4.
         pretrained: "none", "imagenet", or a path: a state dict under torchvision's names (.pth or .safetensors). Every
-            layer of the trunk must be in it; the layers beyond the cut and the classifier are skipped by name.
+            layer of the trunk must be in it; the layers beyond the cut and the classifier are skipped by name. The
+            last convolution of WAKD's MobileNetV3 stays random where the file has another.
 
     """
     if pretrained == "none":
@@ -41,8 +42,13 @@ def load_pretrained(trunk: nn.Module, network: str, stages: int, pretrained: str
             raise UserError(f"--pretrained {pretrained}: no such file; give imagenet, none or a {network} state dict")
     state = read_state(path)
     source = f"pretrained file {path} for {network}"
-    fitted, report = fit_state(trunk.state_dict(), state, unused_prefixes(network, stages), source, prefix="model.")
-    trunk.load_state_dict(fitted, strict=True)
+    target, tail = trunk.state_dict(), own_tail(network)
+    its_tail = {key: value for key, value in target.items() if tail and key.startswith(tail)}
+    has_tail = all(key in state and state[key].shape == value.shape for key, value in its_tail.items() if value.dim())
+    random = {} if has_tail else its_tail
+    wanted = {key: value for key, value in target.items() if key not in random}
+    fitted, report = fit_state(wanted, state, (*unused_prefixes(network, stages), *tail), source, prefix="model.")
+    trunk.load_state_dict({**random, **fitted}, strict=True)
     return report
 
 
@@ -65,6 +71,11 @@ def imagenet_url(network: str) -> str:
     """Where torchvision keeps the ImageNet weights of ``network``."""
     from torchvision.models import get_model_weights
 
+    if not network_named(network).imagenet:
+        raise UserError(
+            f"torchvision has no ImageNet weights of {network}: give the authors' file (WAKD: mbv3_large.pth.tar) as "
+            "--pretrained FILE, or --pretrained none"
+        )
     return get_model_weights(torchvision_name(network))[network_named(network).imagenet].url
 
 

@@ -14,6 +14,7 @@ from common.errors import UserError, unknown_name
 from models.backbones import PlainTrunk, ResNetTrunk, build_trunk, halving_layers, network_named, trunk_width
 from models.clustering import initialise_netvlad
 from models.image_base import check_map_names, checked_images, image_branch
+from models.mobilenet_wakd import MobileNetV3WAKD
 from models.pooling import NetVLAD, normalised_vlad
 from models.pretrained import load_pretrained
 
@@ -45,6 +46,8 @@ class VLADNetwork(nn.Module):
     - VGG: to the last convolution of block 5, without the ReLU and the pooling behind it: stride 16.
     - MobileNetV3-Large: torchvision's trunk, which ends in 1x1 convolutions 160 -> 960, then one 960 -> 512 with batch
       norm and h-swish: stride 32. Small likewise, 96 -> 576 -> 512.
+    - ``mobilenetv3_large_wakd``: the trunk of WAKD's own program as it is (:mod:`models.mobilenet_wakd`), stride 32;
+      its keys have no ``base.``: ``base_model.conv1.weight``.
     - ResNet: the whole trunk and a 1x1 convolution to 512 (our reading): stride 32.
 
     State-dict keys are those of OpenIBL's checkpoints: ``base_model.base.<layer>.*``, ``net_vlad.conv.weight`` and
@@ -52,7 +55,7 @@ class VLADNetwork(nn.Module):
     do not learn: see :meth:`initialise_clusters`.
 
     Args:
-        network: a VGG, MobileNetV3 or ResNet of :data:`models.backbones.NETWORKS`.
+        network: a VGG, a MobileNetV3 or a ResNet of :data:`models.backbones.NETWORKS`.
         clusters: K; ``output_dim`` is 512 K.
         pretrained: start of the trunk: "none" (random), "imagenet", or the path of a torchvision-keyed state dict.
         trainable_from: "all", or "conv5": only the last stage and what follows learn (VGG's fifth block, ResNet's
@@ -68,7 +71,7 @@ class VLADNetwork(nn.Module):
     def __init__(self, network: str, clusters: int = 64, pretrained: str = "none", trainable_from: str = "all") -> None:
         super().__init__()
         family = network_named(network).family
-        if family not in _FAMILIES:
+        if not family.startswith(_FAMILIES):
             raise UserError(f"there is no NetVLAD network on {network}: take one on a {', '.join(_FAMILIES)}")
         if clusters < 1:
             raise UserError(f"clusters of NetVLAD network {network} is {clusters}; it must be at least 1")
@@ -85,6 +88,8 @@ class VLADNetwork(nn.Module):
         self.output_dim = self.net_vlad.output_dim
         self.level_maps = ("layer1", "layer2", "layer3") + (() if family == "vgg" else ("layer4",))
         self.trunk_keys = ("" if family == "resnet" else "features.", "base_model.base.")
+        if family == "mobilenet_wakd":
+            self.trunk_keys = ("", "base_model.")
 
     def train(self, mode: bool = True) -> "VLADNetwork":
         """As of any module, but frozen layers never collect batch-norm statistics."""
@@ -165,9 +170,11 @@ def _cuts(side: int) -> list[tuple[int, int]]:
     return list(pairwise(bounds))
 
 
-def _with_512_channels(trunk: nn.Module, network: str) -> ReducedResNet | PlainTrunk:
-    """``trunk`` cut or extended as :class:`VLADNetwork` says, its layers in ``base``."""
+def _with_512_channels(trunk: nn.Module, network: str) -> ReducedResNet | PlainTrunk | MobileNetV3WAKD:
+    """``trunk`` cut or extended as :class:`VLADNetwork` says, its layers in ``base``; WAKD's own as it is."""
     width = trunk_width(network, 4)
+    if isinstance(trunk, MobileNetV3WAKD):
+        return trunk
     if isinstance(trunk, ResNetTrunk):
         return ReducedResNet(trunk, width)
     layers = list(trunk.get_submodule("features").children())
@@ -181,6 +188,8 @@ def _with_512_channels(trunk: nn.Module, network: str) -> ReducedResNet | PlainT
 
 def _layers_before_conv5(trunk: nn.Module) -> tuple[nn.Module, ...]:
     """The layers before the last stage: before ``layer4`` of a ResNet, else before the step to that resolution."""
+    if isinstance(trunk, MobileNetV3WAKD):
+        return trunk.before_stride_32()
     if isinstance(trunk, ResNetTrunk):
         return tuple(layer for name, layer in trunk.named_children() if name != "layer4")
     layers = list(trunk.get_submodule("features").children())

@@ -14,7 +14,7 @@ from models.architecture import describe
 from models.backbones import NETWORKS, WHOLE_FAMILIES, trunk_width
 from models.checkpoints import load_weights, save_weights
 
-WHOLE = [name for name, facts in NETWORKS.items() if facts.family in WHOLE_FAMILIES]
+WHOLE = [name for name, facts in NETWORKS.items() if facts.family in WHOLE_FAMILIES and facts.imagenet]
 MOBILE = [name for name in WHOLE if "mobilenet" in name]
 # Channels of the last map at each resolution, from a half down to a thirty-second of the image's side.
 WIDTHS = {
