@@ -1,14 +1,17 @@
 """What a data set must offer, and the checks every reader shares."""
 
+import logging
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from common.errors import UserError
+from datasets.cloud_survey import survey
+from datasets.clouds import Cloud, checked_cloud
 from datasets.images import ImageSize, read_image
 from datasets.records import Benchmark, CloudSettings, TrainingSet
 from datasets.views import make_view
@@ -16,6 +19,8 @@ from datasets.views import make_view
 if TYPE_CHECKING:
     import torch
     from PIL.Image import Image
+
+LOG = logging.getLogger("distilplace.datasets")
 
 
 class PlaceData(ABC):
@@ -48,6 +53,13 @@ class PlaceData(ABC):
     """Metres that training places keep from a validation stretch, where no --negative_radius is given."""
     metric_positions: bool = True
     """Are positions metres? If not (frame numbers, bare matches), no validation part can be cut by distance."""
+
+    clouds_in_metres: bool = True
+    """Are clouds metric? Oxford's are scaled to [-1, 1]."""
+    drops_origin: bool = False
+    """Are points at the sensor's origin (pulses without a return) left out? Published sets keep theirs."""
+    clouds_surveyed: bool = False
+    """Has :meth:`survey_clouds` looked already?"""
 
     @abstractmethod
     def training_set(self) -> TrainingSet:
@@ -100,6 +112,25 @@ class PlaceData(ABC):
     def read_cloud(self, path: Path) -> np.ndarray:
         """Float32 ``[N, 3]`` points of one file; :class:`UserError` when truncated, not finite or empty."""
 
+    def open_cloud(self, path: Path) -> Cloud:
+        """All points of one file, and how many lie at the origin."""
+        points = self.read_cloud(path)
+        return Cloud(points, int(np.count_nonzero(~points.any(axis=1))))
+
+    def survey_clouds(self, paths: Iterable[Path | None]) -> None:
+        """Look at some of the clouds at ``paths``, once per data set: warn of what is odd, with counts.
+
+        Raises:
+            UserError: as :meth:`read_cloud`, for one of those looked at.
+
+        """
+        if self.clouds_surveyed:
+            return
+        self.clouds_surveyed = True
+        for line in survey(paths, self.open_cloud, metres=self.clouds_in_metres, dropped=self.drops_origin):
+            self.notes.append(line)
+            LOG.warning("data set %s: %s", self.name, line)
+
 
 def _within(crop: tuple[float, float, float, float], size: tuple[int, int], path: Path) -> tuple[int, int, int, int]:
     """``crop`` in whole pixels, cut to the image."""
@@ -113,16 +144,10 @@ def _within(crop: tuple[float, float, float, float], size: tuple[int, int], path
 
 
 def checked_points(points: np.ndarray, path: Path) -> np.ndarray:
-    """``points`` as float32 ``[N, 3]``, contiguous; a :class:`UserError` naming ``path`` when empty or not finite."""
+    """As :func:`datasets.clouds.checked_cloud`, for what must be ``[N, 3]`` itself."""
     if points.ndim != 2 or points.shape[1] != 3:
         raise UserError(f"cloud file {path}: expected an array of shape (N, 3), found {points.shape}")
-    if len(points) == 0:
-        raise UserError(f"cloud file {path}: holds no point")
-    points = np.ascontiguousarray(points, dtype=np.float32)
-    if not np.isfinite(points).all():
-        bad = int((~np.isfinite(points).all(axis=1)).sum())
-        raise UserError(f"cloud file {path}: {bad} of {len(points)} points are not finite (NaN or infinite)")
-    return points
+    return checked_cloud(points, path)
 
 
 def existing_folder(path: Path | str | None, flag: str, what: str) -> Path:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from common.errors import UserError
+from common.npy import load_npy
 from datasets.base import checked_points, existing_file, existing_folder
 from datasets.oxford import OxfordData
 from datasets.records import CloudSettings
@@ -24,6 +25,7 @@ class BoreasData(OxfordData):
     query_pickle = "boreas_evaluation_query.pickle"
     image_index = "boreas_lidar2image_ndx.pickle"
     defaults = CloudSettings(quantization_size=1.0, n_points=4096, augmentation="boreas")
+    clouds_in_metres = True
 
     def _find_images(self, image_path: Path | str | None) -> Path | None:
         if image_path is None:
@@ -41,7 +43,7 @@ class BoreasData(OxfordData):
     def read_cloud(self, path: Path) -> np.ndarray:
         """``(n_points, 3)`` of any float type, metres in the LiDAR frame; returned as float32 ``[N, 3]``."""
         try:
-            points = np.load(path, allow_pickle=False)
+            points = load_npy(path)
         except FileNotFoundError as error:
             raise UserError(f"cloud file {path} does not exist: check --dataset_folder") from error
         except (OSError, ValueError, EOFError) as error:

@@ -1,96 +1,134 @@
 """Point cloud files of one's own robot: .bin, .npy, .pcd, .ply -> float32 [N,3] in metres, sensor frame.
 
-``.bin`` is float32 x, y, z without a header, or x, y, z, intensity as KITTI's raw scans are; a single file cannot say
-which, a folder can (:func:`bin_columns`). Whatever is truncated, empty or not finite is refused with the file's name.
+``.bin`` is float32 rows without a header, whose width a file cannot tell (:mod:`datasets.cloud_bins`). Points at the
+origin exactly are pulses without a return, and dropped. Whatever is truncated, empty, not finite, far away or one point
+only is refused with the file's name.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from common.errors import UserError
-from datasets.cloud_headers import declared_points
-from datasets.open3d_loader import import_open3d
+from common.npy import load_npy
+from datasets.cloud_bins import BinWidth, bin_width, read_bin
+from datasets.cloud_layouts import FARTHEST
+from datasets.cloud_pcd import read_pcd
+from datasets.cloud_ply import read_ply
 
 CLOUD_SUFFIXES = (".bin", ".npy", ".pcd", ".ply")
-FARTHEST = 1e5  # metres: beyond this, float32 loses centimetres and the file holds map coordinates, not a sensor's
+LARGEST = 2**30  # bytes of a file: 60 million points; a scan has some 100,000
+MOST_COLUMNS = 6  # of an array whose columns are x, y, z and more: [3, 7] is three rows of seven points
 
 
-def read_cloud(path: Path | str, columns: int = 3) -> np.ndarray:
-    """One cloud as float32 [N,3] (x, y, z in metres); ``columns`` of a ``.bin`` row: 3, or 4 with intensity."""
+@dataclass(frozen=True)
+class Cloud:
+    """``points`` float32 [N, 3], metres; ``at_origin``: how many more were at (0, 0, 0) and dropped; ``transposed``."""
+
+    points: np.ndarray
+    at_origin: int = 0
+    transposed: bool = False
+
+
+def read_cloud(path: Path | str, columns: int | BinWidth | None = None) -> np.ndarray:
+    """One cloud as float32 [N,3] (x, y, z in metres).
+
+    ``columns``: how many float32 a row of a ``.bin`` holds (x y z first); None: what its size alone leaves, where that
+    is one width and the values agree.
+
+    Raises:
+        UserError: with the file's name, whatever keeps it from being read as it was meant.
+
+    """
+    return open_cloud(path, columns).points
+
+
+def open_cloud(path: Path | str, columns: int | BinWidth | None = None) -> Cloud:
+    """As :func:`read_cloud`, with what was done to the points."""
     path = Path(path)
     if not path.is_file():
-        raise UserError(f"cloud file {path} does not exist: restore it or remove its row from poses.csv")
+        found = "is no regular file" if path.exists() else "does not exist"
+        raise UserError(f"cloud file {path} {found}: restore it or remove its row from poses.csv")
     suffix = path.suffix.lower()
     if suffix not in CLOUD_SUFFIXES:
         raise UserError(f"cloud file {path}: unknown type '{suffix}', expected one of {', '.join(CLOUD_SUFFIXES)}")
-    if suffix == ".bin":
-        points = _read_bin(path, columns)
-    elif suffix == ".npy":
-        points = _read_npy(path)
-    else:
-        points = _read_open3d(path)
-    return _checked(points, path)
+    size = path.stat().st_size
+    if size > LARGEST:
+        raise UserError(f"cloud file {path}: {size / 2**30:.1f} GiB are no scan of a LiDAR: cut it into scans")
+    transposed = False
+    try:
+        if suffix == ".bin":
+            points = read_bin(path, _width(path, columns))
+        elif suffix == ".npy":
+            points, transposed = _read_npy(path)
+        else:
+            points = _read(read_pcd if suffix == ".pcd" else read_ply, path)
+    except OSError as error:
+        raise UserError(f"cloud file {path} cannot be read: {error.strerror or error}") from error
+    return _without_origin(points, path, transposed)
 
 
-def _checked(points: np.ndarray, path: Path | str) -> np.ndarray:
-    """The points as contiguous float32 [N,3]; empty, not finite or far-away clouds are refused with the file's name."""
+def checked_cloud(points: np.ndarray, path: Path) -> np.ndarray:
+    """The points as contiguous float32 [N,3]; empty, not finite, far-away or all equal ones are refused by file."""
     if points.shape[0] == 0:
         raise UserError(f"cloud file {path} holds no point: record it again or remove its row from poses.csv")
-    faulty = np.flatnonzero(~np.isfinite(points).all(axis=1))
-    if len(faulty):
+    low, high = points.min(), points.max()
+    if not (np.isfinite(low) and np.isfinite(high)):
+        faulty = np.flatnonzero(~np.isfinite(points).all(axis=1))
         raise UserError(
-            f"cloud file {path}: {len(faulty)} of {len(points)} points are NaN or infinite (first: point {faulty[0]}): "
-            "drop them when writing the file"
+            f"cloud file {path}: {len(faulty)} of {len(points)} points are not finite (NaN or infinite; first: "
+            f"point {faulty[0]}): drop them when writing the file"
         )
-    reach = float(np.abs(points).max())
+    reach = max(float(high), -float(low))
     if reach >= FARTHEST:
         raise UserError(
-            f"cloud file {path}: a coordinate of {reach:.3g} m: clouds are in the sensor's frame, in "
-            "metres: subtract the pose"
+            f"cloud file {path}: a coordinate of {reach:.3g} m: clouds are in the sensor's frame, in metres: subtract "
+            "the pose if these are map coordinates, divide by 1000 if they are millimetres"
         )
-    return np.ascontiguousarray(points, dtype=np.float32)
-
-
-def bin_columns(paths: Iterable[Path]) -> int:
-    """3 or 4: which row width fits more of the ``.bin`` files' sizes (no file is opened); 3 when both fit equally."""
-    sizes = [path.stat().st_size for path in paths if path.suffix.lower() == ".bin"]
-    fits = {columns: sum(size % (4 * columns) == 0 for size in sizes) for columns in (3, 4)}
-    return 4 if fits[4] > fits[3] else 3
-
-
-def _read_bin(path: Path, columns: int) -> np.ndarray:
-    size, row = path.stat().st_size, 4 * columns
-    if size % row:
-        raise UserError(
-            f"cloud file {path} is truncated or of another type: {size} bytes are not a multiple of {row} "
-            f"({columns} float32 a point): copy it again, or write float32 x, y, z"
-        )
-    return np.fromfile(path, dtype="<f4").reshape(-1, columns)[:, :3]
-
-
-def _read_npy(path: Path) -> np.ndarray:
-    try:
-        points = np.load(path, allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
-        raise UserError(f"cloud file {path} is no whole .npy array ({error}): write it with numpy.save") from error
-    numeric = isinstance(points, np.ndarray) and points.dtype.kind in "fiu"
-    if not numeric or points.ndim != 2 or points.shape[1] < 3:
-        shape = getattr(points, "shape", None)
-        raise UserError(f"cloud file {path}: expected numbers of shape [N,>=3] (x, y, z first), found shape {shape}")
-    return points[:, :3]
-
-
-def _read_open3d(path: Path) -> np.ndarray:
-    declared = declared_points(path)
-    open3d = import_open3d()
-    with open3d.utility.VerbosityContextManager(open3d.utility.VerbosityLevel.Error):
-        cloud = open3d.io.read_point_cloud(str(path), remove_nan_points=False, remove_infinite_points=False)
-    points = np.asarray(cloud.points)
-    if len(points) < declared:
-        raise UserError(
-            f"cloud file {path} is damaged: its header declares {declared} points, Open3D read {len(points)}: "
-            "copy it again"
-        )
+    points = np.ascontiguousarray(points, dtype=np.float32)
+    if len(points) > 1 and (points[:100] == points[0]).all() and (points == points[0]).all():
+        at = ", ".join(f"{value:g}" for value in points[0])
+        raise UserError(f"cloud file {path}: all {len(points)} points are equal ({at}): the file holds no scan")
     return points
+
+
+def _without_origin(points: np.ndarray, path: Path, transposed: bool) -> Cloud:
+    x, y, z = points.T
+    returned = (x != 0) | (y != 0) | (z != 0)
+    dropped = int(len(points) - np.count_nonzero(returned))
+    if dropped and dropped == len(points):
+        raise UserError(f"cloud file {path}: all {dropped} points are at the origin (no return): it holds no scan")
+    return Cloud(checked_cloud(points[returned] if dropped else points, path), dropped, transposed)
+
+
+def _width(path: Path, columns: int | BinWidth | None) -> BinWidth:
+    return columns if isinstance(columns, BinWidth) else bin_width([path], columns)
+
+
+def _read(read: Callable[[Path], np.ndarray], path: Path) -> np.ndarray:
+    try:
+        return read(path)
+    except ValueError as error:
+        raise UserError(f"cloud file {path} {error}: copy or write it again") from error
+
+
+def _read_npy(path: Path) -> tuple[np.ndarray, bool]:
+    """Columns x, y, z of an array [N,>=3], of one [3..6,N] turned round, or of records with fields x, y, z."""
+    try:
+        array = load_npy(path)
+    except (ValueError, OSError) as error:
+        raise UserError(f"cloud file {path} is no whole .npy array ({error}): write it with numpy.save") from error
+    names = array.dtype.names or ()
+    if array.ndim == 1 and {"x", "y", "z"} <= set(names) and all(array[axis].dtype.kind in "fiu" for axis in "xyz"):
+        array = np.column_stack([array[axis].astype(np.float64) for axis in "xyz"])
+    transposed = array.ndim == 2 and 3 <= array.shape[0] <= MOST_COLUMNS < array.shape[1]
+    if transposed:
+        array = array.T
+    if array.dtype.kind not in "fiu" or array.ndim != 2 or array.shape[1] < 3:
+        raise UserError(
+            f"cloud file {path}: expected numbers of shape [N,>=3] (x, y, z first), found {array.dtype} of shape "
+            f"{array.shape}"
+        )
+    return array[:, :3], transposed

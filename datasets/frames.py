@@ -6,6 +6,7 @@ section to the database (first camera) and to the queries (second camera where t
 """
 
 import math
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +16,8 @@ import numpy as np
 from common.errors import UserError
 from common.randomness import generator
 from datasets.base import PlaceData, existing_folder
-from datasets.clouds import bin_columns, read_cloud
+from datasets.cloud_bins import bin_width, refuse_misfits, width_note
+from datasets.clouds import Cloud, open_cloud
 from datasets.doubts import doubts
 from datasets.frames_layout import FrameRun, common_image_size, read_runs
 from datasets.frames_radii import Radii, choose_radii
@@ -38,11 +40,13 @@ class FramesData(PlaceData):
     ``frames_map``: do the runs' coordinates share one map ("shared"), has each its own ("local"), or is that to be seen
     from whether every run starts at (0, 0) ("auto")? Local maps are laid side by side, too far apart for any radius, so
     a record's position differs from the file's by its map's offset. Radii and ``quantization_size`` are metres; radii
-    that are not given are chosen from the spacing of the frames (frames_radii.py).
+    that are not given are chosen from the spacing of the frames (frames_radii.py). ``bin_columns``: float32 a row of
+    ``.bin`` clouds; None: what their sizes leave, if that is one width.
     """
 
     name = "frames"
     upright = True
+    drops_origin = True
 
     def __init__(
         self,
@@ -54,6 +58,7 @@ class FramesData(PlaceData):
         negative_radius: float | None = None,
         eval_radius: float | None = None,
         frames_map: str = "auto",
+        bin_columns: int | None = None,
     ) -> None:
         folder = existing_folder(dataset_folder, "--dataset_folder", "data set folder")
         given = (positive_radius, negative_radius, eval_radius)
@@ -68,7 +73,8 @@ class FramesData(PlaceData):
         self.image_size, sizes = common_image_size(self._runs)
         if len(sizes) > 1:
             self.notes.append(f"images of sizes {', '.join(sizes)} are resized to {self.image_size} (width, height)")
-        self._columns = bin_columns(path for run in self._runs for path in run.clouds if path)
+        self._clouds = [path for run in self._runs for path in run.clouds if path]
+        self._width = bin_width(self._clouds, bin_columns)
         maps = self._maps(frames_map)
         places = [run.positions for run in self._runs]
         self.radii, announced = choose_radii(given, places, partial(self._cut, maps))
@@ -90,11 +96,21 @@ class FramesData(PlaceData):
 
     def read_cloud(self, path: Path) -> np.ndarray:
         """Float32 [N,3], metres; above ``n_points`` points, a subset drawn by the run's and frame's names alone."""
-        points = read_cloud(path, self._columns)
+        points = self.open_cloud(path).points
         if len(points) <= self.cloud.n_points:
             return points
         random = generator("frames cloud", path.parent.parent.name, path.stem)
         return points[np.sort(random.choice(len(points), self.cloud.n_points, replace=False))]
+
+    def open_cloud(self, path: Path) -> Cloud:
+        """All points of one file but those at the origin."""
+        return open_cloud(path, self._width)
+
+    def survey_clouds(self, paths: Iterable[Path | None]) -> None:
+        """Look at the sizes of all ``.bin`` and at a sample of all clouds, once."""
+        if not self.clouds_surveyed:
+            refuse_misfits(self._clouds, self._width)
+            super().survey_clouds(self._clouds)
 
     def read_image(self, path: Path) -> "Image":
         """The RGB image, resized to ``image_size`` where it differs: a batch may mix runs and cameras."""
@@ -211,8 +227,8 @@ class FramesData(PlaceData):
         if any(None in run.clouds for run in self._runs):
             bare = ", ".join(run.name for run in self._runs if None in run.clouds)
             self.notes.append(f"no cloud folder in {bare}: image-only models can use it, others cannot")
-        if self._columns == 4:
-            self.notes.append(".bin clouds hold four columns (x, y, z, intensity); the fourth is left out")
+        if any(path.suffix.lower() == ".bin" for path in self._clouds):
+            self.notes.append(width_note(self._width))
         self.notes.append(f"clouds of more than {self.cloud.n_points} points: as many drawn, the same ones every time")
 
 

@@ -21,7 +21,8 @@ import numpy as np
 from common.errors import UserError
 from common.randomness import generator
 from datasets.base import PlaceData, existing_folder
-from datasets.clouds import read_cloud
+from datasets.cloud_bins import BinWidth
+from datasets.clouds import Cloud, open_cloud
 from datasets.image_folder import checked_radii
 from datasets.image_sets import Images, evaluation_set, matches_by_distance
 from datasets.images import read_image
@@ -59,11 +60,13 @@ class KittiData(PlaceData):
 
     ``kitti_sequence`` is tested by ``kitti_protocol``; ``kitti_train_sequences`` train, by default all others of 00..10
     that are there. Metres: true within ``eval_radius`` (3, 5, 25 for A, B, C), in training positive within
-    ``positive_radius`` (3), never negative within ``negative_radius`` (20). Scans: 0.5 m voxels of 4096 points drawn.
+    ``positive_radius`` (3), never negative within ``negative_radius`` (20). Scans: 0.5 m voxels of 4096 points drawn,
+    ``bin_columns`` (4) float32 a point in the file.
     """
 
     name = "kitti"
     cloud = CloudSettings(quantization_size=0.5, n_points=4096, augmentation="boreas")
+    drops_origin = True
 
     def __init__(
         self,
@@ -74,6 +77,7 @@ class KittiData(PlaceData):
         eval_radius: float | None = None,
         positive_radius: float | None = None,
         negative_radius: float | None = None,
+        bin_columns: int | None = None,
     ) -> None:
         if kitti_protocol not in EVALUATION_RADII:
             raise UserError(f"--kitti_protocol must be A, B or C, not '{kitti_protocol}'")
@@ -81,6 +85,7 @@ class KittiData(PlaceData):
         default = (EVALUATION_RADII[kitti_protocol], 3.0, 20.0)
         self._radii = checked_radii(eval_radius, positive_radius, negative_radius, default)
         self.notes = []
+        self._width = BinWidth(bin_columns or 4, given=bin_columns is not None)
         self._tested = kitti_sequence
         present = present_sequences(self._root)
         self._trained = _checked_training(kitti_train_sequences, present, kitti_sequence)
@@ -115,14 +120,18 @@ class KittiData(PlaceData):
 
     def read_cloud(self, path: Path) -> np.ndarray:
         """Float32 [N, 3], metres, without reflectance; above ``n_points``, a subset drawn by the scan's name alone."""
-        points = read_cloud(path, columns=4)
+        points = self.open_cloud(path).points
         if len(points) <= self.cloud.n_points:
             return points
         random = generator("kitti cloud", path.parent.parent.name, path.stem)
         return points[np.sort(random.choice(len(points), self.cloud.n_points, replace=False))]
 
+    def open_cloud(self, path: Path) -> Cloud:
+        """All points of one scan but those at the origin."""
+        return open_cloud(path, self._width)
+
     def _read(self, name: str) -> KittiSequence:
-        sequence = read_sequence(self._root, name)
+        sequence = read_sequence(self._root, name, self._width.required())
         if sequence.identity_first():
             self.notes.append(
                 f"poses of {name} begin with an exact identity: KITTI's own ground truth does not, so these may be "

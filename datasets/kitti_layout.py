@@ -15,7 +15,7 @@ from common.errors import UserError
 SEQUENCES = tuple(f"{number:02d}" for number in range(11))  # those with published poses
 DET_TOLERANCE = 1e-2
 IMAGE_SUFFIXES = (".png", ".jpg")
-SCAN_ROW = 16  # bytes: float32 x, y, z, reflectance
+SCAN_COLUMNS = 4  # float32 x, y, z, reflectance
 
 
 @dataclass(frozen=True)
@@ -62,8 +62,8 @@ def poses_file(root: Path, name: str) -> Path:
     return root / "poses" / f"{name}.txt"
 
 
-def read_sequence(root: Path, name: str) -> KittiSequence:
-    """One sequence, checked: as many times, scans and images as poses, scans of whole points.
+def read_sequence(root: Path, name: str, columns: int = SCAN_COLUMNS) -> KittiSequence:
+    """One sequence, checked: as many times, scans and images as poses, scans of whole points of ``columns`` float32.
 
     Raises:
         UserError: in one line, with the file: whatever does not fit.
@@ -80,9 +80,10 @@ def read_sequence(root: Path, name: str) -> KittiSequence:
     clouds = _frame_files(folder / "velodyne", (".bin",), len(poses))
     for path in clouds:
         size = path.stat().st_size
-        if size == 0 or size % SCAN_ROW:
+        if size == 0 or size % (4 * columns):
             raise UserError(
-                f"cloud file {path}: {size} bytes are no whole number of points ({SCAN_ROW} bytes each): copy it again"
+                f"cloud file {path}: {size} bytes are no whole number of points ({4 * columns} bytes each): copy it "
+                "again, or set --bin_columns"
             )
     return KittiSequence(name, poses, times, images, clouds)
 

@@ -64,6 +64,8 @@ class PlaceItems(Dataset[Item]):
         # Shared memory: workers that live on from epoch to epoch read the current value.
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
         self._check_presence()
+        if self.wants_cloud:
+            data.survey_clouds(record.cloud for record in self.records)
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch whose augmentation is drawn."""

@@ -11,6 +11,7 @@ import numpy as np
 
 from common.errors import UserError
 from common.files import atomic_path
+from common.npy import load_npy
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -26,7 +27,7 @@ def mean_image_file(folder: Path, size: tuple[int, int]) -> Path:
 def read_mean_image(path: Path, size: tuple[int, int]) -> np.ndarray:
     """Float32 [h, w, 3] in 0..255; :class:`UserError` for a file that is unreadable or not of ``size`` (h, w)."""
     try:
-        mean = np.load(path, allow_pickle=False)
+        mean = load_npy(path)
     except (OSError, ValueError, EOFError) as error:
         raise UserError(f"mean image {path} is no plain .npy array: {error}") from error
     if not isinstance(mean, np.ndarray) or mean.dtype.kind not in "fui" or mean.shape != (*size, 3):

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from common.errors import UserError
+from common.npy import load_npy
 from datasets.image_sets import Truth
 from datasets.pickles import ForeignClassError, RestrictedUnpickler
 from datasets.pickles import plain as plain
@@ -14,7 +15,7 @@ from datasets.pickles import plain as plain
 def read_name_array(path: Path) -> list[str]:
     """The names of a plain string array [n], as GSV-Cities' ``*_dbImages.npy``."""
     try:
-        names = np.load(path, allow_pickle=False)
+        names = load_npy(path)
     except (OSError, ValueError, EOFError) as error:
         raise UserError(f"list {path} is no plain .npy array of names: {error}") from error
     if not isinstance(names, np.ndarray) or names.ndim != 1 or names.dtype.kind != "U" or len(names) == 0:
@@ -75,7 +76,7 @@ def _object_array(path: Path) -> object:
             header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
             _, _, dtype = header(stream)
             if not dtype.hasobject:
-                return np.load(path, allow_pickle=False)
+                return load_npy(path)
             return plain(RestrictedUnpickler(stream, encoding="latin1").load(), {})
     except ForeignClassError as error:
         raise UserError(f"truth {path} names {error}, which no list of numbers needs: refused, nothing run") from error

@@ -13,6 +13,7 @@ import numpy as np
 
 from common.errors import UserError
 from datasets.base import PlaceData, checked_points, existing_file, existing_folder
+from datasets.cloud_layouts import is_text
 from datasets.records import CloudSettings, EvaluationSet, PlaceRecord, TrainingSet
 from datasets.upstream import Submap, parse_submap, read_evaluation, read_image_index, read_training
 
@@ -32,6 +33,7 @@ class OxfordData(PlaceData):
     query_pickle = "oxford_evaluation_query.pickle"
     image_index = "lidar2image_ndx.pickle"
     defaults = CloudSettings(quantization_size=0.01, n_points=4096, augmentation="oxford")
+    clouds_in_metres = False
 
     def __init__(
         self,
@@ -100,6 +102,8 @@ class OxfordData(PlaceData):
                 f"cloud file {path}: {len(raw)} bytes, expected {expected} "
                 f"({self.cloud.n_points} points of three float64): truncated, or another format"
             )
+        if is_text(raw):
+            raise UserError(f"cloud file {path} is text, not float64 numbers: copy it again")
         return checked_points(np.frombuffer(raw, dtype="<f8").reshape(-1, 3), path)
 
     @cached_property

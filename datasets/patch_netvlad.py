@@ -4,6 +4,7 @@ The truth file holds ``utmDb`` and ``utmQ``, [n, 2] (easting, northing in metres
 ``posDistThr``. Read without pickles.
 """
 
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from zipfile import BadZipFile
@@ -11,6 +12,7 @@ from zipfile import BadZipFile
 import numpy as np
 
 from common.errors import UserError
+from common.npy import load_npz
 from datasets.image_sets import Truth
 from datasets.relations import neighbours_within
 
@@ -31,11 +33,10 @@ class PositionTruth:
 def read_position_truth(path: Path) -> PositionTruth:
     """The positions and the radius of a Patch-NetVLAD .npz; :class:`UserError` when they are absent or no numbers."""
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            database, queries, radius = (np.asarray(archive[key]) for key in ("utmDb", "utmQ", "posDistThr"))
+        database, queries, radius = load_npz(path, ("utmDb", "utmQ", "posDistThr"))
     except KeyError as error:
         raise UserError(f"truth file {path}: {error.args[0]}: expected utmDb, utmQ, posDistThr") from error
-    except (OSError, ValueError, EOFError, BadZipFile, AttributeError, TypeError) as error:
+    except (OSError, ValueError, EOFError, BadZipFile, NotImplementedError, RuntimeError, zlib.error) as error:
         raise UserError(f"truth file {path} is no readable .npz of plain arrays: {error}") from error
     return PositionTruth(
         _places(database, path, "utmDb"), _places(queries, path, "utmQ"), _checked_radius(radius, path)

@@ -1,6 +1,6 @@
 """Options of data sets."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt
 
@@ -20,6 +20,9 @@ class DataOptions(OptionGroup):
     oxford_quantization_size: PositiveFloat = Field(0.01, description="voxel size, normalised units (oxford, demo)")
     boreas_quantization_size: PositiveFloat = Field(1.0, description="voxel size in metres (boreas)")
     frames_quantization_size: PositiveFloat = Field(0.5, description="voxel size in metres (frames)")
+    bin_columns: Annotated[int, Field(ge=3, le=64)] | None = Field(
+        None, description="float32 a row of .bin clouds, x y z first (frames, kitti: 4); None = where sizes leave one"
+    )
     frames_points: PositiveInt = Field(4096, description="points kept of a cloud (frames)")
     positive_radius: PositiveFloat | None = Field(
         None, description="metres within which two places are positives (frames and image sets); None = the set's own"

@@ -8,7 +8,7 @@ import pytest
 
 from common.errors import UserError
 from datasets import open3d_loader
-from datasets.clouds import bin_columns, read_cloud
+from datasets.clouds import read_cloud
 
 
 @pytest.fixture
@@ -67,44 +67,18 @@ def test_bin_and_npy_come_back(tmp_path, points):
     points.astype("<f4").tofile(tmp_path / "a.bin")
     np.save(tmp_path / "a.npy", np.c_[points, np.ones(len(points))].astype(np.float64))
     for name in ("a.bin", "a.npy"):
-        found = read_cloud(tmp_path / name)
+        found = read_cloud(tmp_path / name, columns=3)
         assert found.dtype == np.float32
         assert found.flags.c_contiguous
         assert np.array_equal(found, points)
-
-
-def test_four_column_bins_are_told_by_the_folder(tmp_path):
-    random = np.random.default_rng(0)
-    wide, narrow = [], []
-    for index, count in enumerate((7, 12, 25, 31)):
-        rows = random.uniform(-1, 1, (count, 4)).astype("<f4")
-        wide.append(tmp_path / f"w{index}.bin")
-        narrow.append(tmp_path / f"n{index}.bin")
-        rows.tofile(wide[-1])
-        rows[:, :3].copy().tofile(narrow[-1])
-        assert np.array_equal(read_cloud(wide[-1], columns=4), rows[:, :3])
-    assert bin_columns(wide) == 4
-    assert bin_columns(narrow) == 3
-    assert bin_columns([]) == 3
-    assert bin_columns(wide[1:2]) == 3  # 192 bytes fit both: the documented format wins
-
-
-def test_one_truncated_file_does_not_change_the_folders_columns(tmp_path):
-    paths = [tmp_path / f"{index}.bin" for index in range(5)]
-    for index, path in enumerate(paths):
-        np.ones((7 + index, 3), dtype="<f4").tofile(path)
-    paths[2].write_bytes(paths[2].read_bytes()[:-8])
-    assert bin_columns(paths) == 3
-    with pytest.raises(UserError, match=r"2\.bin is truncated.*12"):
-        read_cloud(paths[2])
 
 
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
         ("a.bin", b"", "holds no point"),
-        ("a.bin", np.full((4, 3), np.nan, dtype="<f4").tobytes(), "4 of 4 points are NaN"),
-        ("a.bin", np.full((4, 3), 6e5, dtype="<f4").tobytes(), "subtract the pose"),
+        ("a.bin", np.full((7, 3), np.nan, dtype="<f4").tobytes(), "7 of 7 points are not finite"),
+        ("a.bin", np.full((7, 3), 6e5, dtype="<f4").tobytes(), "subtract the pose"),
         ("a.npy", b"\x93NUMPY", "no whole .npy"),
         ("a.npy", b"", "no whole .npy"),
         ("a.las", b"1", "unknown type '.las'"),

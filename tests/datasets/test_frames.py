@@ -193,7 +193,7 @@ def test_settings_and_cloud_options(tmp_path):
     assert (data.cloud.quantization_size, data.cloud.n_points, data.cloud.augmentation) == (0.25, 30, "boreas")
     assert create_dataset("frames", dataset_folder=tmp_path, **RADII).cloud.quantization_size == 0.5
     assert data.read_cloud(data.training_set().records[0].cloud).shape == (30, 3)
-    expected = {"dataset_folder", "image_lidar_k", "quantization_size", "n_points", *RADII, "frames_map"}
+    expected = {"dataset_folder", "image_lidar_k", "quantization_size", "n_points", *RADII, "frames_map", "bin_columns"}
     assert set(dataset_settings("frames")) == expected
 
 
@@ -204,15 +204,15 @@ def test_image_only_and_four_column_folders(tmp_path):
     assert any("no cloud folder in run" in note for note in data.notes)
     run = write_run(tmp_path / "b" / "run", straight(120, 2.0))
     for path in (run / "cloud").iterdir():
-        np.full((7, 4), 2.0, dtype="<f4").tofile(path)
+        np.arange(28, dtype="<f4").reshape(7, 4).tofile(path)
     data = create_dataset("frames", dataset_folder=tmp_path / "b", **RADII)
     assert data.read_cloud(data.training_set().records[0].cloud).shape == (7, 3)
-    assert any("four columns" in note for note in data.notes)
+    assert any(".bin clouds hold 4 columns (guessed" in note for note in data.notes)
 
 
 def test_reading_the_lists_opens_no_cloud_and_loads_no_open3d(tmp_path, monkeypatch):
     write_run(tmp_path / "run", straight(120, 2.0))
-    monkeypatch.setattr("datasets.frames.read_cloud", lambda *_: pytest.fail("a cloud was opened"))
+    monkeypatch.setattr("datasets.frames.open_cloud", lambda *_: pytest.fail("a cloud was opened"))
     loaded = "open3d" in sys.modules
     data = create_dataset("frames", dataset_folder=tmp_path, **RADII)
     assert len(data.training_set()) > 0

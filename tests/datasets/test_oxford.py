@@ -371,5 +371,5 @@ def test_useless_cloud_settings(oxford_written, setting, value):
 def test_settings_change_the_cloud(oxford_written, tmp_path):
     data = opened(oxford_written, quantization_size=0.02, n_points=8)
     assert (data.cloud.quantization_size, data.cloud.n_points) == (0.02, 8)
-    (tmp_path / "1.bin").write_bytes(np.ones((8, 3)).tobytes())
+    (tmp_path / "1.bin").write_bytes(np.arange(24.0).reshape(8, 3).tobytes())
     assert data.read_cloud(tmp_path / "1.bin").shape == (8, 3)
