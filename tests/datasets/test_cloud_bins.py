@@ -80,7 +80,7 @@ def test_scans_in_the_order_of_alternating_lasers_are_not_doubted(tmp_path):
     assert len(read_cloud(path, bin_width([path, saved(tmp_path / "b.bin", street(61, 3))]))) == 2001
 
 
-def heliPR(size, count=500):
+def helipr(size, count=500):
     """Records with x, y, z float32 first and counters behind them."""
     rows = np.zeros(count, dtype=[("xyz", "<f4", 3), ("rest", "u1", size - 12)])
     rows["xyz"] = street(count, 3)
@@ -97,10 +97,10 @@ def test_what_is_no_float32_is_named(tmp_path, columns):
         (street(480, 4).astype("<f8").tobytes(), "looks like float64"),
         (np.round(street(480, 3)).astype("<f8").tobytes(), "looks like float64"),
         (np.random.default_rng(0).uniform(-9, 9, (480, 3)).tobytes(), "looks like float64"),
-        (heliPR(26, 480).tobytes(), r"records of 26 bytes, as HeLiPR's Ouster"),
-        (heliPR(26, 499).tobytes(), r"records of 26 bytes, as HeLiPR's Ouster"),
-        (heliPR(22).tobytes(), r"HeLiPR's Velodyne"),
-        (heliPR(29).tobytes(), r"HeLiPR's Aeva"),
+        (helipr(26, 480).tobytes(), r"records of 26 bytes, as HeLiPR's Ouster"),
+        (helipr(26, 499).tobytes(), r"records of 26 bytes, as HeLiPR's Ouster"),
+        (helipr(22).tobytes(), r"HeLiPR's Velodyne"),
+        (helipr(29).tobytes(), r"HeLiPR's Aeva"),
     ]:
         (tmp_path / "a.bin").write_bytes(content)
         with pytest.raises(UserError, match=said):

@@ -40,10 +40,10 @@ def written(path, content):
     return path
 
 
-@pytest.mark.parametrize(("kind", "size", "letter"), [("<f4", 4, "F"), ("<f8", 8, "F"), ("<i2", 2, "I"), ("<i4", 4, "I")])
-def test_pcd_of_every_number_type(tmp_path, xyz, kind, size, letter):
+@pytest.mark.parametrize("kind", ["<f4", "<f8", "<i2", "<i4"])
+def test_pcd_of_every_number_type(tmp_path, xyz, kind):
     """Float64 coordinates, which Open3D reads as zeros, are the case that people met."""
-    body = record(axes(xyz, kind)).tobytes()
+    body, size, letter = record(axes(xyz, kind)).tobytes(), int(kind[-1]), kind[1].upper()
     path = written(tmp_path / "a.pcd", pcd_header("x y z", f"{size} " * 3, f"{letter} " * 3, "1 1 1", "binary") + body)
     np.testing.assert_allclose(read_cloud(path), xyz.astype(kind), rtol=1e-6)
 
@@ -105,7 +105,7 @@ BODY = b"1 2 3\n4 5 6\n7 8 9\n"
         (GOOD.replace(b"x y z", b"x X z") + BODY, "more than one field x"),
         (GOOD.replace(b"FIELDS x y z", b"FIELDS x y z i") + BODY, "FIELDS, SIZE, TYPE, COUNT hold 4, 3, 3, 3"),
         (GOOD.replace(b"SIZE 4 4 4", b"SIZE 4 4 3") + BODY, "field z of type F3"),
-        (GOOD.replace(b"COUNT 1 1 1", b"COUNT 1 1 2") + BODY.replace(b"\n", b" 1\n"), "more than one value in x, y or z"),
+        (GOOD.replace(b"COUNT 1 1 1", b"COUNT 1 1 2") + BODY.replace(b"\n", b" 1\n"), "more than one value in x, y"),
         (GOOD.replace(b"WIDTH 3", b"WIDTH 4") + BODY, "declares 3 points, but WIDTH 4 times HEIGHT 1"),
         (GOOD.replace(b"DATA ascii", b"DATA zip") + BODY, "a body of kind 'zip'"),
         (GOOD.replace(b"POINTS 3", b"POINTS three") + BODY, "no readable .pcd header: POINTS three"),
