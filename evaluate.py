@@ -63,23 +63,20 @@ def evaluate(options: EvaluateOptions, embedder: Embedder, test: Any) -> ReportE
 
 def role_of(options: EvaluateOptions) -> str:
     """Which network the weights are of: what was said, the run's own, or the one that a flag names."""
-    mode = read_config(options.weights).get("train_mode")
-    if options.role != "auto":
-        return options.role
-    if mode is not None:
-        return "teacher" if mode == "train_teacher" else "student"
-    for flag, role in (("model", "teacher"), ("student_model", "student")):
-        if flag in options.model_fields_set:
-            return role
-    raise UserError(
-        f"no config.yaml of a run beside {options.weights}: name the network with --model or --student_model"
-    )
+    role = options.network_role()
+    if role is None:
+        raise UserError(
+            f"no config.yaml of a run beside {options.weights}: name the network with --model or --student_model"
+        )
+    return role
 
 
 def saved_options(weights: str | None) -> dict[str, Any]:
-    """Data set and architecture of the run that the weights belong to; empty when there is none."""
+    """Data set, architecture and role of the run that the weights belong to; empty when there is none."""
     kept = {*DataOptions.model_fields, *ModelOptions.model_fields}
-    return {name: value for name, value in read_config(weights).items() if name in kept}
+    config = read_config(weights)
+    role = {"role": config["train_mode"].removeprefix("train_")} if "train_mode" in config else {}
+    return {name: value for name, value in config.items() if name in kept} | role
 
 
 def read_config(weights: str | None) -> dict[str, Any]:

@@ -16,6 +16,7 @@ __all__ = [
     "TrainingSet",
     "create_dataset",
     "dataset_settings",
+    "dataset_views",
     "list_datasets",
 ]
 
@@ -64,6 +65,11 @@ def create_dataset(name: str, **settings: Any) -> PlaceData:
 def dataset_settings(name: str) -> tuple[str, ...]:
     """The setting names the data set accepts: the parameters of its class."""
     return tuple(inspect.signature(_class(name)).parameters)
+
+
+def dataset_views(name: str) -> str:
+    """The data set's own way to crop, augment and normalise images: a name of :data:`datasets.views.VIEWS`."""
+    return _class(name).views
 
 
 def _class(name: str) -> type[PlaceData]:

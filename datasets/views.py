@@ -18,6 +18,13 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 VIEWS = ("place", "posenet", "landmarks", "svd")
+READS = {
+    "place": {"normalisation", "rates"},
+    "posenet": {"crop_size"},
+    "landmarks": {"crop_size", "normalisation"},
+    "svd": {"crop_size", "normalisation"},
+}
+"""Which settings of :func:`make_view` each kind reads in training; "landmarks" crops in training alone."""
 CROP_SHARE = (0.4, 1.0)  # of the image's area, that random resized crops take
 BLUR_SIGMA = (0.1, 2.0)  # pixels
 Transform = Callable[["Image"], torch.Tensor]

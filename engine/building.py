@@ -50,14 +50,19 @@ def _tested(options: DataOptions, data: PlaceData) -> PlaceData:
     return data
 
 
-def _data(options: DataOptions, name: str, flag: str = "--dataset_folder") -> PlaceData:
+def data_settings(options: DataOptions, name: str) -> dict[str, Any]:
+    """Settings of ``create_dataset`` for a data set called ``name``."""
     accepted = datasets.dataset_settings(name)
     prefix = {"boreas": "boreas", "frames": "frames"}.get(name, "oxford")
-    values: dict[str, Any] = options.model_dump()
+    values: dict[str, Any] = dict(options)
     values["kitti_train_sequences"] = options.kitti_train_sequences or None
     values["quantization_size"] = values[f"{prefix}_quantization_size"]
     values["n_points"] = {"boreas": options.n_points_boreas, "frames": options.frames_points}.get(name)
-    settings = {key: values[key] for key in accepted if values.get(key) is not None or key == "image_lidar_k"}
+    return {key: values[key] for key in accepted if values.get(key) is not None or key == "image_lidar_k"}
+
+
+def _data(options: DataOptions, name: str, flag: str = "--dataset_folder") -> PlaceData:
+    accepted, settings = datasets.dataset_settings(name), data_settings(options, name)
     if "dataset_folder" in accepted and options.dataset_folder is None and not name.startswith("demo"):
         raise UserError(
             f"no folder for data set {name}: give {flag}, set it in paths.yaml beside train.py, "

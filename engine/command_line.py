@@ -6,6 +6,7 @@ All values travel as text until pydantic converts them, so ``40_80`` means the s
 
 import argparse
 import difflib
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,7 +19,9 @@ from common.errors import UserError
 from datasets import list_datasets
 from engine.aliases import ALIASES, SINGLE_DASH, resolve
 from engine.options import RETIRED, OptionGroup, TrainOptions
+from engine.relevance import refuse_unread, unread_note
 
+LOG = logging.getLogger("distilplace")
 Parsed = TypeVar("Parsed", bound=OptionGroup)
 FOLDERS = ("dataset_folder", "image_path")
 PREFIX = "DISTILPLACE_"
@@ -38,11 +41,14 @@ def parse(
     home: Path,
     saved: Mapping[str, Any] | None = None,
     environment: Mapping[str, str] | None = None,
+    all_read: bool = True,
 ) -> Parsed:
     """Checked options of class ``kind``.
 
     ``home`` is the folder of ``train.py`` (``paths.yaml`` lies there); ``saved`` are the options of a run that is
-    evaluated, ranking between environment and recipe. Raises :class:`UserError` with one line on any mistake.
+    evaluated, ranking between environment and recipe. With ``all_read`` a flag that this run does not read is refused
+    and such an option from elsewhere told (``engine.relevance``); several runs that share their flags ask that
+    together. Raises :class:`UserError` with one line on any mistake.
     """
     environment = os.environ if environment is None else environment
     flags = _read_flags(kind, argv)
@@ -57,7 +63,21 @@ def parse(
     personal = _personal_defaults(home, environment, chosen=chosen or saved.get("dataset"))
     optional = {name for name, field in kind.model_fields.items() if not field.is_required()}
     quiet = {name: value for name, value in {**personal, **saved, **recipe}.items() if name in optional}
-    return check(kind, {name: _plain(kind, name, value) for name, value in {**quiet, **flags}.items()})
+    options = check(kind, {name: _plain(kind, name, value) for name, value in {**quiet, **flags}.items()})
+    if all_read:
+        refuse_unread([options], list(flags))
+        own = {name for name in personal if name in optional} - {*flags, *recipe, *saved}
+        spoken = {name for name in own if PREFIX + name.upper() in environment}
+        sources = {f"recipe {config}": [name for name in recipe if name in optional and name not in flags]}
+        sources |= {"environment": sorted(spoken), "paths.yaml": sorted(own - spoken)}
+        if note := unread_note(options, sources):
+            LOG.info("%s", note)
+    return options
+
+
+def given(kind: type[OptionGroup], argv: Sequence[str]) -> list[str]:
+    """Names of the options that a command line gives."""
+    return [name for name in _read_flags(kind, argv) if name != "config"]
 
 
 def check(kind: type[Parsed], values: Mapping[str, Any]) -> Parsed:

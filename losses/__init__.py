@@ -20,9 +20,11 @@ if TYPE_CHECKING:
 __all__ = [
     "create_distiller",
     "create_task_loss",
+    "distiller_reads",
     "distiller_settings",
     "list_distillers",
     "list_task_losses",
+    "task_loss_layout",
     "task_loss_settings",
 ]
 
@@ -66,6 +68,15 @@ def distiller_settings(name: str) -> tuple[str, ...]:
     return _settings(_class_of("distillation method", _DISTILLERS, name, list_distillers()))
 
 
+def distiller_reads(name: str) -> tuple[str, ...]:
+    """Those of :func:`distiller_settings` that the method's terms depend on: DistilVPR's methods accept more."""
+    accepted = distiller_settings(name)
+    if _is_term(name):
+        return accepted
+    found: Any = _class_of("distillation method", _DISTILLERS, name, list_distillers())
+    return tuple(setting for setting in accepted if setting not in found.ignores)
+
+
 def create_distiller(name: str, **settings: Any) -> "Distiller":
     """A new distillation method: ``distiller(student_output, [teacher_output], batch) -> {term: weighted scalar}``.
 
@@ -95,6 +106,12 @@ def list_task_losses() -> list[str]:
 def task_loss_settings(name: str) -> tuple[str, ...]:
     """The settings that ``create_task_loss(name, ...)`` accepts."""
     return _settings(_class_of("task loss", _TASK_LOSSES, name, _TASK_LOSSES))
+
+
+def task_loss_layout(name: str) -> str:
+    """How the loss wants batches composed: a :data:`datasets.records.Layout`, or "any"."""
+    layout: str = getattr(_class_of("task loss", _TASK_LOSSES, name, _TASK_LOSSES), "layout", "pairs")
+    return layout
 
 
 def create_task_loss(name: str, **settings: Any) -> "Callable[..., tuple[Tensor, dict[str, float]]]":

@@ -28,6 +28,9 @@ class Distiller(nn.Module):
     same_inputs: bool = False
     """Must teachers see the very (augmented) images that the student sees? Then no store can stand in for them."""
 
+    ignores: tuple[str, ...] = ()
+    """Settings that it accepts, as others of its family do, although none of its own terms depends on them."""
+
     def __init__(self) -> None:
         super().__init__()
         self.unweighted: dict[str, Tensor] = {}

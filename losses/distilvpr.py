@@ -11,6 +11,7 @@ methods: ``rkdg`` (the paper's -S), ``ours`` (-C), ``ours_rkdg`` (-SC). Formulas
 that the published program gives; spec in ../shared/spec-methods.md section 2.
 """
 
+import inspect
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -193,9 +194,13 @@ class DistilVPR(Distiller):
                 )
 
 
+_SETTINGS = tuple(inspect.signature(DistilVPR).parameters)
+
+
 class NoDistillation(DistilVPR):
     """``nokd``: the task loss alone; no teacher needed, no term."""
 
+    ignores = _SETTINGS
     requires = ()
     teacher_count = None
 
@@ -208,12 +213,14 @@ class SelfAgent(DistilVPR):
     """``rkdg``, the paper's DistilVPR-S: self-agent relations alone."""
 
     self_agent = True
+    ignores = tuple(n for n in _SETTINGS if n.startswith(("crosslogit", "logit_mapping", "exclude_diagonal")))
 
 
 class CrossAgent(DistilVPR):
     """``ours``, the paper's DistilVPR-C: cross-agent relations alone."""
 
     cross_agent = True
+    ignores = ("rkdgloss_weight", "legacy_mean")
 
 
 class SelfCrossAgent(DistilVPR):

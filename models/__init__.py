@@ -12,7 +12,7 @@ from common.errors import unknown_name
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["create_model", "keeps_its_width", "list_models", "model_settings"]
+__all__ = ["create_model", "has_clusters", "keeps_its_width", "list_models", "model_requires", "model_settings"]
 
 
 class _Entry(NamedTuple):
@@ -90,6 +90,17 @@ def model_settings(name: str) -> tuple[str, ...]:
     """The settings that ``create_model(name, ...)`` accepts, in the order of the class's signature."""
     entry = _entry(name)
     return tuple(key for key in _parameters(_model_class(entry)) if key not in entry.fixed)
+
+
+def model_requires(name: str) -> tuple[str, ...]:
+    """The batch keys that the model reads: ``images``, ``coords``, ``features``."""
+    requires: tuple[str, ...] = _model_class(_entry(name)).requires
+    return requires
+
+
+def has_clusters(name: str) -> bool:
+    """Whether the model starts from cluster centres of local descriptors (NetVLAD)."""
+    return hasattr(_model_class(_entry(name)), "initialise_clusters")
 
 
 def keeps_its_width(name: str) -> bool:

@@ -19,6 +19,7 @@ from engine.program import exit_code
 from engine.reporting import Outcome, report_outcome
 from engine.run_folder import LOG
 from evaluation.report import ReportEntry
+from tools.shared_flags import only_read, refuse_in_vain
 from train import run
 
 HOME = Path(__file__).resolve().parent.parent
@@ -27,7 +28,8 @@ QUICK_FLAGS = ["--epochs", "5", "--milestones", "4"]
 
 
 def step(title: str, *flags: str) -> Outcome:
-    """Run one ``train.py`` command in this process."""
+    """Run one ``train.py`` command in this process, without those of the ``flags`` that it does not read."""
+    flags = tuple(only_read(flags))
     LOG.info("\n=== %s\n$ python train.py %s", title, " ".join(flags))
     return run(parse(TrainOptions, flags, home=HOME))
 
@@ -63,7 +65,7 @@ def demo(logdir: Path, flags: list[str]) -> Path:
 
 def quick_flags(logdir: Path, flags: list[str]) -> list[str]:
     """Flags that put the three runs on a small world, generated where the demo's worlds are kept, for few epochs."""
-    chosen = parse(TrainOptions, teacher_flags(logdir, *flags), home=HOME)
+    chosen = parse(TrainOptions, teacher_flags(logdir, *flags), home=HOME, all_read=False)
     world = DemoData(chosen.dataset_folder, chosen.demo_seed, **QUICK_WORLD).dataset_folder
     where = ["--dataset", "oxford", "--dataset_folder", str(world), "--image_path", str(world / IMAGES)]
     return [*QUICK_FLAGS, *flags, *where]
@@ -80,7 +82,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--quick", action="store_true", help="small world, few epochs: 1 to 2 minutes on 2 cores")
     known, flags = parser.parse_known_args(arguments)
     logdir = known.logdir or Path("logs/demo_quick" if known.quick else "logs/demo")
-    return exit_code(lambda: demo(logdir, quick_flags(logdir, flags) if known.quick else flags))
+
+    def work() -> None:
+        refuse_in_vain(flags, [teacher_flags(logdir), student_flags(logdir, "distilled")])
+        demo(logdir, quick_flags(logdir, flags) if known.quick else flags)
+
+    return exit_code(work)
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from engine.program import exit_code
 from engine.run_folder import LOG
 from tools.demo import step
 from tools.demo_papers import SEEDS, recipe, spread
+from tools.shared_flags import refuse_in_vain
 
 Measures = dict[str, float]
 TEACHER_SEED = 11
@@ -109,6 +110,7 @@ def _first(path: Path) -> Mapping[str, Any]:
 
 
 STUDIES = {"sckd": (sckd, pose_measures), "whiten": (whiten, retrieval_measures)}
+RECIPES = {name: (f"demo_{name}_teacher", f"demo_{name}") for name in STUDIES}
 
 
 def table(rows: Mapping[str, Sequence[Measures]]) -> str:
@@ -124,6 +126,7 @@ def table(rows: Mapping[str, Sequence[Measures]]) -> str:
 def study(name: str, logdir: Path, extra: Sequence[str]) -> None:
     """Run one study, keep its scores, print the table."""
     runs, measure = STUDIES[name]
+    refuse_in_vain(extra, [recipe(each) for each in RECIPES[name]])
     rows = {row.name: [measure(folder) for folder in row.folders] for row in runs(logdir, extra)}
     with atomic_path(logdir / "scores.json") as path:
         path.write_text(json.dumps(rows, indent=1))

@@ -18,6 +18,7 @@ from datasets.oxford_layout import IMAGES
 from engine.program import exit_code
 from engine.run_folder import LOG
 from tools.demo import step
+from tools.shared_flags import refuse_in_vain
 
 HOME = Path(__file__).resolve().parent.parent
 PLACES, TRAIN_RUNS, TEST_RUNS = 40, 5, 3  # 200 training places
@@ -109,14 +110,16 @@ def spread(values: Sequence[float], digits: int = 1) -> str:
 
 def papers(logdir: Path, names: Sequence[str], extra: Sequence[str]) -> None:
     """Run the studies, keep their scores, print the table."""
+    chosen_ones = [chosen for chosen in STUDIES if chosen.name in names]
+    students = [[*recipe(chosen.recipe), *chosen.flags] for chosen in chosen_ones]
+    refuse_in_vain(extra, [*students, *(recipe(each.recipe) for chosen in chosen_ones for each in chosen.teachers)])
     world = DemoData(places=PLACES, train_runs=TRAIN_RUNS, test_runs=TEST_RUNS).dataset_folder
     where = ["--dataset", "oxford", "--dataset_folder", str(world), "--image_path", str(world / IMAGES), *extra]
     found = {}
-    for chosen in STUDIES:
-        if chosen.name in names:
-            found[chosen.name] = study(logdir, chosen, where)
-            with atomic_path(logdir / "scores.json") as path:
-                path.write_text(json.dumps(found, indent=1))
+    for chosen in chosen_ones:
+        found[chosen.name] = study(logdir, chosen, where)
+        with atomic_path(logdir / "scores.json") as path:
+            path.write_text(json.dumps(found, indent=1))
     LOG.info("\nR@1 on traversals that none has seen, seeds %s\n\n%s", SEEDS, table(found))
 
 

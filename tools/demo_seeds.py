@@ -15,6 +15,7 @@ from common.files import atomic_path
 from engine.program import exit_code
 from engine.run_folder import LOG
 from tools.demo import step, student_flags, teacher_flags
+from tools.shared_flags import refuse_in_vain
 
 SEEDS = {1: (1, 2, 3), 2: (1,)}  # world -> students' seeds
 KINDS = {
@@ -29,6 +30,7 @@ def measure(logdir: Path, world: int, extra: list[str]) -> Scores:
     """R@1, R@5 and R@1 % of every student of one world, in the order of the seeds; the teacher's once."""
     folder = logdir / f"world{world}"
     flags = ["--demo_seed", str(world), *extra]
+    refuse_in_vain(extra, [teacher_flags(folder), *(student_flags(folder, "s", *more) for more in KINDS.values())])
     teacher = step(f"world {world}: teacher", *teacher_flags(folder, *flags)).entries[0].result
     scores: Scores = {"teacher": [(teacher.recall[1], teacher.recall[5], teacher.one_percent_recall)]}
     for seed in SEEDS[world]:

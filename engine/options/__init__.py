@@ -43,6 +43,8 @@ class TrainOptions(DataOptions, ModelOptions, LossOptions, MethodOptions, Traini
             raise ValueError(f"--batch_size_limit {self.batch_size_limit} is below --train_batch_size")
         if (self.batch_size_limit is None) != (self.batch_expansion_rate is None):
             raise ValueError("--batch_size_limit and --batch_expansion_rate belong together: give both or none")
+        if self.train_mode == "train_teacher" and len(self.model) > 1:
+            raise ValueError(f"--train_mode train_teacher trains one network, --model names {len(self.model)}")
         near, far = self.positive_radius, self.negative_radius
         if near is not None and far is not None and near >= far:
             raise ValueError(f"--positive_radius {near:g} must be below --negative_radius")
@@ -67,6 +69,14 @@ class EvaluateOptions(DataOptions, ModelOptions, RunOptions):
     pca: PositiveInt | None = Field(None, description="reduce embeddings to this many numbers by PCA whitening")
     compare: list[str] = Field([], description="further checkpoints for the same table and report")
     report: str | None = Field(None, description="folder of the report; None = <weights' run>/evaluation-<data set>")
+
+    def network_role(self) -> Literal["teacher", "student"] | None:
+        """Which network the weights are of: what was said, or the one that is named; None where neither was."""
+        if self.role != "auto":
+            return self.role
+        if "model" in self.model_fields_set:
+            return "teacher"
+        return "student" if "student_model" in self.model_fields_set else None
 
 
 UPSTREAM_COMPAT = {"val_fraction": 0.0, "cache_aug": True, "legacy_mean": True}

@@ -15,7 +15,8 @@ README_COMMAND = (
 
 
 def read(home: Path, *argv: str, environment: dict[str, str] | None = None, **rest: object) -> TrainOptions:
-    return parse(TrainOptions, argv, home=home, environment=environment or {}, **rest)
+    """What is said, whether or not a run of oxford with the default networks reads it (test_relevance.py)."""
+    return parse(TrainOptions, argv, home=home, environment=environment or {}, all_read=False, **rest)
 
 
 def from_yaml(home: Path, text: str, *argv: str) -> TrainOptions:
