@@ -15,7 +15,7 @@ import models
 from common.errors import UserError
 from engine.building import data_settings, student_settings, teacher_settings
 from engine.options import DataOptions, LossOptions, MethodOptions, ModelOptions, OptionGroup
-from engine.relevance_rules import STARTS, Course, course_of, unread_by_rule
+from engine.relevance_rules import STARTS, Course, asks_for_nothing, course_of, unread_by_rule
 from losses.terms import parse_term
 
 SHOWN = 5  # names of readers that a message holds
@@ -37,6 +37,8 @@ class Kind:
 def unread(options: OptionGroup, names: Iterable[str]) -> dict[str, str]:
     """Those of the options ``names`` that change nothing in this run, with the reason of each.
 
+    What switches off something that is not there anyway has its wish: it is not among them.
+
     Raises:
         UserError: a data set, network, method or loss that does not exist.
 
@@ -52,7 +54,7 @@ def unread(options: OptionGroup, names: Iterable[str]) -> dict[str, str]:
                 continue
             if readers := [part for part in kind.everybody() if kind.reads(options, part, name)]:
                 found[name] = f"read by {_listed(readers)}, not by this run's {_listed(kind.mine) or 'parts'}"
-    return {name: found[name] for name in names if name in found}
+    return {name: found[name] for name in names if name in found and not asks_for_nothing(options, name)}
 
 
 def refuse_unread(runs: Sequence[OptionGroup], names: Collection[str]) -> None:

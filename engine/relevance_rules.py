@@ -24,12 +24,13 @@ GROWING = ("batch_size_limit", "batch_expansion_rate", "batch_expansion_th")
 RATES = ("bcs_aug_rate", "hue_aug_rate", "erasing_aug_rate")
 IMAGES = ("image_size", "normalisation", "views", "crop_size", "scales", "image_lidar_k", "query_image_size", *RATES)
 """Options that only a network which reads images depends on."""
-CLOUDS = ("sparse_backend", "sparse_maps", "n_points_boreas", "frames_points", "bin_columns")
+CLOUDS = ("sparse_backend", "sparse_maps", "n_points_boreas", "frames_points")
 VOXELS = ("oxford_quantization_size", "boreas_quantization_size", "frames_quantization_size")
 RUNS = ("tryid", "logdir", "exp_name", "resume", "save_every", "dry_run")
 """Options of a run that evaluation, which makes none, does without."""
 STARTS = ("pretrained", "dropout", "trainable_from")
 """Options of a network that learns: none of them changes what one with given weights computes."""
+OFF = (*RATES, "dropout", "pretrained")
 Reasons = dict[str, str]
 
 
@@ -78,6 +79,12 @@ def unread_by_rule(options: OptionGroup, course: Course) -> Reasons:
     return found | _inputs(options, course)
 
 
+def asks_for_nothing(options: OptionGroup, name: str) -> bool:
+    """Whether the option switches off what would not be there anyway: ``--erasing_aug_rate 0``, ``--no_query_crop``."""
+    value = getattr(options, name)
+    return value is False or (value in (0, "0", "none") and (name in OFF or "weight" in name))
+
+
 def _because(reason: str, names: Iterable[str]) -> Reasons:
     return dict.fromkeys(names, reason)
 
@@ -116,6 +123,8 @@ def _optimiser(options: TrainOptions, course: Course) -> Reasons:
         found |= _because("SGD has no epsilon", ("adam_eps",))
     if options.scheduler != "MultiStepLR":
         found |= _because(f"--scheduler {options.scheduler} has no milestones", ("milestones", "lr_gamma"))
+    if options.scheduler != "CosineAnnealingLR":
+        found |= _because("only a cosine schedule has it", ("scheduler_step", "lr_min"))
     if options.loss == "none":
         found |= _because("--loss none has no task loss", ("task_logit_weight",))
     if "coords" not in models.model_requires(course.learner):

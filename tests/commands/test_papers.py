@@ -47,7 +47,7 @@ def logged(folder: Path) -> dict[str, float]:
 @pytest.fixture(scope="session")
 def pyramid_teachers(pictures, tmp_path_factory) -> list[str]:
     logs = tmp_path_factory.mktemp("pyramids")
-    teach = ["--train_mode", "train_teacher", "--model", "dsformer", *PYRAMID]
+    teach = ["--train_mode", "train_teacher", "--model", "dsformer", "--teacher_output_dim", "16"]
     teach += ["--loss", "CorrelationRankingCrossEntropy"]
     return [weights(run(pictures, logs, f"t{seed}", *teach, "--seed", str(seed))) for seed in (1, 2)]
 
@@ -97,7 +97,7 @@ def test_what_a_task_loss_owns_is_learnt_and_goes_on(pictures, pyramid_teachers,
 
 def test_a_student_may_be_taught_by_added_terms_alone(pictures, pyramid_teachers, tmp_path):
     flags = ["--model", "dsformer", "--teacher_weights_path", pyramid_teachers[0], "--student_model", "resnet18"]
-    flags += ["--student_output_dim", "16", "--distil_method", "nokd", "--kd", "pkt:30", "sp@layer2/layer1:2"]
+    flags += [*PYRAMID, "--distil_method", "nokd", "--kd", "pkt:30", "sp@layer2/layer1:2"]
     numbers = logged(run(pictures, tmp_path, "added", *flags))
     assert {"train/loss_pkt", "train/loss_sp_layer2_to_layer1"} <= set(numbers)
 
@@ -165,12 +165,12 @@ def test_a_run_of_tuples_stopped_between_two_minings_goes_on(pictures, tmp_path,
 MISTAKES = [
     (["--distil_method", "asht", "--teacher_outputs", "store"], "no teacher store holds"),
     (["--distil_method", "csdd"], "did you mean 'csd'"),
-    (["--distil_method", "nokd", "--kd", "pktt:1"], "did you mean 'pkt'"),
-    (["--distil_method", "nokd", "--kd", "pkt:x"], "pkt:x"),
+    (["--distil_method", "asht", "--kd", "pktt:1"], "did you mean 'pkt'"),
+    (["--distil_method", "asht", "--kd", "pkt:x"], "pkt:x"),
     (["--distil_method", "hint", "--student_model", "resnet18", "--kd", "at@layer9:1"], "layer9"),
-    (["--loss", "sare_ind", "--distil_method", "nokd", "--neg_num", "0"], "neg_num"),
-    (["--distil_method", "nokd", "--image_size", "4x4x4"], "image size"),
-    (["--dataset", "pitts30k", "--distil_method", "nokd"], "pitts30k"),
+    (["--loss", "sare_ind", "--distil_method", "asht", "--neg_num", "0"], "neg_num"),
+    (["--distil_method", "asht", "--image_size", "4x4x4"], "image size"),
+    (["--dataset", "pitts30k", "--distil_method", "asht"], "pitts30k"),
 ]
 
 

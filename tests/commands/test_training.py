@@ -171,8 +171,11 @@ def test_resuming_with_other_options_is_refused(oxford, teacher_run, capsys):
 
 @pytest.mark.parametrize("method", ["ours_rkdg", *(pytest.param(each, marks=pytest.mark.slow) for each in REST)])
 def test_every_method_runs_with_a_live_teacher(oxford, teacher_run, tmp_path, method):
-    dry = ["--dry_run", "--crosslogitsimloss_weight_tt2st", "0.1"]
-    assert train.main(distilled_flags(oxford, teacher_run, tmp_path, method, "--distil_method", method, *dry)) == 0
+    weights = ["--teacher_weights_path", str(teacher_run / "models" / "best.safetensors")]
+    weights += ["--rkdgloss_weight", "1"] if "rkdg" in method else []
+    weights += ["--crosslogitsimloss_weight_tt2st", "0.1"] if "ours" in method else []
+    flags = [*weights, "--distil_method", method, "--dry_run"]
+    assert train.main(student_flags(oxford, tmp_path, method, *flags)) == 0
     assert not list(tmp_path.iterdir())
 
 

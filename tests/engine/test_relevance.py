@@ -23,7 +23,7 @@ def evaluate(home, *argv):
 
 
 # Read by what is built around a data set, whichever it is.
-EVERYWHERE = {"dataset", "test_dataset", "test_folder", "num_workers", "val_batch_size", "scales"}
+EVERYWHERE = {"dataset", "test_dataset", "test_folder", "num_workers", "val_batch_size", "scales", "query_image_size"}
 
 
 class Opened(Exception):
@@ -32,7 +32,7 @@ class Opened(Exception):
 
 @pytest.mark.parametrize("name", datasets.list_datasets())
 def test_every_data_option_changes_what_a_data_set_is_made_of_or_is_refused(name, monkeypatch):
-    """Property: of the arguments of the constructor and of the attributes set on its product, by changing one option."""
+    """Property of the constructor's arguments and of the attributes set on its product, by changing one option."""
 
     def made(options):
         """What ``build_data`` hands to a data set of this name: settings, then attributes."""
@@ -53,7 +53,7 @@ def test_every_data_option_changes_what_a_data_set_is_made_of_or_is_refused(name
 
     options = TrainOptions(dataset=name, dataset_folder="d", model=["minklocmmcat"], batches="pairs")
     views = "landmarks" if datasets.dataset_views(name) == "svd" else "svd"
-    values = {"image_size": "77", "views": views, "normalisation": "raw", "query_image_size": "short77"}
+    values = {"image_size": "77", "views": views, "normalisation": "raw"}
     for option in set(DataOptions.model_fields) - EVERYWHERE:
         other = _changed(options, option)
         if option in values:
@@ -150,7 +150,10 @@ READ = [
     "--config recipes/whiten_mtd_gldv2.yaml --strategy maxmin --student_temperature 0.05 --whiten_dim 64",
     "--dataset gldv2 --test_dataset roxford5k --test_folder R --query_crop --loss none --distil_method whiten_mtd",
     "--optimizer SGD --scheduler None --weight_decay 0.1 --image_lr 1",
-    "--distil_method nokd --kd posekd --loss pose --dataset cambridge --model resnet34pose --student_model resnet18pose",
+    "--distil_method nokd --kd posekd --loss pose --dataset 7scenes --model resnet34pose --student_model resnet18pose",
+    "--scheduler CosineAnnealingLR --scheduler_step step --lr_min 1e-6",
+    "--distil_method nokd --student_model dsformer --pretrained none --no_query_crop --rkdgloss_weight 0",
+    "--dataset cambridge --erasing_aug_rate 0 --hue_aug_rate 0",
 ]
 
 
@@ -161,7 +164,7 @@ def test_a_flag_that_something_reads_is_taken(root, tmp_path, monkeypatch, flags
 
 
 def test_evaluation_refuses_what_only_a_run_or_the_other_network_reads(tmp_path):
-    for flags in ("--logdir l", "--resume auto", "--pretrained none", "--student_model resnet34", "--crop_size 9"):
+    for flags in ("--logdir l", "--resume auto", "--pretrained f.pth", "--student_model resnet34", "--crop_size 9"):
         with pytest.raises(UserError, match=flags.split()[0]):
             evaluate(tmp_path, "--role", "teacher", "--model", "resnet18", *flags.split())
     with pytest.raises(UserError, match="test_folder"):
@@ -190,7 +193,7 @@ def test_options_from_elsewhere_are_told_in_one_line_by_where_they_come_from(tmp
 def test_tools_hand_each_run_what_it_reads_and_refuse_what_none_does(root):
     teacher = ["--config", str(root / "recipes/demo_teacher.yaml")]
     alone = ["--config", str(root / "recipes/demo_student.yaml"), "--distil_method", "nokd"]
-    extra = ["--cloud_lr", "0.1", "--no_query_crop", "--epochs=3", "--T_model", "minklocmmcat"]
+    extra = ["--cloud_lr", "0.1", "--query_crop", "--epochs=3", "--T_model", "minklocmmcat"]
     assert only_read([*alone, *extra]) == [*alone, "--epochs=3"]
     assert only_read([*teacher, *extra]) == [*teacher, "--cloud_lr", "0.1", "--epochs=3", "--T_model", "minklocmmcat"]
     refuse_in_vain(["--cloud_lr", "0.1"], [teacher, alone])
