@@ -24,7 +24,7 @@ GROWING = ("batch_size_limit", "batch_expansion_rate", "batch_expansion_th")
 RATES = ("bcs_aug_rate", "hue_aug_rate", "erasing_aug_rate")
 IMAGES = ("image_size", "normalisation", "views", "crop_size", "scales", "image_lidar_k", "query_image_size", *RATES)
 """Options that only a network which reads images depends on."""
-CLOUDS = ("sparse_backend", "sparse_maps", "n_points_boreas", "frames_points")
+CLOUDS = ("sparse_backend", "sparse_maps", "n_points_boreas", "frames_points", "bin_columns")
 VOXELS = ("oxford_quantization_size", "boreas_quantization_size", "frames_quantization_size")
 RUNS = ("tryid", "logdir", "exp_name", "resume", "save_every", "dry_run")
 """Options of a run that evaluation, which makes none, does without."""

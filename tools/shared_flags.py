@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from engine.command_line import ALIASES, given, parse
+from engine.aliases import ALIASES
+from engine.command_line import given, parse
 from engine.options import TrainOptions
 from engine.relevance import refuse_unread, unread
 
@@ -26,7 +27,7 @@ def only_read(flags: Sequence[str]) -> list[str]:
     """A ``train.py`` command line without the options that its run does not read."""
     options = parse(TrainOptions, flags, home=HOME, all_read=False)
     vain = set(unread(options, given(TrainOptions, flags)))
-    spelled = vain | {ALIASES[name] for name in vain if name in ALIASES} | {f"no_{name}" for name in vain}
+    spelled = vain | {alias for name in vain for alias in ALIASES.get(name, ())} | {f"no_{name}" for name in vain}
     kept, keeping = [], True
     for word in flags:
         if word.startswith("--"):
