@@ -78,7 +78,7 @@ def decode_rgb(path: Path, *, upright: bool = False) -> "Image":
     with _opened(path) as opened:
         opened.load()
         image = _as_rgb(opened, path)
-        turn = _turns().get(_orientation(opened)) if upright and opened.format != "TIFF" else None
+        turn = _turns().get(_orientation(opened)) if upright else None  # Pillow has removed that of a TIFF by now
         return image if turn is None else image.transpose(turn)
 
 

@@ -180,9 +180,9 @@ def test_what_is_no_regular_file_is_refused_without_waiting(tmp_path, kind):
 
 @pytest.mark.parametrize("seed", range(4))
 def test_mutated_files_end_in_one_line_or_a_picture(tmp_path, seed):
-    """Bytes changed, cut and added in six formats: never another error."""
+    """Bytes changed and cut: never another error (AVIF's plugin raises RuntimeError)."""
     random = np.random.default_rng(seed)
-    for suffix in (".jpg", ".png", ".webp", ".bmp", ".tif", ".pgm", ".gif"):
+    for suffix in sorted({".jpg", ".png", ".webp", ".bmp", ".tif", ".pgm", ".gif", ".avif"} & set(image_suffixes())):
         whole = tmp_path / f"whole{suffix}"
         Image.fromarray(GREY if suffix == ".pgm" else COLOUR).save(whole)
         for _ in range(25):

@@ -44,6 +44,15 @@ def test_frames_radii_follow_spacing_and_length(tmp_path, length, step, expected
     assert not about(data, "ground truth: ")
 
 
+def test_a_route_wound_up_in_a_small_place_leaves_frames_to_train_on(tmp_path):
+    """480 m of lanes within 40 m: at 10, 50 and 25 m no frame would lie far enough from the test section."""
+    lanes = [straight(40, 1.0, northing=4.0 * lane)[:: 1 - 2 * (lane % 2)] for lane in range(12)]
+    write_run(tmp_path / "run", np.concatenate(lanes), cameras=("image_left",), cloud=None, image_size=(4, 3))
+    data = create_dataset("frames", dataset_folder=tmp_path)
+    assert data.radii.negative == 12.5
+    assert len(data.training_set()) >= 0.2 * 480
+
+
 def test_given_radii_win_over_chosen_ones(tmp_path):
     write_run(tmp_path / "run", straight(400, 4.0), cameras=("image_left",), cloud=None)
     only = create_dataset("frames", dataset_folder=tmp_path, negative_radius=7.0)

@@ -6,9 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import train
 from common.errors import UserError
 from datasets import create_dataset
 from datasets.benchmarks import LandmarkSet, PoseSet, VideoSet
+from datasets.image_folder import ImagesData
 from datasets.records import EvaluationSet, PlaceRecord, TrainingSet, require_one_input_per_key
 from tests.miniature_frames import straight, write_run
 from tests.miniature_images import numbered, write_images, write_truth
@@ -93,11 +95,18 @@ def test_two_links_to_one_folder_are_refused(linked):
         create_dataset("frames", dataset_folder=linked)
 
 
-def test_the_training_folder_of_images_has_keys_of_its_own(tmp_path):
+def test_the_training_folder_of_images_has_keys_of_its_own(tmp_path, monkeypatch, capsys):
+    """Without them the run is refused: a teacher's outputs are stored by key."""
     write_images(tmp_path, numbered(range(4)), numbered(range(4)))
     write_images(tmp_path / "train", numbered(range(4)), numbered(range(4)))
     for folder in (tmp_path, tmp_path / "train"):
         write_truth(folder, [("0001.png", "0001.png")])
+    flags = ["--dataset", "images", "--dataset_folder", str(tmp_path), "--logdir", str(tmp_path / "logs")]
+    with monkeypatch.context() as fault:
+        listed = ImagesData._listed
+        fault.setattr(ImagesData, "_listed", lambda self, home, prefix="": listed(self, home))
+        assert train.main([*flags, "--train_mode", "train_teacher", "--model", "mobilenet_v2"]) == 2
+        assert "two inputs have one key, database/0000.png" in capsys.readouterr().err
     data = create_dataset("images", dataset_folder=tmp_path)
     training, tests = data.training_set().records, data.evaluation_set().distinct_records()
     require_one_input_per_key([*training, *tests])
