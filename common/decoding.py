@@ -90,6 +90,21 @@ def image_size(path: Path, *, upright: bool = False) -> tuple[int, int]:
         return (height, width) if turned else (width, height)
 
 
+def described_depth(path: Path) -> str | None:
+    """What is lost of an image in :func:`decode_rgb`: levels of more than 8 bits, further pictures; None: nothing."""
+    with _opened(path) as opened:
+        frames = 1 if opened.format == "MPO" else int(getattr(opened, "n_frames", 1))
+        lost = [f"of {frames} pictures the first is read"] if frames > 1 else []
+        if opened.mode.startswith("I") or opened.mode == "F":
+            opened.load()
+            levels = len(np.unique(np.asarray(_scaled(opened, path))))
+            low, high = opened.getextrema()
+            lost.append(
+                f"values ({low:g} to {high:g}) are scaled to 8 bits by their kind's white, {levels} grey levels"
+            )
+    return ", ".join(lost) or None
+
+
 def require_regular_file(path: Path, what: str) -> None:
     """:class:`UserError` when ``path`` is absent, empty, or a folder, pipe, socket or device (opening one may hang)."""
     try:

@@ -9,6 +9,7 @@ import numpy as np
 from common.errors import UserError
 from datasets.base import existing_folder
 from datasets.city_images import CitySplit, Layout, read_split
+from datasets.doubts import doubts
 from datasets.image_sets import Images, ImageSet, Truth, evaluation_set
 from datasets.records import EvaluationSet, RankingRules, positions
 
@@ -94,7 +95,10 @@ class CityData(ImageSet):
         )
         if split.struct is not None and split.struct.positive_threshold != radius:
             self.note(f"{split.source} states {split.struct.positive_threshold:g} m for a match; {radius:g} m is used")
-        return evaluation_set(name, Images(split.database, split.queries, truth), radius, rules)
+        test = evaluation_set(name, Images(split.database, split.queries, truth), radius, rules)
+        for line in doubts(test):
+            self.note(f"{split.source}: {line}")
+        return test
 
     def _describe(self, split: CitySplit, published: tuple[int | None, int | None]) -> None:
         counts = (len(split.database), len(split.queries))

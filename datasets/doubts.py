@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from datasets.records import EvaluationSet, positions
+from datasets.records import EvaluationSet, distance_text, positions
 
 MOST = 0.5  # share of the database that matches a query on average
 SMALL = 1.0  # metres
@@ -33,6 +33,17 @@ def doubts(test: EvaluationSet) -> list[str]:
             f"{candidates} pairs), so that chance alone scores high: check the radius or tolerance"
         )
     return notes + _narrow(test)
+
+
+def unmatched(test: EvaluationSet) -> list[str]:
+    """A note on the queries that match nothing in any other run; none where all do."""
+    asked = [entry for entries in test.query_sets for entry in entries.values()]
+    runs = range(len(test.runs))
+    bare = sum(not any(len(entry.get(run, ())) for run in runs) for entry in asked)
+    if bare == 0:
+        return []
+    counted = "they count as misses" if test.rules.unmatched == "miss" else "left out of recall"
+    return [f"{bare} of {len(asked)} queries have no match within {distance_text(test.radius, test.unit)}: {counted}"]
 
 
 def _narrow(test: EvaluationSet) -> list[str]:

@@ -18,7 +18,7 @@ from common.randomness import generator
 from datasets.base import PlaceData, existing_folder
 from datasets.cloud_bins import bin_width, refuse_misfits, width_note
 from datasets.clouds import Cloud, open_cloud
-from datasets.doubts import doubts
+from datasets.doubts import doubts, unmatched
 from datasets.frames_layout import FrameRun, common_image_size, read_runs
 from datasets.frames_radii import Radii, choose_radii
 from datasets.frames_sections import Section, cut_runs
@@ -221,7 +221,7 @@ class FramesData(PlaceData):
         gap = float(distance_to(positions(self._training.records), tested).min())
         asked = f"asked: more than {self.radii.negative:g} m"
         self.notes.append(f"training frames keep {gap:.1f} m from test frames ({asked})")
-        self.notes += doubts(self._evaluation)
+        self.notes += [*unmatched(self._evaluation), *doubts(self._evaluation)]
         self.notes += [_unlisted_note(run) for run in self._runs if run.unlisted]
         self.notes += [note for run in self._runs for note in run.notes]
         if any(None in run.clouds for run in self._runs):

@@ -17,7 +17,7 @@ import numpy as np
 from common.decoding import USUAL, image_size, image_suffixes
 from common.errors import UserError
 from datasets.clouds import CLOUD_SUFFIXES
-from datasets.image_files import Tally, files_by_stem
+from datasets.image_files import Tally, depth_notes, files_by_stem
 
 POSES = "poses.csv"
 REQUIRED = ("frame", "timestamp", "easting", "northing")
@@ -99,7 +99,14 @@ def _read_run(folder: Path) -> FrameRun:
         images=tuple(tuple(files[frame] for files in pictures) for frame in frames),
         clouds=tuple(clouds.get(frame) for frame in frames),
         unlisted=unlisted,
-        notes=tuple(note for kind, tally in tallies.items() for note in tally.notes(f"{folder.name}/{kind}")),
+        notes=(
+            *(note for kind, tally in tallies.items() for note in tally.notes(f"{folder.name}/{kind}")),
+            *(
+                note
+                for camera, files in zip(cameras, pictures, strict=True)
+                for note in depth_notes(f"{folder.name}/{camera}", files[frames[0]])
+            ),
+        ),
     )
 
 

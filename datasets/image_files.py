@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from common.decoding import USUAL, image_suffixes, require_regular_file
+from common.decoding import USUAL, described_depth, image_suffixes, require_regular_file
 from common.errors import UserError
 
 HEIC = (".heic", ".heif")
@@ -77,6 +77,15 @@ def find_images(folder: Path) -> FoundImages:
         there = f": it holds {tally.described()}{tally.remedy()}" if tally.left_out else ""
         raise UserError(f"image folder {folder} holds no image ({USUAL}){there}: check --dataset_folder")
     return FoundImages(sorted(found, key=str), tally.notes(folder.name))
+
+
+def depth_notes(folder: str, first: Path) -> list[str]:
+    """A note where the first image of a folder loses something in decoding; none where it cannot be decoded (yet)."""
+    try:
+        lost = described_depth(first)
+    except UserError:
+        return []
+    return [f"{folder}: {first.name}: {lost}"] if lost else []
 
 
 def image_files(folder: Path) -> list[Path]:
@@ -152,6 +161,8 @@ def _listed_files(listed: Path, folder: Path) -> list[Path]:
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"image list {listed} cannot be read as UTF-8 text: remove it, or write it again") from error
     found = sorted((folder / line for line in lines if line), key=str)
+    if twice := [path for path, count in Counter(found).items() if count > 1]:
+        raise UserError(f"image list {listed} names {len(twice)} path(s) more than once, such as {twice[0]}: write it again")
     if not found:
         raise UserError(f"image list {listed} is empty: remove it, or write one path per line")
     for path in (found[0], found[-1]):

@@ -47,6 +47,8 @@ class Listed:
         notes: list[str] = []
         paths = (home / folders[0], home / folders[1])
         database, queries = (listed_images(path, notes) for path in paths)
+        if paths[0].resolve() == paths[1].resolve():
+            notes.append(f"{folders[0]} and {folders[1]} are one folder: every query finds itself")
         table = home / TRUTH
         truth = table if table.is_file() else None
         return cls(paths, database, queries, truth, upright, prefix, tuple(f"{prefix}{note}" for note in notes))

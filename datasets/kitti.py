@@ -23,6 +23,7 @@ from common.randomness import generator
 from datasets.base import PlaceData, existing_folder
 from datasets.cloud_bins import BinWidth
 from datasets.clouds import Cloud, open_cloud
+from datasets.doubts import doubts
 from datasets.image_folder import checked_radii
 from datasets.image_sets import Images, evaluation_set, matches_by_distance
 from datasets.images import read_image
@@ -96,6 +97,7 @@ class KittiData(PlaceData):
         sequence = self._read(kitti_sequence)
         protocols = {"A": self._protocol_a, "B": self._protocol_b, "C": self._protocol_c}
         self._evaluation = protocols[kitti_protocol](sequence)
+        self.notes += doubts(self._evaluation)
         asked = list(self._evaluation.query_sets[1].values())
         matched = sum(bool(entry[0]) for entry in asked)
         self.notes.append(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from common.decoding import require_regular_file
 from common.errors import UserError
 from common.randomness import forked_random_state, generator
 from datasets.augmentation import augment_cloud
@@ -148,8 +149,9 @@ class PlaceLoader(DataLoader[Batch]):
 
 
 def _must_exist(path: Path, what: str, flag: str) -> None:
-    if not path.is_file():
+    if not path.exists():
         raise UserError(f"{what} {path} does not exist: check {flag}")
+    require_regular_file(path, what)
 
 
 def collate(items: Sequence[Item]) -> Batch:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from common.errors import UserError
-from datasets.image_files import find_images
+from datasets.image_files import depth_notes, find_images
 from datasets.image_sets import Truth
 
 COLUMNS = ("query", "database")
@@ -22,7 +22,7 @@ def listed_images(folder: Path, notes: list[str]) -> list[str]:
     What else lies there is counted in a line added to ``notes``. Raises as :func:`datasets.image_files.find_images`.
     """
     found = find_images(folder)
-    notes += found.notes
+    notes += [*found.notes, *depth_notes(folder.name, found.files[0])]
     return sorted((path.relative_to(folder).as_posix() for path in found.files), key=natural_order)
 
 

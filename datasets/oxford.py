@@ -14,6 +14,7 @@ import numpy as np
 from common.errors import UserError
 from datasets.base import PlaceData, checked_points, existing_file, existing_folder
 from datasets.cloud_layouts import is_text
+from datasets.doubts import doubts, unmatched
 from datasets.records import CloudSettings, EvaluationSet, PlaceRecord, TrainingSet
 from datasets.upstream import Submap, parse_submap, read_evaluation, read_image_index, read_training
 
@@ -88,7 +89,9 @@ class OxfordData(PlaceData):
             next((record.run for record in (*db, *query)), f"run {number}")
             for number, (db, query) in enumerate(zip(database_records, query_records, strict=True))
         ]
-        return EvaluationSet(self.name, runs, database_records, query_records, queries, EVALUATION_RADIUS)
+        test = EvaluationSet(self.name, runs, database_records, query_records, queries, EVALUATION_RADIUS)
+        self.notes += [note for note in (*unmatched(test), *doubts(test)) if note not in self.notes]
+        return test
 
     def read_cloud(self, path: Path) -> np.ndarray:
         """Float64 little-endian x y z, no header: exactly ``n_points`` * 24 bytes; returned as float32 ``[N, 3]``."""

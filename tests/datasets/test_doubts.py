@@ -58,6 +58,26 @@ def test_a_frames_radius_that_matches_everything_is_told(tmp_path):
     assert about(data, "every database image matches every query")
 
 
+def test_frames_queries_without_a_match_are_counted(tmp_path):
+    """The second run leaves the first one's street half-way: its later frames find nobody."""
+    write_run(tmp_path / "a", straight(240, 4.0), cameras=("image_left",), cloud=None)
+    aside = straight(240, 4.0)
+    aside[:, 0] = np.where(aside[:, 1] < 120, 1.0, 6.0)
+    write_run(tmp_path / "b", aside, cameras=("image_left",), cloud=None)
+    settings = {"positive_radius": 5, "negative_radius": 12, "eval_radius": 5.0, "frames_map": "shared"}
+    data = create_dataset("frames", dataset_folder=tmp_path, **settings)
+    tests = data.evaluation_set()
+    bare = total = 0
+    for n, queries in enumerate(tests.queries):
+        for query in queries:
+            others = [r for m, run in enumerate(tests.database) if m != n for r in run]
+            gaps = [np.hypot(query.northing - r.northing, query.easting - r.easting) for r in others]
+            bare, total = bare + (min(gaps) > 5.0), total + 1
+    found = about(data, "have no match within 5 m: left out of recall")
+    assert bare > 0
+    assert found == [f"{bare} of {total} queries have no match within 5 m: left out of recall"]
+
+
 @pytest.mark.parametrize(
     ("distance", "unit", "digits", "text"),
     [

@@ -11,6 +11,7 @@ from common.decoding import image_suffixes
 from common.errors import UserError
 from datasets import create_dataset
 from datasets.image_files import find_images
+from datasets.loading import PlaceItems
 from evaluation.pictures import picture
 from tests.miniature_frames import straight, write_run
 from tests.miniature_images import numbered, write_images, write_picture, write_sequences
@@ -162,3 +163,51 @@ def test_sixteen_bit_queries_equal_their_eight_bit_database(tmp_path):
     tests = data.evaluation_set()
     for one, other in zip(tests.database[0], tests.queries[1], strict=True):
         assert np.array_equal(np.asarray(data.image(one.images[0])), np.asarray(data.image(other.images[0])))
+
+
+def test_images_that_lose_something_are_told_once_a_folder(tmp_path):
+    """A thermal camera's 16 bits: so narrow a range leaves a few grey levels."""
+    thermal = np.linspace(7000, 8500, 32 * 24).reshape(24, 32).astype(np.uint16)
+    for number in range(3):
+        for side, values in (("database", np.full((24, 32), 9, np.uint8)), ("queries", thermal)):
+            (tmp_path / side).mkdir(exist_ok=True)
+            Image.fromarray(values).save(tmp_path / side / f"{number}.png")
+    pages = [Image.new("L", (32, 24), shade) for shade in (0, 99)]
+    pages[0].save(tmp_path / "database" / "0.tif", save_all=True, append_images=pages[1:])
+    (tmp_path / "database" / "0.png").unlink()
+    notes = create_dataset("images", dataset_folder=tmp_path, frame_tolerance=0).notes
+    assert "queries: 0.png: values (7000 to 8500) are scaled to 8 bits by their kind's white, 7 grey levels" in notes
+    assert "database: 0.tif: of 2 pictures the first is read" in notes
+    run = write_run(tmp_path / "drives" / "run", straight(120, 2.0), cameras=("image_left",), cloud=None)
+    for path in (run / "image_left").iterdir():
+        Image.fromarray(thermal).save(path)
+    notes = create_dataset("frames", dataset_folder=tmp_path / "drives").notes
+    assert len([note for note in notes if note.startswith("run/image_left: 0000000000.png: values (7000 to")]) == 1
+
+
+def test_one_folder_under_two_names_is_told(tmp_path):
+    write_images(tmp_path, numbered(range(4)), {})
+    (tmp_path / "queries").symlink_to("database", target_is_directory=True)
+    data = create_dataset("images", dataset_folder=tmp_path, frame_tolerance=0)
+    assert "database and queries are one folder: every query finds itself" in data.notes
+
+
+def test_a_list_that_names_an_image_twice_is_refused(tmp_path):
+    write_images(tmp_path, numbered(range(3)), numbered(range(3)))
+    listed = tmp_path / "queries_images_paths.txt"
+    listed.write_text("0000.png\n0002.png\n")
+    data = create_dataset("images", dataset_folder=tmp_path, frame_tolerance=0)
+    assert "queries: 2 images as queries_images_paths.txt lists them" in data.notes
+    listed.write_text("0000.png\n0002.png\n0000.png\n")
+    with pytest.raises(UserError, match=r"names 1 path.s. more than once, such as .*0000\.png"):
+        create_dataset("images", dataset_folder=tmp_path, frame_tolerance=0)
+
+
+@pytest.mark.timeout(30)
+def test_a_pipe_in_place_of_a_listed_image_is_said_before_anything_is_computed(oxford_copy, quantize):
+    data = create_dataset("oxford", dataset_folder=oxford_copy.dataset_folder, image_path=oxford_copy.image_path)
+    records = data.training_set().records
+    records[0].images[0].unlink()
+    os.mkfifo(records[0].images[0])
+    with pytest.raises(UserError, match=r"is a named pipe \(FIFO\), not a file"):
+        PlaceItems(data, records, wants=("images",), quantize=None, augment=False, seed=0)
