@@ -162,7 +162,7 @@ def _listed_files(listed: Path, folder: Path) -> list[Path]:
         raise UserError(f"image list {listed} cannot be read as UTF-8 text: remove it, or write it again") from error
     found = sorted((folder / line for line in lines if line), key=str)
     if twice := [path for path, count in Counter(found).items() if count > 1]:
-        raise UserError(f"image list {listed} names {len(twice)} path(s) more than once, such as {twice[0]}: write it again")
+        raise UserError(f"image list {listed} names {len(twice)} paths twice, such as {twice[0]}: correct it")
     if not found:
         raise UserError(f"image list {listed} is empty: remove it, or write one path per line")
     for path in (found[0], found[-1]):

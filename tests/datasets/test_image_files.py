@@ -199,7 +199,7 @@ def test_a_list_that_names_an_image_twice_is_refused(tmp_path):
     data = create_dataset("images", dataset_folder=tmp_path, frame_tolerance=0)
     assert "queries: 2 images as queries_images_paths.txt lists them" in data.notes
     listed.write_text("0000.png\n0002.png\n0000.png\n")
-    with pytest.raises(UserError, match=r"names 1 path.s. more than once, such as .*0000\.png"):
+    with pytest.raises(UserError, match=r"names 1 paths twice, such as .*0000\.png"):
         create_dataset("images", dataset_folder=tmp_path, frame_tolerance=0)
 
 
