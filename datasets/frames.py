@@ -23,9 +23,10 @@ from datasets.frames_layout import FrameRun, common_image_size, read_runs
 from datasets.frames_radii import Radii, choose_radii
 from datasets.frames_sections import Section, cut_runs
 from datasets.images import read_image
+from datasets.position_checks import SMALL, doubt, refuse_small_span
 from datasets.records import CloudSettings, EvaluationSet, PlaceRecord, TrainingSet, positions
 from datasets.relations import training_relations, true_neighbours
-from datasets.routes import distance_to
+from datasets.routes import distance_to, metres_above
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -77,6 +78,19 @@ class FramesData(PlaceData):
         self._width = bin_width(self._clouds, bin_columns)
         maps = self._maps(frames_map)
         places = [run.positions for run in self._runs]
+        refuse_small_span(places, "positions in poses.csv", min(SMALL, positive_radius or SMALL))
+        doubtful = doubt(places)
+        self.notes += [doubtful] if doubtful else []
+        try:
+            self._settle(given, places, maps)
+        except UserError as error:
+            raise UserError(f"{error}; {doubtful}") if doubtful else error from None
+        self._describe()
+
+    def _settle(
+        self, given: tuple[float | None, float | None, float | None], places: list[np.ndarray], maps: list[list[int]]
+    ) -> None:
+        """Choose radii, cut the runs, relate the frames."""
         self.radii, announced = choose_radii(given, places, partial(self._cut, maps))
         self.notes += [announced] if announced else []
         self.validation_buffer = self.radii.negative
@@ -84,7 +98,6 @@ class FramesData(PlaceData):
         self._sections = self._cut(maps, self.radii)
         self._training = self._training_set()
         self._evaluation = self._evaluation_set()
-        self._describe()
 
     def training_set(self) -> TrainingSet:
         """The training sections of all runs, joined."""
@@ -153,7 +166,8 @@ class FramesData(PlaceData):
         for group in maps:
             names = [self._runs[run].name for run in group]
             places = [self._runs[run].positions for run in group]
-            sections.update(zip(group, cut_runs(names, places, radii.negative, radii.evaluation), strict=True))
+            cut = cut_runs(names, places, radii.negative, radii.evaluation, radii.positive)
+            sections.update(zip(group, cut, strict=True))
         return [sections[run] for run in range(len(self._runs))]
 
     def _record(self, number: int, index: int, images: tuple[Path, ...], camera: int = 0) -> PlaceRecord:
@@ -173,7 +187,7 @@ class FramesData(PlaceData):
         if not any(len(row) for row in positives):
             raise UserError(
                 f"no two training frames lie within --positive_radius {self.radii.positive:g} m of each other: raise "
-                f"it above {_closest(positions(records)):.1f} m"
+                f"it above {metres_above(_closest(positions(records)))} m"
             )
         return TrainingSet(records, positives, non_negatives)
 
@@ -211,7 +225,8 @@ class FramesData(PlaceData):
         reach = self.radii.evaluation
         if nearest > reach:
             raise UserError(
-                f"no query has a database frame within --eval_radius {reach:g} m: raise it above {nearest:.1f} m"
+                f"no query has a database frame within --eval_radius {reach:g} m: raise it above "
+                f"{metres_above(nearest)} m"
             )
 
     def _describe(self) -> None:

@@ -5,8 +5,6 @@ radians. ``image_<camera>/<frame>.jpg|png`` or whatever Pillow reads, ``cloud/<f
 listed here, not read.
 """
 
-import csv
-import math
 import os
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -16,8 +14,10 @@ import numpy as np
 
 from common.decoding import USUAL, image_size, image_suffixes
 from common.errors import UserError
+from common.numbers import number_hint, parse_finite
 from datasets.clouds import CLOUD_SUFFIXES
 from datasets.image_files import Tally, depth_notes, files_by_stem
+from datasets.text_tables import read_table
 
 POSES = "poses.csv"
 REQUIRED = ("frame", "timestamp", "easting", "northing")
@@ -141,55 +141,49 @@ def _check_complete(
 
 def _read_poses(path: Path) -> list[tuple[str, int, tuple[float, float]]]:
     """(frame, line in the file, (northing, easting)) of every row, in the order of the timestamps."""
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as stream:
-            reader = csv.reader(stream)
-            header = [word.strip() for word in next(reader, [])]
-            table = [(reader.line_num, [word.strip() for word in row]) for row in reader if any(map(str.strip, row))]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path} is no comma-separated text ({error}): export it as UTF-8 CSV") from error
-    missing = [name for name in REQUIRED if name not in header]
-    if missing:
-        raise UserError(
-            f"{path} line 1: column(s) {', '.join(missing)} missing from the header '{','.join(header)[:120]}': it "
-            f"must name {', '.join(REQUIRED)} (optional: {', '.join(OPTIONAL)})"
-        )
-    if not table:
+    advice = f"it must name {', '.join(REQUIRED)} (optional: {', '.join(OPTIONAL)})"
+    table = read_table(path, REQUIRED, advice, _other_names)
+    if not table.rows:
         raise UserError(f"{path} has a header but no row: write one row per frame")
     rows: list[tuple[float, str, int, tuple[float, float]]] = []
     seen: dict[str, int] = {}
-    for line, words in table:
-        row = _checked_row(path, line, header, words)
-        frame = row["frame"]
+    for line, row in table.rows:
+        frame, numbers = row["frame"], _checked_row(path, line, row)
         if frame in seen:
             raise UserError(
                 f"{path} line {line}: frame {frame} is already on line {seen[frame]}: frames must be unique"
             )
         seen[frame] = line
-        rows.append((float(row["timestamp"]), frame, line, (float(row["northing"]), float(row["easting"]))))
+        rows.append((numbers["timestamp"], frame, line, (numbers["northing"], numbers["easting"])))
     rows.sort(key=lambda row: row[0])
     return [row[1:] for row in rows]
 
 
-def _checked_row(path: Path, line: int, header: list[str], words: list[str]) -> dict[str, str]:
-    if len(words) != len(header):
-        raise UserError(f"{path} line {line}: {len(words)} values for {len(header)} columns: one value per column")
-    row = dict(zip(header, words, strict=True))
+def _other_names(header: list[str]) -> str:
+    """What a header without easting and northing seems to name instead."""
+    names = set(header)
+    if {"x", "y"} <= names:
+        return "if x points east and y north, both in metres, rename them easting and northing"
+    if names & {"lat", "latitude"} and names & {"lon", "lng", "long", "longitude"}:
+        return "latitude and longitude are degrees: convert them to metres, such as UTM easting and northing"
+    return ""
+
+
+def _checked_row(path: Path, line: int, row: dict[str, str]) -> dict[str, float]:
+    """The numbers of a row whose frame is a file name."""
     frame = row["frame"]
     if not frame or frame.startswith(".") or "/" in frame or "\\" in frame:
         raise UserError(
             f"{path} line {line}: frame '{frame}' is no file name: give the name of the image without its suffix"
         )
+    numbers: dict[str, float] = {}
     for name in (*REQUIRED[1:], *OPTIONAL):
-        if not _finite(row.get(name, "0")):
+        value = parse_finite(row.get(name, "0"))
+        if value is None:
+            word = row[name]
             raise UserError(
-                f"{path} line {line}: {name} of frame {frame} is '{row[name]}', not a finite number: correct it"
+                f"{path} line {line}: {name} of frame {frame} is '{word}', not a finite number{number_hint(word)}: "
+                "correct it"
             )
-    return row
-
-
-def _finite(word: str) -> bool:
-    try:
-        return math.isfinite(float(word))
-    except ValueError:
-        return False
+        numbers[name] = value
+    return numbers

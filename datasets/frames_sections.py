@@ -11,9 +11,10 @@ import numpy as np
 
 from common.errors import UserError
 from datasets.relations import neighbours_within
-from datasets.routes import distance_to, travelled
+from datasets.routes import distance_to, metres_below, travelled
 
 TEST_SHARE = 0.35  # of the first run's path, by arc length
+NO_RADIUS = 0.01  # metres: no negative radius below that separates places
 SAME_ROUTE = 0.25  # share of a run's frames near another run that makes the two traversals of one route
 
 
@@ -27,9 +28,16 @@ class Section:
 
 
 def cut_runs(
-    names: Sequence[str], places: Sequence[np.ndarray], negative_radius: float, eval_radius: float
+    names: Sequence[str],
+    places: Sequence[np.ndarray],
+    negative_radius: float,
+    eval_radius: float,
+    positive_radius: float = 0.0,
 ) -> list[Section]:
-    """One section per run of *one map*; ``places[r]`` is float64 [n_r, 2] (northing, easting)."""
+    """One section per run of *one map*; ``places[r]`` is float64 [n_r, 2] (northing, easting).
+
+    ``positive_radius``: only for the advice in the error that a run is too short.
+    """
     sections: list[Section | None] = [None] * len(names)
     for group in _routes(places, eval_radius):
         marks = _shared_test(group, places, negative_radius, eval_radius) if len(group) > 1 else None
@@ -40,9 +48,9 @@ def cut_runs(
     _keep_apart(cut, places, negative_radius)
     for name, section, place in zip(names, cut, places, strict=True):
         if not section.traversal and (section.test.sum() < 2 or section.training.sum() < 2):
-            raise _too_short(name, place, section, negative_radius)
+            raise _too_short(name, place, section, negative_radius, positive_radius)
     if sum(int(section.training.sum()) for section in cut) < 2:
-        raise _too_short(" + ".join(names), places[0], cut[0], negative_radius)
+        raise _too_short(" + ".join(names), places[0], cut[0], negative_radius, positive_radius)
     return cut
 
 
@@ -97,13 +105,17 @@ def _keep_apart(sections: Sequence[Section], places: Sequence[np.ndarray], negat
         section.training &= np.array([len(row) == 0 for row in near], dtype=bool)
 
 
-def _too_short(name: str, place: np.ndarray, section: Section, negative_radius: float) -> UserError:
+def _too_short(
+    name: str, place: np.ndarray, section: Section, negative_radius: float, positive_radius: float
+) -> UserError:
     length, tests = travelled(place)[-1], int(section.test.sum())
     found = (
         f"run {name} ({len(place)} frames, {length:.1f} m) leaves {int(section.training.sum())} training and {tests} "
         f"test frames at a negative radius of {negative_radius:g} m"
     )
     reach = np.sort(distance_to(place[~section.test], place[section.test]))
-    if tests < 2 or len(reach) < 2 or not np.isfinite(reach[-2]) or reach[-2] <= 0:
+    if tests < 2 or len(reach) < 2 or not NO_RADIUS < reach[-2] < np.inf:
         return UserError(f"{found}: at least 2 of each are needed; record a longer run or remove this one")
-    return UserError(f"{found}: lower --negative_radius below {reach[-2]:.1f} m, or remove the run")
+    limit = metres_below(reach[-2])
+    both = f" (and --positive_radius {positive_radius:g} with it)" if positive_radius >= float(limit) else ""
+    return UserError(f"{found}: lower --negative_radius below {limit} m{both}, or remove the run")

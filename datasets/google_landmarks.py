@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from common.errors import UserError
 from common.files import atomic_path
+from common.numbers import parse_whole
 from datasets.base import existing_file, existing_folder
 from datasets.image_sets import ImageSet
 from datasets.records import Benchmark, PlaceRecord, TrainingSet
@@ -117,12 +118,13 @@ def read_clean_list(path: Path) -> dict[int, list[str]]:
 def _clean_line(line: str, where: str) -> tuple[int, list[str]]:
     landmark, comma, rest = line.partition(",")
     images = rest.split()
-    if not comma or not landmark.strip().isdecimal() or not images:
+    number = parse_whole(landmark)
+    if not comma or number is None or number < 0 or not images:
         raise UserError(f"{where}: expected a landmark's number, a comma, and image ids separated by spaces")
     for image in images:
         if not IMAGE_ID.fullmatch(image):
             raise UserError(f"{where}: '{image[:40]}' is no image id")
-    return int(landmark), images
+    return number, images
 
 
 def present_images(folder: Path, images: Iterable[str]) -> set[str]:

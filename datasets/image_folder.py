@@ -93,12 +93,14 @@ class Listed:
         """Images matched within ``radius`` metres of the positions in their @utm names; None when a name has none."""
         if not all(name.rsplit("/", 1)[-1].startswith("@") for name in (*self.database, *self.queries)):
             return None
+        from datasets.position_checks import refuse_degrees
         from datasets.utm_names import parse_utm
 
         sides = []
         for folder, names in zip(self.folders, (self.database, self.queries), strict=True):
             places = [parse_utm(folder / name, folder) for name in names]
             sides.append(np.array([(northing, easting) for easting, northing, _ in places]))
+        refuse_degrees(np.concatenate(sides), "positions in the images' @utm names")
         database, queries = self.records(*sides)
         return Images(database, queries, matches_by_distance(database, queries, radius))
 

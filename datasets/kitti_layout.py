@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from common.errors import UserError
+from common.numbers import number_hint, parse_number
 
 SEQUENCES = tuple(f"{number:02d}" for number in range(11))  # those with published poses
 DET_TOLERANCE = 1e-2
@@ -128,12 +129,14 @@ def _table(path: Path, columns: int) -> np.ndarray:
 def _row(words: list[str], columns: int, where: str) -> list[float]:
     if len(words) != columns:
         raise UserError(f"{where}: {len(words)} numbers, expected {columns}")
-    try:
-        numbers = [float(word) for word in words]
-    except ValueError as error:
-        raise UserError(f"{where}: {error}") from error
-    if not all(map(math.isfinite, numbers)):
-        raise UserError(f"{where}: a number is NaN or infinite")
+    numbers: list[float] = []
+    for word in words:
+        value = parse_number(word)
+        if value is None:
+            raise UserError(f"{where}: '{word[:40]}' is no number{number_hint(word)}")
+        if not math.isfinite(value):
+            raise UserError(f"{where}: a number is NaN or infinite")
+        numbers.append(value)
     return numbers
 
 

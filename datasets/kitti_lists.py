@@ -65,7 +65,7 @@ def _entries(path: Path) -> list[dict[Any, Any]]:
 
 def _frame(entry: dict[Any, Any], sequence: str, frames: int, where: str) -> int:
     name = str(entry.get("query_velo"))
-    found = re.fullmatch(rf"sequences/{re.escape(sequence)}/velodyne/(\d{{6}})\.bin", name)
+    found = re.fullmatch(rf"sequences/{re.escape(sequence)}/velodyne/([0-9]{{6}})\.bin", name)
     if found is None:
         raise UserError(f"{where}: query_velo is {name!r}, expected sequences/{sequence}/velodyne/000000.bin")
     if int(found[1]) >= frames:

@@ -1,6 +1,5 @@
 """Which database images show a query's place: by a table of names, by frame numbers, or by the order of images."""
 
-import csv
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ import numpy as np
 from common.errors import UserError
 from datasets.image_files import depth_notes, find_images
 from datasets.image_sets import Truth
+from datasets.text_tables import read_table
 
 COLUMNS = ("query", "database")
 LARGEST_NUMBER = 4 * 10**18  # a number and a tolerance still add up to an int64; nanoseconds until 2096
@@ -89,29 +89,13 @@ def read_truth(path: Path, database: Sequence[str], queries: Sequence[str], fold
 
 def _rows(path: Path) -> list[tuple[int, str, str]]:
     """(line, query, database) of every row that is not blank."""
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as stream:
-            reader = csv.reader(stream)
-            header = [word.strip().lower() for word in next(reader, [])]
-            if absent := [column for column in COLUMNS if header.count(column) != 1]:
-                raise UserError(
-                    f"{path} line 1: column(s) {', '.join(absent)} missing or repeated: write query,database"
-                )
-            rows = []
-            for words in reader:
-                if not any(word.strip() for word in words):
-                    continue
-                if len(words) != len(header):
-                    raise UserError(f"{path} line {reader.line_num}: {len(words)} values for {len(header)} columns")
-                cells = [words[header.index(column)].strip().replace("\\", "/") for column in COLUMNS]
-                if not cells[0]:
-                    raise UserError(f"{path} line {reader.line_num}: the query's name is empty")
-                rows.append((reader.line_num, cells[0], cells[1]))
-            return rows
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 text: save it as UTF-8") from error
-    except (OSError, csv.Error) as error:
-        raise UserError(f"{path} cannot be read as a table: {error}") from error
+    rows = []
+    for line, row in read_table(path, COLUMNS, "write query,database").rows:
+        query, answer = (row[column].replace("\\", "/") for column in COLUMNS)
+        if not query:
+            raise UserError(f"{path} line {line}: the query's name is empty")
+        rows.append((line, query, answer))
+    return rows
 
 
 def _lookup(names: Sequence[str], folder: str) -> dict[str, int]:

@@ -3,7 +3,6 @@
 Three header lines, then ``path X Y Z W P Q R``: metres, then a quaternion, scalar first. Paths may hold blanks.
 """
 
-import csv
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +12,9 @@ import numpy as np
 
 from common.errors import UserError
 from common.files import atomic_path
+from common.numbers import number_hint, parse_number
 from datasets.quaternions import unit_quaternions
+from datasets.text_tables import read_table
 
 HEADER = ("Visual Landmark Dataset V1", "ImageFile, Camera Position [X Y Z W P Q R]", "")
 COLUMNS = ("t1", "t2", "t3", "q1", "q2", "q3", "q4")
@@ -91,12 +92,9 @@ def read_pose_csv(path: Path) -> PoseList:
         UserError: with the file and the line: a column is absent, or a row as :func:`read_pose_list` refuses it.
 
     """
-    reader = csv.DictReader(_text(path).split("\n"))
-    if absent := [name for name in ("img_path", *COLUMNS) if name not in (reader.fieldnames or ())]:
-        raise UserError(f"{path} has no column {', '.join(absent)}: not a table of camera poses")
+    table = read_table(path, ("img_path", *COLUMNS), "expected a table of camera poses")
     rows = [
-        _checked(entry["img_path"] or "", [entry[name] or "" for name in COLUMNS], f"{path} line {reader.line_num}")
-        for entry in reader
+        _checked(row["img_path"], [row[name] for name in COLUMNS], f"{path} line {line}") for line, row in table.rows
     ]
     if not rows:
         raise UserError(f"{path} holds no pose: copy it again")
@@ -132,7 +130,7 @@ def _is_row(line: str) -> bool:
 def _row(line: str, where: str) -> tuple[str, list[float]]:
     fields = line.strip().rsplit(maxsplit=7)
     words = fields[0].split() if fields else []
-    if len(fields) < 8 or (len(words) > 1 and _number(words[-1]) is not None):
+    if len(fields) < 8 or (len(words) > 1 and parse_number(words[-1]) is not None):
         raise UserError(f"{where}: {len(line.split())} fields, expected a path and 7 numbers (X Y Z W P Q R)")
     return _checked(fields[0], fields[1:], where)
 
@@ -140,19 +138,14 @@ def _row(line: str, where: str) -> tuple[str, list[float]]:
 def _checked(name: str, words: Sequence[str], where: str) -> tuple[str, list[float]]:
     pose: list[float] = []
     for word in words:
-        value = _number(word)
+        value = parse_number(word)
         if value is None:
-            raise UserError(f"{where}: '{word}' is no number: a path and 7 numbers (X Y Z W P Q R) are expected")
+            raise UserError(
+                f"{where}: '{word}' is no number{number_hint(word)}: a path and 7 numbers (X Y Z W P Q R) are expected"
+            )
         if not math.isfinite(value):
             raise UserError(f"{where}: {word} is not finite: leave the image out of the list")
         pose.append(value)
     if not any(pose[3:]):
         raise UserError(f"{where}: the quaternion is zero, which is no rotation: leave the image out of the list")
     return name, pose
-
-
-def _number(word: str) -> float | None:
-    try:
-        return float(word)
-    except ValueError:
-        return None

@@ -10,11 +10,13 @@ from pathlib import Path
 import numpy as np
 
 from common.errors import UserError
+from common.numbers import number_hint, parse_number
 from datasets.pose_data import Part, PoseData, Scene
 from datasets.pose_lists import PoseList, read_scene_list
 from datasets.quaternions import pose_from_matrix
 
 SPLITS: dict[Part, str] = {"train": "TrainSplit.txt", "test": "TestSplit.txt"}
+WINDOWS_NAN = re.compile(r"[+-]?[0-9]+\.#[A-Z0-9+-]+", re.IGNORECASE)  # 1.#QNAN, -1.#IND, 1.#INF00
 COLOUR, POSE = ".color.png", ".pose.txt"
 _CHESS_FIRST = (-0.1232336, -1.1206967, -0.9887058, 0.9951854, -0.0964216, 0.0164350, 0.0062336)
 SCENES = {
@@ -81,7 +83,7 @@ def read_split(path: Path) -> list[str]:
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
-        found = re.fullmatch(r"(?:sequence|seq-?)?\s*(\d+)", line.strip(), flags=re.IGNORECASE)
+        found = re.fullmatch(r"(?:sequence|seq-?)?\s*([0-9]{1,18})", line.strip(), flags=re.IGNORECASE)
         if found is None:
             raise UserError(f"{path} line {number}: '{line.strip()}' names no sequence: sequence1 is expected")
         sequences.append(f"seq-{int(found[1]):02d}")
@@ -118,8 +120,8 @@ def read_pose_matrix(path: Path) -> np.ndarray:
         raise UserError(f"{path} cannot be read: {error}") from error
     if len(words) != 16:
         raise UserError(f"{path} holds {len(words)} numbers, expected a 4x4 matrix: unpack it again")
-    try:
-        numbers = [math.nan if ".#" in word else float(word) for word in words]
-    except ValueError as error:
-        raise UserError(f"{path}: {error}: expected a 4x4 matrix") from error
-    return np.array(numbers).reshape(4, 4)
+    numbers = [math.nan if WINDOWS_NAN.fullmatch(word) else parse_number(word) for word in words]
+    if None in numbers:
+        word = words[numbers.index(None)]
+        raise UserError(f"{path}: '{word[:40]}' is no number{number_hint(word)}: expected a 4x4 matrix")
+    return np.array(numbers, dtype=np.float64).reshape(4, 4)

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from common.errors import UserError
+from common.numbers import parse_whole
 
 HOMES = ("metadata-release", "metadata", ".")
 COUNT_FILES = ("num_frames", "frame_count", "frame_counts")
@@ -70,9 +71,10 @@ def read_frame_counts(path: Path) -> dict[str, int]:
     """Lines ``id n``: how many frames each video has; :class:`UserError` naming the line that is none."""
     counts: dict[str, int] = {}
     for (name, count), where in _lines(path, 2):
-        if not count.isdecimal():
+        number = parse_whole(count)
+        if number is None or number < 0:
             raise UserError(f"{where}: '{count[:20]}' is no number of frames")
-        counts[_video(name, where)] = int(count)
+        counts[_video(name, where)] = number
     return counts
 
 

@@ -1,6 +1,5 @@
 """DistilVPR's pickles as records: training tuples, evaluation lists, image index; checked on the way in."""
 
-import csv
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -8,7 +7,9 @@ from typing import Any
 import numpy as np
 
 from common.errors import UserError
+from common.numbers import parse_finite, parse_whole
 from datasets.pickles import TrainingTuple, load_pickle
+from datasets.text_tables import read_table
 
 
 @dataclass(frozen=True)
@@ -28,9 +29,10 @@ class Submap:
 def parse_submap(path: Any, source: Path) -> Submap:
     """The run and the stamp of a stored cloud path."""
     pure = PurePosixPath(str(path).replace("\\", "/"))
-    if len(pure.parts) < 3 or not pure.stem.isdecimal():
+    stamp = parse_whole(pure.stem)
+    if len(pure.parts) < 3 or stamp is None or not pure.stem.isdecimal():
         raise UserError(f"{source}: {str(path)!r} is not of the form <set>/<run>/<folder>/<timestamp>.<suffix>")
-    return Submap(str(pure), pure.parent.parent.name, int(pure.stem))
+    return Submap(str(pure), pure.parent.parent.name, stamp)
 
 
 @dataclass
@@ -66,14 +68,17 @@ class Locations:
     def _read(self, table: Path) -> dict[int, np.ndarray]:
         if not table.is_file():
             raise UserError(f"{self.source} carries no positions, and {table}, which should, does not exist")
-        try:
-            with table.open(newline="") as stream:
-                return {
-                    int(row["timestamp"]): np.array([float(row["northing"]), float(row["easting"])])
-                    for row in csv.DictReader(stream)
-                }
-        except (KeyError, TypeError, ValueError) as error:
-            raise UserError(f"{table}: expected columns timestamp,northing,easting of numbers ({error})") from error
+        columns = ("timestamp", "northing", "easting")
+        advice = "expected columns timestamp,northing,easting of numbers"
+        found: dict[int, np.ndarray] = {}
+        for line, row in read_table(table, columns, advice).rows:
+            stamp, place = parse_whole(row["timestamp"]), [parse_finite(row[name]) for name in columns[1:]]
+            if stamp is None or None in place:
+                raise UserError(f"{table} line {line}: {advice}, found {', '.join(row[name] for name in columns)}")
+            if stamp in found:
+                raise UserError(f"{table} line {line}: timestamp {stamp} stands there twice")
+            found[stamp] = np.array(place, dtype=np.float64)
+        return found
 
 
 def read_training(path: Path) -> TrainingRows:

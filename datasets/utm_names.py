@@ -5,11 +5,11 @@ fifteen ``@``; every field but the first two may be empty. Other readers split t
 may hold an ``@``; here only the file's name is split.
 """
 
-import math
 from pathlib import Path
 from typing import NamedTuple
 
 from common.errors import UserError
+from common.numbers import parse_finite
 
 SEPARATORS = 15
 
@@ -39,11 +39,8 @@ def parse_utm(path: Path, root: Path) -> UtmName:
 
 
 def _metres(field: str, which: str, path: Path, root: Path) -> float:
-    try:
-        value = float(field)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
+    value = parse_finite(field)
+    if value is None:
         raise UserError(f"{root}: image {_below(path, root)}: {which} is '{field}', expected metres such as 0584825.96")
     return value
 

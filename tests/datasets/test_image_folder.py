@@ -173,7 +173,7 @@ def test_a_training_folder_wins_over_the_fraction(tmp_path):
         ("query,database\n0001.png\n", r"line 2: 1 values for 2 columns"),
         ("query,database\n0001.png,0001.png,0002.png\n", r"line 2: 3 values for 2 columns"),
         ("query,data\n0001.png,0001.png\n", r"line 1: column\(s\) database missing"),
-        ("query,query,database\n", r"line 1: column\(s\) query missing or repeated"),
+        ("query,query,database\n", r"line 1: column\(s\) query repeated"),
         ("", r"line 1: column\(s\) query, database missing"),
         ("query,database\n", r"names no match"),
         ("query,database\n0001.png,\n", r"names no match"),

@@ -225,7 +225,7 @@ def column(number, value):
         ("poses/00.txt", 4, column(0, "-1"), r"00\.txt line 4: the rotation's determinant is -0\."),
         ("poses/00.txt", 1, column(5, "2"), r"00\.txt line 1: the rotation's determinant is 2\.000, not 1"),
         ("poses/00.txt", 5, column(3, "nan"), r"00\.txt line 5: a number is NaN or infinite"),
-        ("poses/00.txt", 5, column(3, "1,5"), r"00\.txt line 5: could not convert"),
+        ("poses/00.txt", 5, column(3, "1,5"), r"00\.txt line 5: '1,5' is no number \(a decimal comma"),
         ("sequences/00/times.txt", 6, lambda line: "3.5", r"times\.txt line 6: 3\.5 s comes after 4 s"),
         ("sequences/00/times.txt", 6, lambda line: "5\n5", r"times\.txt has 93 rows, .*00\.txt 92"),
     ],

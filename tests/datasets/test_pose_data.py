@@ -128,7 +128,7 @@ def test_own_lists_where_the_splits_are_absent(chess_copy: Path) -> None:
     ("text", "message"),
     [
         ("1 0 0", "holds 3 numbers, expected a 4x4 matrix"),
-        ("a " + "1 " * 15, "could not convert string to float: 'a'"),
+        ("a " + "1 " * 15, "'a' is no number: expected a 4x4 matrix"),
         ("1 0 0 0 0 1 0 0 0 0 -1 0 0 0 0 1", "a reflection"),
         ("1 0 0 0 0 1 0 0 0 0 2 0 0 0 0 1", "not orthonormal"),
         ("1 0 0 0 0 1 0 0 0 0 1 0 0 0 0 2", "the last row"),
