@@ -169,6 +169,8 @@ def _scaled(image: "Image", path: Path) -> "Image":
             f"image {path} holds numbers from {low:g} to {high:g}, of which none is known to be white: write it as 8 "
             "or 16 bits"
         )
+    if _tiff_tag(image, 262, 1) == 0:  # WhiteIsZero, which Pillow inverts for 8 bits alone
+        values = values.dtype.type(white) - values
     if values.dtype.kind == "u" and white == 65535:
         table = ((np.arange(65536, dtype=np.int64) + 128) // 257).astype(np.uint8)
         return Image.fromarray(table[values])

@@ -11,6 +11,7 @@ import numpy as np
 
 from common.decoding import image_suffixes
 from common.errors import UserError
+from datasets.image_files import entries_of
 from datasets.image_sets import Images, record
 from datasets.matches import matches_by_number
 from datasets.records import PlaceRecord, TrainingSet
@@ -20,7 +21,8 @@ def is_flat(folder: Path, sides: Sequence[str]) -> bool:
     """Does ``folder`` hold images itself, and none of the folders ``sides``?"""
     if any((folder / side).is_dir() for side in sides):
         return False
-    return any(path.suffix.lower() in image_suffixes() and not path.name.startswith(".") for path in folder.iterdir())
+    names = (entry.name for entry in entries_of(folder))
+    return any(not name.startswith(".") and Path(name).suffix.lower() in image_suffixes() for name in names)
 
 
 def flat_tolerance(folder: Path, tolerance: int | None, sides: str) -> int:

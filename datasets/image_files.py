@@ -22,9 +22,9 @@ class Tally:
 
     def leave_out(self, name: str, kind: str | None = None) -> None:
         """Count what is not taken, by ``kind`` or its suffix."""
-        kind = kind or os.path.splitext(name)[1].lower() or "without suffix"
+        kind = kind or _shown(os.path.splitext(name)[1].lower()) or "without suffix"
         self.left_out[kind] += 1
-        self.first.setdefault(kind, name)
+        self.first.setdefault(kind, _shown(name))
 
     def notes(self, folder: str) -> list[str]:
         """Lines for the log: the suffixes, where there are several, and what was left out."""
@@ -104,34 +104,32 @@ def files_by_stem(folder: Path, suffixes: Iterable[str], tally: Tally, what: str
     """
     wanted = tuple(suffixes)
     files: dict[str, Path] = {}
-    with os.scandir(folder) as entries:
-        for entry in sorted(entries, key=lambda each: each.name):
-            stem, suffix = os.path.splitext(entry.name)
-            if suffix.lower() not in wanted:
-                if not entry.name.startswith("."):
-                    tally.leave_out(entry.name, "folder" if entry.is_dir() else None)
-                continue
-            if entry.name.startswith("."):
-                tally.leave_out(entry.name, "hidden")
-                continue
-            _require_file(entry, what)
-            if stem in files:
-                raise UserError(
-                    f"{folder}: two files for frame {stem}: {files[stem].name} and {entry.name}: remove one"
-                )
-            files[stem] = folder / entry.name
-            tally.taken[suffix.lower()] += 1
+    for entry in entries_of(folder):
+        stem, suffix = os.path.splitext(entry.name)
+        if suffix.lower() not in wanted:
+            if not entry.name.startswith("."):
+                tally.leave_out(entry.name, "folder" if entry.is_dir() else None)
+            continue
+        if entry.name.startswith("."):
+            tally.leave_out(entry.name, "hidden")
+            continue
+        _require_file(entry, what)
+        if stem in files:
+            raise UserError(f"{folder}: two files for frame {stem}: {files[stem].name} and {entry.name}: remove one")
+        files[stem] = folder / entry.name
+        tally.taken[suffix.lower()] += 1
     return files
 
 
 def _walk(folder: Path, above: tuple[tuple[int, int], ...], tally: Tally, found: list[Path]) -> None:
-    status = folder.stat()
+    try:
+        status = folder.stat()
+    except OSError as error:
+        raise UserError(f"folder {folder} cannot be read ({error.strerror})") from error
     identity = (status.st_dev, status.st_ino)
     if identity in above:
         raise UserError(f"{folder} is a link to a folder above it: remove the link")
-    with os.scandir(folder) as opened:
-        entries = list(opened)
-    for entry in entries:
+    for entry in entries_of(folder):
         suffix = os.path.splitext(entry.name)[1].lower()
         if entry.name.startswith("."):
             if suffix in image_suffixes():
@@ -146,9 +144,30 @@ def _walk(folder: Path, above: tuple[tuple[int, int], ...], tally: Tally, found:
             tally.leave_out(entry.name)
 
 
+def entries_of(folder: Path) -> list[os.DirEntry[str]]:
+    """What ``folder`` holds, sorted by name; :class:`UserError` when it cannot be looked into."""
+    try:
+        with os.scandir(folder) as opened:
+            return sorted(opened, key=lambda entry: entry.name)
+    except OSError as error:
+        raise UserError(f"folder {folder} cannot be read ({error.strerror})") from error
+
+
 def _require_file(entry: os.DirEntry[str], what: str) -> None:
+    """:class:`UserError` unless it is a regular file whose name can be written into reports."""
+    if not _is_text(entry.name):
+        raise UserError(f"{what} {_shown(entry.path)} has a name that is no UTF-8: rename it")
     if entry.is_symlink() or not entry.is_file():  # regular files cost no further call
         require_regular_file(Path(entry.path), what)
+
+
+def _is_text(name: str) -> bool:
+    return _shown(name) == name
+
+
+def _shown(name: str) -> str:
+    """A file name with bytes that are no UTF-8 written as escapes."""
+    return name.encode("utf-8", "backslashreplace").decode()
 
 
 def _counts(kinds: Counter[str]) -> str:

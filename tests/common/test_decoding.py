@@ -110,6 +110,23 @@ def test_tiff_orientation_is_applied_once(tmp_path):
     assert image_size(tmp_path / "i.tif", upright=True) == (12, 16)
 
 
+def _tiff(values: np.ndarray, photometric: int) -> bytes:
+    """The smallest baseline TIFF of uint16 greyscale."""
+    height, width = values.shape
+    tags = [(256, width), (257, height), (258, 16), (259, 1), (262, photometric), (273, 0), (277, 1), (278, height)]
+    tags += [(279, values.nbytes)]
+    start = 8 + 2 + 12 * len(tags) + 4
+    entries = [struct.pack("<HHII", tag, 4, 1, start if tag == 273 else value) for tag, value in tags]
+    return b"II*\0\x08\0\0\0" + struct.pack("<H", len(tags)) + b"".join(entries) + b"\0" * 4 + values.tobytes()
+
+
+@pytest.mark.parametrize("photometric", [0, 1])
+def test_sixteen_bits_whose_white_is_zero_are_inverted(tmp_path, photometric):
+    values = GREY.astype("<u2") * 257
+    (tmp_path / "i.tif").write_bytes(_tiff(values if photometric else 65535 - values, photometric))
+    assert np.array_equal(np.asarray(decode_rgb(tmp_path / "i.tif")), AS_RGB)
+
+
 def test_a_damaged_exif_block_leaves_the_picture(tmp_path):
     Image.fromarray(COLOUR).save(tmp_path / "i.jpg", exif=b"Exif\0\0II*\0\xff\xff\xff\x7f", quality=95)
     assert decode_rgb(tmp_path / "i.jpg", upright=True).size == (16, 12)

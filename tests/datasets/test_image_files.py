@@ -211,3 +211,26 @@ def test_a_pipe_in_place_of_a_listed_image_is_said_before_anything_is_computed(o
     os.mkfifo(records[0].images[0])
     with pytest.raises(UserError, match=r"is a named pipe \(FIFO\), not a file"):
         PlaceItems(data, records, wants=("images",), quantize=None, augment=False, seed=0)
+
+
+def test_names_that_are_no_text_and_folders_that_cannot_be_read(tmp_path, monkeypatch):
+    write_images(tmp_path, numbered(range(3)), numbered(range(3)))
+    odd = os.path.join(os.fsencode(tmp_path), b"database", b"caf\xe9.txt")
+    os.close(os.open(odd, os.O_CREAT))
+    data = create_dataset("images", dataset_folder=tmp_path, frame_tolerance=0)
+    (note,) = [note for note in data.notes if "left out" in note]
+    assert note == r"database: 1 entry (1 .txt such as caf\udce9.txt) left out"
+    os.rename(odd, odd.replace(b".txt", b"7.png"))
+    with pytest.raises(UserError, match=r"caf.*7\.png has a name that is no UTF-8: rename it") as caught:
+        create_dataset("images", dataset_folder=tmp_path, frame_tolerance=0)
+    str(caught.value).encode()
+    real = os.scandir
+
+    def refuse(folder):
+        if Path(folder).name == "queries":
+            raise PermissionError(13, "Permission denied", str(folder))
+        return real(folder)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(UserError, match=r"folder .*queries cannot be read \(Permission denied\)"):
+        find_images(tmp_path / "queries")
