@@ -55,7 +55,8 @@ def evaluate(options: EvaluateOptions, embedder: Embedder, test: Any) -> ReportE
     settings = (teacher_settings if role == "teacher" else student_settings)(options, name)
     network = build_network(name, settings, seed=options.seed, weights=options.weights).to(embedder.fabric.device)
     if options.pca is not None:
-        embedder = replace(embedder, project=whitening(options, embedder, network))
+        trained = read_config(options.weights)
+        embedder = replace(embedder, project=whitening(options, trained, embedder, network, name, settings))
     result = embedder.score(network, test, f"{role} {name}")
     facts = embedder.facts(network, test.distinct_records())
     return ReportEntry(f"{role} {name} ({Path(options.weights).parent.parent.name or options.weights})", result, facts)

@@ -59,6 +59,7 @@ def create_dataset(name: str, **settings: Any) -> PlaceData:
         if setting not in accepted:
             raise unknown_name(f"setting of data set {name}", setting, accepted)
     data: PlaceData = _class(name)(**settings)
+    data.settings = settings
     return data
 
 

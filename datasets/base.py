@@ -3,9 +3,10 @@
 import logging
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,7 +14,7 @@ from common.errors import UserError
 from datasets.cloud_survey import survey
 from datasets.clouds import Cloud, checked_cloud
 from datasets.images import ImageSize, read_image
-from datasets.records import Benchmark, CloudSettings, TrainingSet
+from datasets.records import Benchmark, CloudSettings, PlaceRecord, TrainingSet
 from datasets.views import make_view
 
 if TYPE_CHECKING:
@@ -60,6 +61,8 @@ class PlaceData(ABC):
     """Are points at the sensor's origin (pulses without a return) left out? Published sets keep theirs."""
     clouds_surveyed: bool = False
     """Has :meth:`survey_clouds` looked already?"""
+    settings: Mapping[str, Any] = MappingProxyType({})
+    """What :func:`datasets.create_dataset` was given."""
 
     @abstractmethod
     def training_set(self) -> TrainingSet:
@@ -76,6 +79,17 @@ class PlaceData(ABC):
     def held_out(self, fraction: float) -> tuple[TrainingSet, Benchmark] | None:
         """The training part less ``fraction`` of it, and that as a benchmark; None where distance cuts it instead."""
         return None
+
+    def whitening_records(self, records: Sequence[PlaceRecord], seed: int) -> Sequence[PlaceRecord]:
+        """The images that a whitening may be fitted on, of the training places ``records``: by default, these."""
+        return records
+
+    def reading(self) -> dict[str, Any]:
+        """What beside ``settings`` decides how a file is read, such as what was guessed from the others: plain values.
+
+        Computed outputs are not used again where it differs (``engine.fingerprint``).
+        """
+        return {}
 
     def read_image(self, path: Path) -> "Image":
         """The decoded RGB image of one file."""

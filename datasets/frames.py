@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -124,6 +124,10 @@ class FramesData(PlaceData):
         if not self.clouds_surveyed:
             refuse_misfits(self._clouds, self._width)
             super().survey_clouds(self._clouds)
+
+    def reading(self) -> dict[str, Any]:
+        """The size that images of several sizes are brought to, and the columns of ``.bin`` files."""
+        return {"common size": self.image_size, "columns": self._width}
 
     def read_image(self, path: Path) -> "Image":
         """The RGB image, resized to ``image_size`` where it differs: a batch may mix runs and cameras."""

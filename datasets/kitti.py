@@ -14,7 +14,7 @@ there.
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -114,6 +114,10 @@ class KittiData(PlaceData):
     def evaluation_set(self) -> EvaluationSet:
         """Runs ``database`` and ``queries``; with protocol A the same frames under the same keys in both."""
         return self._evaluation
+
+    def reading(self) -> dict[str, Any]:
+        """The size that images of several sizes are brought to."""
+        return {"common size": self.image_size}
 
     def read_image(self, path: Path) -> "Image":
         """The RGB image, resized to ``image_size`` where it differs: sequences differ by some pixels."""

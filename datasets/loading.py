@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 Item = dict[str, Any]
 Batch = dict[str, Any]
 Quantize = Callable[[torch.Tensor, float], tuple[Any, Any]]
+Rates = tuple[float, float, float]
+RATES: Rates = (0.2, 0.1, 0.5)
+"""Augmentation of images: brightness, contrast and saturation; hue; erasing."""
 WANTED = frozenset({"images", "coords", "features"})
 
 
@@ -283,21 +286,36 @@ def evaluation_loader(
     batch_size: int,
     num_workers: int,
     augment_seed: int | None = None,
+    rates: Rates = RATES,
+    view: int = 0,
     finish: Callable[[Batch], Batch] | None = None,
     one_size: bool = False,
 ) -> PlaceLoader:
     """Batches of ``records`` in order: clean (nearest image), or augmented once, as epoch 0 of ``augment_seed``.
 
-    A batch is cut where the size of the images changes; with ``one_size`` that is refused. ``finish`` as in
+    ``rates`` and ``view`` say how, where augmented (:func:`datasets.views.make_view`). A batch is cut where the size of
+    the images changes; with ``one_size`` that is refused. ``finish`` as in
     :func:`training_loader`.
     """
     augment = augment_seed is not None
-    items = PlaceItems(data, records, wants=wants, quantize=quantize, augment=augment, seed=augment_seed or 0)
+    bcs, hue, erasing = rates
+    items = PlaceItems(
+        data,
+        records,
+        wants=wants,
+        quantize=quantize,
+        augment=augment,
+        seed=augment_seed or 0,
+        bcs_aug_rate=bcs,
+        hue_aug_rate=hue,
+        erasing_aug_rate=erasing,
+    )
+    first = view * len(items) if augment else 0
     # A generator of its own: making an iterator draws a number, which must not come from training's random state.
     return PlaceLoader(
         items,
         batch_size=batch_size,
-        shuffle=False,
+        sampler=range(first, first + len(items)),
         collate_fn=partial(_collate_or_error if one_size else _collate_by_size, combine=collate, finish=finish),
         num_workers=num_workers,
         generator=torch.Generator().manual_seed(0),

@@ -1,14 +1,19 @@
 """The mean of all training images, which PoseNet's view subtracts: read where it is stored, else computed and stored.
 
-Source: spec 5.4, the published SCKD code's ``mean_image.npy`` (256 x 455 x 3, pixels 0..255).
+Source: spec 5.4, the published SCKD code's ``mean_image.npy`` (256 x 455 x 3, pixels 0..255). A file that was
+computed here also says what it was made from, so that it is not used for other images.
 """
 
-from collections.abc import Callable, Sequence
+import hashlib
+import io
+import json
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from common.contents import content_hashes
 from common.errors import UserError
 from common.files import atomic_path
 from common.npy import load_npy
@@ -17,6 +22,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 STANDARD = (256, 455)
+MARK = b"\nDistilPlace made this from "
 
 
 def mean_image_file(folder: Path, size: tuple[int, int]) -> Path:
@@ -67,11 +73,43 @@ def compute_mean_image(paths: Sequence[Path], read: Callable[[Path], "Image"]) -
     return mean
 
 
-def store_mean_image(path: Path, mean: np.ndarray) -> str | None:
-    """Write ``mean`` to ``path``, whole or not at all; a line for the log when that is not possible."""
+def made_from(names: Sequence[str], paths: Sequence[Path], size: object) -> dict[str, object] | None:
+    """What the mean of these images depends on, as JSON has it; None where one of them is not on this machine."""
+    hashes = content_hashes(paths)
+    if "" in hashes:
+        return None
+    lines = [f"{name} {digest}" for name, digest in zip(names, hashes, strict=True)]
+    return {"version": 1, "size": str(size), "images": hashlib.sha256("\n".join(lines).encode()).hexdigest()}
+
+
+def origin(path: Path) -> dict[str, object] | None:
+    """What the mean image in ``path`` was made from; None for one that was not computed here, or was changed since."""
+    content = path.read_bytes()
+    array, mark, text = content.rpartition(MARK)
+    if not mark:
+        return None
     try:
-        with atomic_path(path) as temporary, temporary.open("wb") as stream:
-            np.save(stream, mean, allow_pickle=False)
+        note = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(note, dict) or note.get("sha256") != hashlib.sha256(array).hexdigest():
+        return None
+    source = note.get("made_from")
+    return source if isinstance(source, dict) else None
+
+
+def store_mean_image(path: Path, mean: np.ndarray, source: Mapping[str, object] | None) -> str | None:
+    """Write ``mean`` and its ``source`` to ``path``, whole or not at all; a line for the log when that is not possible.
+
+    The source stands behind the array, where NumPy does not look.
+    """
+    stream = io.BytesIO()
+    np.save(stream, mean, allow_pickle=False)
+    array = stream.getvalue()
+    note = {"made_from": source, "sha256": hashlib.sha256(array).hexdigest()}
+    try:
+        with atomic_path(path) as temporary:
+            temporary.write_bytes(array + MARK + json.dumps(note).encode())
     except OSError as error:
         return f"mean image kept in memory: {path} cannot be written ({error.strerror or error})"
     return None

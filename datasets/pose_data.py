@@ -4,6 +4,7 @@ Quaternions turn as each set's files say (Cambridge: world to camera, 7-Scenes: 
 different sets must never be mixed or compared.
 """
 
+import logging
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,10 +18,18 @@ from datasets.base import existing_folder
 from datasets.benchmarks import PoseSet
 from datasets.image_sets import ImageSet, record
 from datasets.images import ImageSize
-from datasets.mean_image import compute_mean_image, mean_image_file, read_mean_image, store_mean_image
+from datasets.mean_image import (
+    compute_mean_image,
+    made_from,
+    mean_image_file,
+    origin,
+    read_mean_image,
+    store_mean_image,
+)
 from datasets.pose_lists import PoseList
 from datasets.records import PlaceRecord, TrainingSet
 
+LOG = logging.getLogger("distilplace")
 Part = Literal["train", "test"]
 PARTS: tuple[Part, ...] = ("train", "test")
 
@@ -43,7 +52,7 @@ class PoseData(ImageSet):
 
     Images are stretched to 455x256 (width x height), as the published code stores them, less the training images' mean.
     That is read from ``mean_image_path`` (a file, or a folder with mean_image.npy) or the scene's folder; where it is
-    absent it is computed on first need and stored there. Nothing that exists is overwritten.
+    absent it is computed on first need and stored there; so it is where images changed since. A given one is kept.
     """
 
     metric_positions = False
@@ -129,13 +138,29 @@ class PoseData(ImageSet):
 
     def _read_or_compute(self, size: tuple[int, int]) -> np.ndarray:
         path = mean_image_file(self.folder, size) if self._mean_path is None else self._mean_path
+        named = self._mean_path is not None and not path.is_dir()
         if path.is_dir():
             path = mean_image_file(path, size)
         if path.is_file():
-            return read_mean_image(path, size)
-        mean = compute_mean_image([entry.images[0] for entry in self.records("train")], self.image)
-        self.notes.append(store_mean_image(path, mean) or f"mean image computed and written to {path}")
+            mean, stored = read_mean_image(path, size), origin(path)
+            source = self._mean_source() if stored is not None else None
+            if stored is None or source is None or stored == source or named:
+                LOG.info("mean image read from %s: %s", path, _kind(stored, source))
+                return mean
+            LOG.info("mean image %s was computed from other images or in another size: computed again", path)
+        records = self.records("train")
+        mean = compute_mean_image([entry.images[0] for entry in records], self.image)
+        failed = store_mean_image(path, mean, self._mean_source())
+        self.notes.append(failed or f"mean image computed and written to {path}")
         return mean
+
+    def _mean_source(self) -> dict[str, object] | None:
+        """What the mean image of the scene is made from; None where its training images are not here."""
+        try:
+            records = self.records("train")
+        except UserError:  # a scene without its training part can be tested all the same
+            return None
+        return made_from([entry.key for entry in records], [entry.images[0] for entry in records], self.resize)
 
     def _list_notes(self, part: Part) -> list[str]:
         names, notes = self._lists[part].names, []
@@ -145,6 +170,14 @@ class PoseData(ImageSet):
         if mismatch := count_mismatch(len(names), part, self.scene):
             notes.append(mismatch)
         return notes
+
+
+def _kind(stored: dict[str, object] | None, source: dict[str, object] | None) -> str:
+    if stored is None:
+        return "a given file, not compared with the training images"
+    if source is None:
+        return "not compared, the training images are not here"
+    return "computed before from the same images" if stored == source else "computed from other images, used as named"
 
 
 def count_mismatch(count: int, part: Part, scene: Scene | None) -> str | None:

@@ -6,6 +6,7 @@
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
@@ -13,6 +14,7 @@ import numpy as np
 from tqdm import tqdm
 
 from common.errors import UserError, unknown_name
+from common.randomness import generator
 from datasets.base import existing_folder
 from datasets.benchmarks import VideoSet, VideoSimilarity
 from datasets.image_sets import ImageSet, record
@@ -27,6 +29,7 @@ from datasets.svd_lists import (
     required_list,
 )
 
+WHITENING_FRAMES = 60
 FRAME = re.compile(r"(\d{4,})\.jpg")
 PUBLISHED = {"train": "1000 queries", "test": "206 queries, 6355 pairs, 1759 near-duplicates"}
 PUBLISHED_UNLABELLED = 526_787
@@ -136,6 +139,15 @@ class SVDData(ImageSet):
             )
         ]
         return TrainingSet(records, *_relations(truth, list(counts)), layout="views")
+
+    def whitening_records(self, records: Sequence[PlaceRecord], seed: int) -> list[PlaceRecord]:
+        """Of every training video 60 random frames at most, each alone: what Whiten_MTD's svd_pca_learn.py takes."""
+        found = []
+        for video in records:
+            order = generator(seed, "whitening frames", video.key).permutation(len(video.images))[:WHITENING_FRAMES]
+            frames = [video.images[number] for number in sorted(order.tolist())]
+            found += [replace(video, key=f"{video.key}/{path.stem}", images=(path,)) for path in frames]
+        return found
 
     def evaluation_set(self) -> VideoSet:
         """The test queries with their labelled candidates and all unlabelled videos, as far as frames are there."""

@@ -25,6 +25,8 @@ READS = {
     "svd": {"crop_size", "normalisation"},
 }
 """Which settings of :func:`make_view` each kind reads in training; "landmarks" crops in training alone."""
+WHITENING_VIEW = {"svd": 2}
+"""The recipe (``view``) of images that a whitening is fitted on; 0 where a view has one recipe alone."""
 CROP_SHARE = (0.4, 1.0)  # of the image's area, that random resized crops take
 BLUR_SIGMA = (0.1, 2.0)  # pixels
 Transform = Callable[["Image"], torch.Tensor]
@@ -122,17 +124,18 @@ def video_view(augment: bool, crop_size: int, normalisation: str, view: int) -> 
     """Frames of videos (Whiten_MTD's svd_distill, whose augmentation is Barlow Twins').
 
     Training: random resized crop, flip, colour jitter (0.4, 0.4, 0.2, 0.1) with probability 0.8, grey with 0.2; then
-    the first view (0) is always blurred, the second (1) blurred with 0.1 and solarised with 0.2. Evaluation: the
-    shorter side resized to 8/7 of ``crop_size`` (256 for 224), centre crop.
+    the first view (0) is always blurred, the second (1) blurred with 0.1 and solarised with 0.2; images that a
+    whitening is fitted on (2) are blurred with 0.5 and solarised with 0.2. Evaluation: the shorter side resized to 8/7
+    of ``crop_size`` (256 for 224), centre crop.
     """
     from torchvision.transforms import v2
 
     if not augment:
         resize = v2.Resize(round(crop_size * 256 / 224))
         return v2.Compose([resize, v2.CenterCrop(crop_size), *_normalised(normalisation)])
-    if view not in (0, 1):
-        raise ValueError(f"an image has the views 0 and 1, not {view}")
-    blur, solarise = ((1.0, 0.0), (0.1, 0.2))[view]
+    if view not in (0, 1, 2):
+        raise ValueError(f"an image has the views 0, 1 and 2, not {view}")
+    blur, solarise = ((1.0, 0.0), (0.1, 0.2), (0.5, 0.2))[view]
     return v2.Compose(
         [
             v2.RandomResizedCrop(crop_size, scale=CROP_SHARE),

@@ -14,6 +14,7 @@ from common.errors import UserError
 from common.randomness import forked_random_state
 from datasets.base import PlaceData
 from datasets.images import parse_image_size
+from datasets.loading import Rates
 from datasets.records import Benchmark, EvaluationSet, TrainingSet
 from datasets.splitting import Split, split
 from engine.options import DataOptions, ModelOptions, RunOptions, TrainOptions
@@ -48,6 +49,11 @@ def _tested(options: DataOptions, data: PlaceData) -> PlaceData:
             )
         data.query_resize = parse_image_size(options.query_image_size)
     return data
+
+
+def build_named_data(options: DataOptions, name: str, flag: str) -> PlaceData:
+    """The data set ``name`` in the options' folder; ``flag`` is the option that sets this folder, for messages."""
+    return _data(options, name, flag)
 
 
 def data_settings(options: DataOptions, name: str) -> dict[str, Any]:
@@ -94,6 +100,11 @@ def hold_back(options: TrainOptions, data: PlaceData, everything: TrainingSet, t
     buffer = data.validation_buffer if options.negative_radius is None else options.negative_radius
     radius, unit = (test.radius, test.unit) if isinstance(test, EvaluationSet) else (25.0, "m")
     return split(everything, options.val_fraction, buffer=buffer, eval_radius=radius, unit=unit)
+
+
+def rates_of(options: TrainOptions) -> Rates:
+    """How strongly training images are augmented."""
+    return options.bcs_aug_rate, options.hue_aug_rate, options.erasing_aug_rate
 
 
 def teacher_settings(options: ModelOptions, name: str) -> dict[str, Any]:

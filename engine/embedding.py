@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from datasets.base import PlaceData
-from datasets.loading import evaluation_loader
+from datasets.loading import RATES, Rates, evaluation_loader
 from datasets.records import Benchmark, PlaceRecord
 from engine.building import quantizer_for
 from engine.maps import map_builder
@@ -39,9 +39,14 @@ class Embedder:
     num_workers: int = 0
     options: ModelOptions | None = None
     project: Callable[[Tensor], Tensor] | None = None
-    """What becomes of every batch of embeddings, such as a reduction by PCA; so the wide ones never pile up."""
+    """What becomes of every batch of embeddings, such as a reduction by PCA; so the wide ones never pile up. Of several
+    scales, it is applied to the unit embeddings of each."""
     scales: tuple[float, ...] = (1.0,)
     """Sizes at which every image is described; the descriptors are averaged."""
+    rates: Rates = RATES
+    """How images are augmented, where :meth:`embed` is asked for augmented ones."""
+    view: int = 0
+    """The recipe of augmented images, where the data set's view has several."""
 
     def embed(
         self, network: nn.Module, records: Sequence[PlaceRecord], title: str, augment_seed: int | None = None
@@ -113,13 +118,20 @@ class Embedder:
 
     def _kept(self, name: str, value: Tensor) -> Tensor:
         value = value.float().cpu()
-        return self.project(value) if self.project is not None and name == "embedding" else value
+        at_once = self.project is not None and name == "embedding" and self.scales == (1.0,)
+        return self.project(value) if at_once and self.project is not None else value
 
     @torch.no_grad()
     def _forward(self, network: nn.Module, batch: dict[str, Any]) -> Table:
         with self.fabric.autocast():
-            outputs: Table = network(batch) if self.scales == (1.0,) else describe_at(network, batch, self.scales)
+            outputs: Table = self._describe(network, batch)
         return outputs
+
+    def _describe(self, network: nn.Module, batch: dict[str, Any]) -> Table:
+        if self.scales == (1.0,):
+            found: Table = network(batch)
+            return found
+        return describe_at(network, batch, self.scales, self.project)
 
     def _loader(
         self, network: nn.Module, records: Sequence[PlaceRecord], batch_size: int, augment_seed: int | None
@@ -133,6 +145,8 @@ class Embedder:
             batch_size=batch_size,
             num_workers=self.num_workers,
             augment_seed=augment_seed,
+            rates=self.rates,
+            view=self.view,
             finish=map_builder(self.options, [network], batch_size, self.fabric.device) if self.options else None,
         )
 

@@ -1,16 +1,23 @@
 """One descriptor from several sizes of an image: the mean of unit descriptors (revisitop's multi-scale testing)."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch import Tensor, nn
 from torch.nn import functional
 
 
-def describe_at(network: nn.Module, batch: dict[str, Any], scales: Sequence[float]) -> dict[str, Tensor]:
+def describe_at(
+    network: nn.Module,
+    batch: dict[str, Any],
+    scales: Sequence[float],
+    project: Callable[[Tensor], Tensor] | None = None,
+) -> dict[str, Tensor]:
     """The outputs at the first scale, ``embedding`` being the unit mean of the unit embeddings at all ``scales``.
 
-    Images are resized bilinearly, as in cnnimageretrieval-pytorch (Radenovic et al., TPAMI 2019).
+    Images are resized bilinearly, as in cnnimageretrieval-pytorch (Radenovic et al., TPAMI 2019). ``project``, a
+    whitening (CPU [B, D] -> [B, d]), is applied at each scale, between two steps to unit length, as Whiten_MTD's
+    evaluation does: whitening is not linear in the mean of unit vectors.
     """
     outputs: dict[str, Tensor] = {}
     total: Tensor | None = None
@@ -18,6 +25,8 @@ def describe_at(network: nn.Module, batch: dict[str, Any], scales: Sequence[floa
         found = network({**batch, "images": _resized(batch["images"], scale)})
         outputs = outputs or found
         unit = functional.normalize(found["embedding"].float(), dim=1)
+        if project is not None:
+            unit = functional.normalize(project(unit.cpu()).to(unit), dim=1)
         total = unit if total is None else total + unit
     assert total is not None
     return {**outputs, "embedding": functional.normalize(total, dim=1)}

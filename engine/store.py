@@ -1,78 +1,35 @@
 """Teacher stores: outputs of a frozen teacher for every place of a data set, computed once.
 
-A folder with ``outputs.safetensors`` (one table per output, rows in the order of the keys) and ``manifest.json``: hash
-of the teacher's weights and settings, preprocessing and data set. A store that does not fit the run is refused.
-Training places are stored as the student will need them, test places always clean, so a report can show the teacher.
+A folder with ``outputs.safetensors`` (one table per output, rows in the order of the keys) and ``manifest.json``: the
+fingerprint of what the outputs were made from, with the hash of every frame's files. A store that does not fit the run
+is refused. Training places are stored as the student will need them, test places always clean, so a report can show the
+teacher.
 """
 
-import hashlib
+import glob
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from common.errors import UserError
 from common.files import atomic_path, sha256
-from datasets.records import PlaceRecord
+from engine.fingerprint import Comparison, Fingerprint
 from engine.teachers import StoredTeacher
 
-VERSION = 1
 OUTPUTS, MANIFEST = "outputs.safetensors", "manifest.json"
-NEUTRAL_SETTINGS = {"pretrained", "sparse_backend"}  # no part of what a network with given weights computes
-
-
-@dataclass(frozen=True)
-class StoreIdentity:
-    """What a store was made from. ``weights`` is None where the teacher's file is not on this machine."""
-
-    version: int
-    model: str
-    settings: str
-    weights: str | None
-    dataset: str
-    places: str
-    preprocessing: str
-
-    def folder_name(self) -> str:
-        """Data set and a hash of everything."""
-        digest = hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
-        return f"{self.dataset}-{self.model}-{digest[:10]}"
-
-    def differences(self, manifest: dict[str, Any]) -> list[str]:
-        """Names of the entries in which a manifest differs; an unknown weights hash is no difference."""
-        mine = asdict(self)
-        return [n for n, value in mine.items() if manifest.get(n) != value and not (n == "weights" and value is None)]
-
-
-def identify(
-    model: str,
-    settings: dict[str, Any],
-    weights: Path,
-    dataset: str,
-    training: list[PlaceRecord],
-    test: list[PlaceRecord],
-    *,
-    preprocessing: dict[str, Any],
-) -> StoreIdentity:
-    """Identity of the store that a run needs."""
-    lines = [f"{part} {record.key}" for part, records in (("train", training), ("test", test)) for record in records]
-    return StoreIdentity(
-        version=VERSION,
-        model=model,
-        settings=json.dumps({k: v for k, v in settings.items() if k not in NEUTRAL_SETTINGS}, sort_keys=True),
-        weights=sha256(weights) if weights.is_file() else None,
-        dataset=dataset,
-        places=hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16],
-        preprocessing=json.dumps(preprocessing, sort_keys=True),
-    )
+LABELS = {"train": "training frames", "test": "test frames"}
+"""Names of the parts in the tables, and in fingerprints."""
+REMEDY = "rebuild it: the same command with --rebuild_store"
 
 
 def write_store(
     folder: Path,
-    identity: StoreIdentity,
+    made_from: Fingerprint,
     training: tuple[list[str], dict[str, Tensor]],
     test: tuple[list[str], dict[str, Tensor]],
     facts: dict[str, str],
@@ -80,7 +37,13 @@ def write_store(
     """Write both parts and ``facts`` about the teacher for reports.
 
     The manifest goes last, so a store without one is incomplete and counts as absent.
+
+    Raises:
+        UserError: an output that is not finite: a teacher that diverged, or an input beyond it.
+
     """
+    for keys, tables in (training, test):
+        _require_finite(keys, tables)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / MANIFEST).unlink(missing_ok=True)
     tensors = {f"train.{name}": table.contiguous() for name, table in training[1].items()}
@@ -88,7 +51,7 @@ def write_store(
     with atomic_path(folder / OUTPUTS) as temporary:
         save_file(tensors, temporary)
     content = {
-        **asdict(identity),
+        "fingerprint": made_from.whole(),
         "sha256": sha256(folder / OUTPUTS),
         "facts": facts,
         "train_keys": training[0],
@@ -99,27 +62,91 @@ def write_store(
 
 
 def has_store(folder: Path) -> bool:
-    """Is there a complete store?"""
+    """Is there a complete store? One whose filling was interrupted has no manifest."""
     return (folder / MANIFEST).is_file()
 
 
-def read_store(folder: Path, identity: StoreIdentity) -> tuple[StoredTeacher, StoredTeacher]:
-    """Teachers for training and test places. Raises :class:`UserError` on a foreign or damaged store."""
-    remedy = "rebuild it: the same command with --rebuild_store"
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The checked manifest of a store. Raises :class:`UserError` naming what is wrong with it."""
     try:
         manifest = json.loads((folder / MANIFEST).read_text())
-    except (OSError, ValueError) as error:
-        raise UserError(f"teacher store {folder} is incomplete ({error}); {remedy}") from None
-    if different := identity.differences(manifest):
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"teacher store {folder} is incomplete ({error}); {REMEDY}") from None
+    if not isinstance(manifest, dict):
+        raise _damaged(folder, f"{MANIFEST} holds no table of entries")
+    kinds = {"fingerprint": dict, "sha256": str, "facts": dict, "train_keys": list, "test_keys": list}
+    if "fingerprint" not in manifest and "preprocessing" in manifest:
+        raise UserError(f"teacher store {folder} is of an older version, which did not note its images; {REMEDY}")
+    for name, kind in kinds.items():
+        if not isinstance(manifest.get(name), kind):
+            state = "is absent" if name not in manifest else f"is no {kind.__name__}"
+            raise _damaged(folder, f"{name} of {MANIFEST} {state}")
+    texts = [*manifest["train_keys"], *manifest["test_keys"], *manifest["facts"].values()]
+    if not all(isinstance(text, str) for text in texts):
+        raise _damaged(folder, f"keys and facts of {MANIFEST} must be texts")
+    for part in LABELS:
+        if len(set(manifest[f"{part}_keys"])) != len(manifest[f"{part}_keys"]):
+            raise _damaged(folder, f"{part}_keys of {MANIFEST} holds a key twice")
+    return manifest
+
+
+def compare_store(folder: Path, made_from: Fingerprint) -> Comparison:
+    """How a store differs from what a run needs."""
+    return made_from.compare(read_manifest(folder)["fingerprint"])
+
+
+def compare_stores(home: Path, label: str, made_from: Fingerprint) -> list[tuple[Path, Comparison]]:
+    """The readable stores in ``home`` whose names begin with ``label``, and how each differs."""
+    found = []
+    for folder in sorted(path for path in home.glob(f"{glob.escape(label)}-*") if has_store(path)):
+        try:
+            found.append((folder, compare_store(folder, made_from)))
+        except UserError:  # damaged, or of an older version: no candidate
+            continue
+    return found
+
+
+def read_store(folder: Path, made_from: Fingerprint) -> tuple[StoredTeacher, StoredTeacher]:
+    """Teachers for training and test places. Raises :class:`UserError` on a foreign or damaged store."""
+    manifest = read_manifest(folder)
+    if different := made_from.compare(manifest["fingerprint"]).different:
         raise UserError(
-            f"teacher store {folder} was made from other {', '.join(different)} than this run has; {remedy}"
+            f"teacher store {folder} was made from other {', '.join(different)} than this run has; {REMEDY}"
         )
     if not (folder / OUTPUTS).is_file() or sha256(folder / OUTPUTS) != manifest["sha256"]:
-        raise UserError(f"teacher store {folder} is damaged ({OUTPUTS} does not match its hash); {remedy}")
-    tables = load_file(folder / OUTPUTS)
+        raise _damaged(folder, f"{OUTPUTS} does not match its hash")
+    for part, label in LABELS.items():
+        if manifest[f"{part}_keys"] != list(made_from.lists[f"keys ({label})"]):
+            raise _damaged(folder, f"{part}_keys of {MANIFEST} are not those of its fingerprint")
+    try:
+        tables = load_file(folder / OUTPUTS)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise _damaged(folder, f"{OUTPUTS}: {error}") from None
     return (_part(tables, manifest, "train", folder), _part(tables, manifest, "test", folder))
 
 
-def _part(tables: dict[str, Tensor], manifest: dict[str, Any], part: str, folder: Path) -> StoredTeacher:
+def _part(tables: Mapping[str, Tensor], manifest: Mapping[str, Any], part: str, folder: Path) -> StoredTeacher:
     mine = {name.removeprefix(f"{part}."): table for name, table in tables.items() if name.startswith(f"{part}.")}
-    return StoredTeacher(mine, manifest[f"{part}_keys"], folder, manifest["facts"])
+    keys = manifest[f"{part}_keys"]
+    if not mine and keys:
+        raise _damaged(folder, f"{OUTPUTS} has no table for {part}_keys")
+    for name, table in mine.items():
+        if table.ndim == 0 or len(table) != len(keys):
+            raise _damaged(folder, f"table {part}.{name} of shape {list(table.shape)} has no row for each key")
+        if not table.isfinite().all():
+            raise _damaged(folder, f"table {part}.{name} holds numbers that are not finite")
+    return StoredTeacher(mine, keys, folder, manifest["facts"])
+
+
+def _require_finite(keys: list[str], tables: Mapping[str, Tensor]) -> None:
+    for name, table in tables.items():
+        bad = (~table.flatten(1).isfinite().all(dim=1)).nonzero().flatten().tolist()
+        if bad:
+            raise UserError(
+                f"the teacher's {name} of {len(bad)} of {len(keys)} places is not finite, the first {keys[bad[0]]}: "
+                "check its weights and that place's files"
+            )
+
+
+def _damaged(folder: Path, what: str) -> UserError:
+    return UserError(f"teacher store {folder} is damaged ({what}); {REMEDY}")

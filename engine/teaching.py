@@ -2,22 +2,25 @@
 
 import logging
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from torch import nn
 
 from common.errors import UserError
+from common.files import sha256
 from datasets.records import Benchmark, PlaceRecord
-from engine.building import build_network, teacher_settings
+from engine.building import build_network, rates_of, teacher_settings
 from engine.embedding import Embedder
+from engine.fingerprint import Augmented, Fingerprint, of_frames, of_network
 from engine.options import TrainOptions
 from engine.scoring import score_store
-from engine.store import StoreIdentity, has_store, identify, read_store, write_store
+from engine.store import LABELS, compare_store, compare_stores, has_store, read_store, write_store
 from engine.teachers import LiveTeacher, TeacherSource
 from engine.whitening import WhitenedTeacher, fitted_whitening
 from evaluation.measures import Result
 from losses.distiller import Distiller
+from models import model_requires
 
 LOG = logging.getLogger("distilplace")
 STAGES = ("layer1", "layer2", "layer3")  # what an image network has, for asking a method whether it wants maps at all
@@ -88,41 +91,51 @@ class TeacherOpener:
         return Taught(name, WhitenedTeacher(source, fitted), result, facts)
 
     def _stored(self, name: str, weights: Path) -> Taught:
-        identity = self._identity(name, weights)
-        folder = self._folder(identity, weights)
+        made_from = self._made_from(name, weights)
+        folder = self._folder(name, made_from, weights)
         if self.options.rebuild_store or not has_store(folder):
-            self._fill(folder, identity, self._load(name, weights))
+            self._fill(name, folder, made_from, self._load(name, weights))
         else:
-            LOG.info("teacher %s: outputs from %s", name, folder)
-        training, test = read_store(folder, identity)
+            LOG.info("teacher %s: outputs read from %s", name, folder)
+        training, test = read_store(folder, made_from)
+        if unknown := compare_store(folder, made_from).unknown:
+            LOG.info("teacher %s: not on this machine, so not compared with the store: %s", name, ", ".join(unknown))
         source: TeacherSource = training.shuffled(self.options.seed) if self.options.shuffle_teacher else training
         return Taught(name, source, score_store(test, self.test), test.facts)
 
-    def _identity(self, name: str, weights: Path) -> StoreIdentity:
-        options, data = self.options, self.embedder.data
-        preprocessing = {
-            "quantization_size": data.cloud.quantization_size,
-            "points": data.cloud.n_points,
-            "augmented": [options.seed, options.bcs_aug_rate, options.hue_aug_rate] if options.cache_aug else False,
-            "image_size": options.image_size,
-            "normalisation": options.normalisation,
-        }
-        return identify(
-            name,
-            teacher_settings(options, name),
-            weights,
-            data.name,
-            self.training,
-            self.test.distinct_records(),
-            preprocessing=preprocessing,
+    def _made_from(self, name: str, weights: Path) -> Fingerprint:
+        """What the store that this run needs is made from."""
+        options, requires = self.options, model_requires(name)
+        augmented = Augmented(options.seed, rates_of(options)) if options.cache_aug else None
+        known = sha256(weights) if weights.is_file() else None
+        data, tested, tests = self.embedder.data, self.tester.data, self.test.distinct_records()
+        return (
+            of_network(name, teacher_settings(options, name), known, options.precision)
+            | of_frames(LABELS["train"], data, self.training, requires, augmented=augmented)
+            | of_frames(LABELS["test"], tested, tests, requires, scales=self.tester.scales)
         )
 
-    def _folder(self, identity: StoreIdentity, weights: Path) -> Path:
+    def _folder(self, name: str, made_from: Fingerprint, weights: Path) -> Path:
+        """Where the store is, or will be: as named, else beside the runs, under a hash of what it is made from."""
         if self.options.teacher_store is not None:
             return Path(self.options.teacher_store)
-        if identity.weights is None:
+        stores = Path(self.options.logdir) / "teacher_stores"
+        label = f"{self.embedder.data.name}-{name.replace(':', '_').replace('/', '_')}"
+        folder = stores / f"{label}-{made_from.digest()[:10]}"
+        if has_store(folder):
+            return folder
+        if not weights.is_file():
             raise _missing(weights)
-        return Path(self.options.logdir) / "teacher_stores" / identity.folder_name()
+        if self.options.rebuild_store:
+            return folder
+        compared = compare_stores(stores, label, made_from)
+        for path, found in compared:  # a file that is absent here has another hash, but does not differ
+            if not found.different:
+                return path
+        if compared:
+            path, nearest = min(compared, key=lambda each: len(each[1].different))
+            LOG.info("teacher %s: %s is of other %s: not used", name, path, ", ".join(nearest.different))
+        return folder
 
     def _load(self, name: str, weights: Path) -> nn.Module:
         if not weights.is_file():
@@ -131,13 +144,14 @@ class TeacherOpener:
         network = build_network(name, settings, seed=self.options.seed, weights=str(weights))
         return network.to(self.embedder.fabric.device).eval()
 
-    def _fill(self, folder: Path, identity: StoreIdentity, network: nn.Module) -> None:
+    def _fill(self, name: str, folder: Path, made_from: Fingerprint, network: nn.Module) -> None:
         tests = self.test.distinct_records()
-        LOG.info("teacher %s: outputs of %d + %d places -> %s", identity.model, len(self.training), len(tests), folder)
+        LOG.info("teacher %s: outputs of %d + %d places -> %s", name, len(self.training), len(tests), folder)
         augment = self.options.seed if self.options.cache_aug else None
-        training_part = self.embedder.embed(network, self.training, "teacher on training places", augment)
+        embedder = replace(self.embedder, rates=rates_of(self.options))
+        training_part = embedder.embed(network, self.training, "teacher on training places", augment)
         test_part = self.tester.embed(network, tests, "teacher on test places")
-        write_store(folder, identity, training_part, test_part, self.tester.facts(network, tests))
+        write_store(folder, made_from, training_part, test_part, self.tester.facts(network, tests))
 
 
 def _numbered(taught: list[Taught]) -> list[Taught]:

@@ -1,9 +1,9 @@
 """Teachers whose embeddings are whitened before they are distilled (Whiten-MTD, AAAI 2024)."""
 
-import hashlib
-import json
+import glob
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +13,15 @@ from torch.nn import functional
 from common.files import sha256
 from common.randomness import generator
 from datasets.records import PlaceRecord
-from engine.building import teacher_settings
+from datasets.views import WHITENING_VIEW
+from engine.building import rates_of, teacher_settings
 from engine.embedding import Embedder
+from engine.fingerprint import Augmented, Fingerprint, log_nearest, of_frames, of_network
 from engine.options import TrainOptions
 from engine.teachers import LiveTeacher
 from models.whitening import Whitening
 
 LOG = logging.getLogger("distilplace")
-SAMPLES = 10_000  # training images that a whitening is fitted on, spec-methods 6.1
 
 
 class WhitenedTeacher:
@@ -50,35 +51,35 @@ def fitted_whitening(
 ) -> Whitening:
     """The whitening to ``--whiten_dim`` of one teacher: read from beside the stores, or fitted and kept there.
 
-    At most 10,000 random training images are used, as training sees them (augmented once). The file is keyed by
-    weights, architecture, data set, preprocessing and width.
+    Fitted on ``--whiten_samples`` random training images, as training sees them (augmented once); of videos, on random
+    frames. The file's name holds the hash of its fingerprint: network, width, and the very images.
     """
     assert options.whiten_dim is not None
-    key = _key(options, embedder, name, weights, records)
-    path = Path(options.logdir) / "teacher_stores" / f"whitening-{name.replace(':', '_')}-{key[:16]}.safetensors"
+    chosen = chosen_records(embedder.data.whitening_records(records, options.seed), options)
+    view = WHITENING_VIEW.get(embedder.data.views, 0)
+    embedder = replace(embedder, rates=rates_of(options), view=view)
+    requires: tuple[str, ...] = network.requires  # type: ignore[assignment]
+    made_from = of_network(name, teacher_settings(options, name), sha256(weights), options.precision)
+    made_from |= Fingerprint({"width": options.whiten_dim})
+    augmented = Augmented(options.seed, embedder.rates, view)
+    made_from |= of_frames("training images", embedder.data, chosen, requires, augmented=augmented)
+    home, label = Path(options.logdir) / "teacher_stores", f"whitening-{name.replace(':', '_').replace('/', '_')}"
+    path = home / f"{label}-{made_from.digest()[:16]}.safetensors"
     if path.is_file():
-        return Whitening.load(path, key)
-    chosen = sorted(generator(options.seed, "whitening").permutation(len(records))[:SAMPLES].tolist())
-    _, table = embedder.embed(network, [records[i] for i in chosen], "training images, to whiten", options.seed)
+        LOG.info("whitening of %s: read from %s", name, path)
+        return Whitening.load(path, made_from.text())
+    log_nearest(f"whitening of {name}", sorted(home.glob(f"{glob.escape(label)}-*.safetensors")), made_from)
+    _, table = embedder.embed(network, chosen, "training images, to whiten", options.seed)
     whitening = Whitening.fit(functional.normalize(table["embedding"], dim=1), options.whiten_dim)
     path.parent.mkdir(parents=True, exist_ok=True)
-    whitening.save(path, key)
+    whitening.save(path, made_from.text())
     share = 100 * whitening.kept
     LOG.info("whitening of %s: %d numbers keep %.1f %% of the energy -> %s", name, options.whiten_dim, share, path)
     return whitening
 
 
-def _key(options: TrainOptions, embedder: Embedder, name: str, weights: Path, records: Sequence[PlaceRecord]) -> str:
-    data = embedder.data
-    facts = {
-        "model": name,
-        "settings": teacher_settings(options, name),
-        "weights": sha256(weights),
-        "data": [data.name, str(options.dataset_folder)],
-        "places": hashlib.sha256("\n".join(record.key for record in records).encode()).hexdigest(),
-        "augmentation": [options.bcs_aug_rate, options.hue_aug_rate, options.erasing_aug_rate],
-        "preprocessing": [options.image_size, options.normalisation, data.views, data.crop_size],
-        "dim": options.whiten_dim,
-        "seed": options.seed,
-    }
-    return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
+def chosen_records(records: Sequence[PlaceRecord], options: TrainOptions) -> list[PlaceRecord]:
+    """``--whiten_samples`` of the records, drawn by the seed, in their order; all of them for 0."""
+    count = options.whiten_samples or len(records)
+    order = generator(options.seed, "whitening").permutation(len(records))[:count]
+    return [records[index] for index in sorted(order.tolist())]

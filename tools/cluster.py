@@ -12,8 +12,17 @@ from pathlib import Path
 
 from common.errors import UserError
 from engine.assembly import Parts
-from engine.building import build_data, build_fabric, build_network, build_task_loss, student_settings, teacher_settings
-from engine.clusters import cluster_path, find_descriptors
+from engine.building import (
+    build_data,
+    build_fabric,
+    build_network,
+    build_task_loss,
+    build_test_data,
+    hold_back,
+    student_settings,
+    teacher_settings,
+)
+from engine.clusters import cluster_path, clusters_made_from, find_descriptors
 from engine.command_line import parse
 from engine.embedding import Embedder
 from engine.options import TrainOptions
@@ -33,9 +42,12 @@ def cluster(options: TrainOptions) -> Path:
     if not hasattr(network, "initialise_clusters"):
         raise UserError(f"{name} has no NetVLAD clusters to start: name one of the ...netvlad networks")
     embedder = Embedder(data, fabric, options.val_batch_size, options.num_workers, options)
-    parts = Parts(data.training_set(), network, build_task_loss(options), None, [], embedder)
-    path = cluster_path(options, parts)
-    LOG.info("%d local descriptors: %s", len(find_descriptors(parts, path)), path)
+    test = build_test_data(options, data).evaluation_set()
+    training = hold_back(options, data, data.training_set(), test).training  # the very places that train.py learns from
+    parts = Parts(training, network, build_task_loss(options), None, [], embedder)
+    made_from = clusters_made_from(options, parts)
+    path = cluster_path(options, parts, made_from)
+    LOG.info("%d local descriptors: %s", len(find_descriptors(parts, path, made_from)), path)
     return path
 
 

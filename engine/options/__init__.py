@@ -6,13 +6,14 @@ environment variables of them.
 
 from typing import Literal
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, model_validator
 
 from engine.options.data import DataOptions
 from engine.options.fields import OptionGroup
 from engine.options.losses import LossOptions
 from engine.options.methods import MethodOptions
 from engine.options.model import ModelOptions
+from engine.options.reduction import ReductionOptions
 from engine.options.run import RunOptions
 from engine.options.training import TrainingOptions
 
@@ -24,6 +25,7 @@ __all__ = [
     "MethodOptions",
     "ModelOptions",
     "OptionGroup",
+    "ReductionOptions",
     "RunOptions",
     "TrainOptions",
     "TrainingOptions",
@@ -59,14 +61,13 @@ class TrainOptions(DataOptions, ModelOptions, LossOptions, MethodOptions, Traini
         return self
 
 
-class EvaluateOptions(DataOptions, ModelOptions, RunOptions):
+class EvaluateOptions(DataOptions, ModelOptions, RunOptions, ReductionOptions):
     """Options of ``evaluate.py``: a run's loss and training options are ignored."""
 
     weights: str = Field(description="checkpoint to evaluate (.safetensors of a run, or a published .pth)")
     role: Literal["auto", "teacher", "student"] = Field(
         "auto", description="which network the checkpoint holds; auto: the run's, else the one that --model names"
     )
-    pca: PositiveInt | None = Field(None, description="reduce embeddings to this many numbers by PCA whitening")
     compare: list[str] = Field([], description="further checkpoints for the same table and report")
     report: str | None = Field(None, description="folder of the report; None = <weights' run>/evaluation-<data set>")
 

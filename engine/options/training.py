@@ -26,6 +26,9 @@ class TrainingOptions(OptionGroup):
     whiten_dim: PositiveInt | None = Field(
         None, description="whiten every teacher's embedding to this width, fitted on training images (Whiten_MTD)"
     )
+    whiten_samples: Count = Field(
+        10_000, description="training images that a whitening is fitted on; 0 = all (svd: 60 frames of every video)"
+    )
     cache_aug: bool = Field(False, description="store the teacher's view of augmented inputs, drawn once (upstream)")
     shuffle_teacher: bool = Field(False, description="control: hand each place another place's teacher output")
     epochs: Count = Field(60, description="passes over the training places")

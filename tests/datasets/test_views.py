@@ -11,6 +11,7 @@ from PIL import Image
 
 from common.errors import UserError
 from common.randomness import forked_random_state
+from datasets import views
 from datasets.images import evaluation_transform, parse_image_size, training_transform
 from datasets.views import VIEWS, make_view
 
@@ -192,9 +193,21 @@ def test_draws_repeat_for_a_seed_differ_between_seeds_and_leave_the_state_alone(
     assert torch.equal(drawn(still, image, 1), drawn(still, image, 2))
 
 
-def test_an_image_has_two_training_views():
-    with pytest.raises(ValueError, match="views 0 and 1"):
-        make_view("svd", augment=True, view=2)
+def test_an_image_has_two_training_views_and_one_for_whitening():
+    with pytest.raises(ValueError, match="views 0, 1 and 2"):
+        make_view("svd", augment=True, view=3)
+
+
+def test_images_that_a_whitening_is_fitted_on_are_blurred_by_half_and_solarised_as_the_second_view(monkeypatch):
+    """Whiten_MTD's svd_pca_learn.py has a recipe of its own, neither of the two views'."""
+    from torchvision.transforms import v2
+
+    found = {}
+    monkeypatch.setattr(v2, "RandomApply", lambda parts, p: found.setdefault("blur" if p != 0.8 else "jitter", p))
+    monkeypatch.setattr(v2, "RandomSolarize", lambda threshold, p: found.setdefault("solarise", p))
+    monkeypatch.setattr(v2, "Compose", lambda parts: parts)
+    views.video_view.__wrapped__(True, 32, "imagenet", views.WHITENING_VIEW["svd"])
+    assert found == {"jitter": 0.8, "blur": 0.5, "solarise": 0.2}
 
 
 @settings(deadline=None, max_examples=25)
