@@ -4,7 +4,7 @@ Published place-recognition tests fit one PCA, on the training part that the net
 Pitts30k-train at 480x640), and use it for every test set.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from engine.fingerprint import Fingerprint, log_nearest, of_frames, of_network, 
 from engine.options import EvaluateOptions
 from engine.run_folder import LOG
 from evaluation.whitening import PCAWhitening
+from models import model_requires
 
 SAMPLES = 10_000  # spec-methods 4.6
 
@@ -52,13 +53,8 @@ def whitening(
     assert options.pca is not None
     weights = Path(options.weights)
     path = Path(options.pca_file or weights.with_name(f"{weights.stem}.pca{options.pca}.safetensors"))
-    unit = tuple(embedder.scales) != (1.0,)
-    made_from = of_network(name, settings, sha256(weights), options.precision)
-    made_from |= Fingerprint({"pca": options.pca, "unit embeddings": unit})
-    data, chosen, problem = _images(options, trained, embedder.data)
-    if data is not None:
-        requires: tuple[str, ...] = network.requires  # type: ignore[assignment]
-        made_from |= of_frames("PCA images", data, chosen, requires)
+    data, chosen, problem = pca_images(options, trained, embedder.data)
+    made_from = pca_made_from(options, name, settings, data, chosen)
     if path.is_file():
         fitted = _read(path)
         if _fits(path, made_from, options, problem):
@@ -67,14 +63,32 @@ def whitening(
         raise UserError(f"no images to fit the PCA on ({problem}): give --pca_dataset and --pca_folder, or --pca_file")
     embedder = Embedder(data, embedder.fabric, embedder.batch_size, embedder.num_workers, options)
     _, table = embedder.embed(network, chosen, "training places, to fit the PCA")
-    embeddings = functional.normalize(table["embedding"], dim=1) if unit else table["embedding"]
+    embeddings = functional.normalize(table["embedding"], dim=1) if of_units(options) else table["embedding"]
     fitted = PCAWhitening.fit(embeddings.numpy(), options.pca)
     _write(path, fitted, made_from)
     LOG.info("PCA: %d numbers from %d training places of %s -> %s", options.pca, len(chosen), data.name, path)
     return _applied(fitted)
 
 
-def _images(
+def of_units(options: EvaluateOptions) -> bool:
+    """Is the PCA applied to unit embeddings (of each scale), so that it must be fitted on such?"""
+    return tuple(options.scales) != (1.0,)
+
+
+def pca_made_from(
+    options: EvaluateOptions,
+    name: str,
+    settings: Mapping[str, Any],
+    data: PlaceData | None,
+    chosen: Sequence[PlaceRecord],
+) -> Fingerprint:
+    """What a fitted PCA depends on: network, width, and the images ``chosen``, where they are on this machine."""
+    network = of_network(name, settings, sha256(Path(options.weights)), options.precision)
+    made_from = network | Fingerprint({"pca": options.pca, "unit embeddings": of_units(options)})
+    return made_from if data is None else made_from | of_frames("PCA images", data, chosen, model_requires(name))
+
+
+def pca_images(
     options: EvaluateOptions, trained: Mapping[str, Any], tested: PlaceData
 ) -> tuple[PlaceData | None, list[PlaceRecord], str]:
     """The data set that the PCA is fitted on and the places drawn from its training part; or why there are none."""

@@ -19,6 +19,7 @@ from engine.embedding import Embedder
 from engine.fingerprint import Augmented, Fingerprint, log_nearest, of_frames, of_network
 from engine.options import TrainOptions
 from engine.teachers import LiveTeacher
+from models import model_requires
 from models.whitening import Whitening
 
 LOG = logging.getLogger("distilplace")
@@ -55,14 +56,9 @@ def fitted_whitening(
     frames. The file's name holds the hash of its fingerprint: network, width, and the very images.
     """
     assert options.whiten_dim is not None
+    embedder = replace(embedder, rates=rates_of(options), view=WHITENING_VIEW.get(embedder.data.views, 0))
     chosen = chosen_records(embedder.data.whitening_records(records, options.seed), options)
-    view = WHITENING_VIEW.get(embedder.data.views, 0)
-    embedder = replace(embedder, rates=rates_of(options), view=view)
-    requires: tuple[str, ...] = network.requires  # type: ignore[assignment]
-    made_from = of_network(name, teacher_settings(options, name), sha256(weights), options.precision)
-    made_from |= Fingerprint({"width": options.whiten_dim})
-    augmented = Augmented(options.seed, embedder.rates, view)
-    made_from |= of_frames("training images", embedder.data, chosen, requires, augmented=augmented)
+    made_from = whitening_made_from(options, embedder, name, weights, chosen)
     home, label = Path(options.logdir) / "teacher_stores", f"whitening-{name.replace(':', '_').replace('/', '_')}"
     path = home / f"{label}-{made_from.digest()[:16]}.safetensors"
     if path.is_file():
@@ -76,6 +72,16 @@ def fitted_whitening(
     share = 100 * whitening.kept
     LOG.info("whitening of %s: %d numbers keep %.1f %% of the energy -> %s", name, options.whiten_dim, share, path)
     return whitening
+
+
+def whitening_made_from(
+    options: TrainOptions, embedder: Embedder, name: str, weights: Path, chosen: Sequence[PlaceRecord]
+) -> Fingerprint:
+    """What a whitening depends on: network, width, and the images ``chosen`` as ``embedder`` augments them."""
+    network = of_network(name, teacher_settings(options, name), sha256(weights), options.precision)
+    augmented = Augmented(options.seed, embedder.rates, embedder.view)
+    frames = of_frames("training images", embedder.data, chosen, model_requires(name), augmented=augmented)
+    return network | Fingerprint({"width": options.whiten_dim}) | frames
 
 
 def chosen_records(records: Sequence[PlaceRecord], options: TrainOptions) -> list[PlaceRecord]:
