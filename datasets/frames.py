@@ -127,7 +127,7 @@ class FramesData(PlaceData):
 
     def reading(self) -> dict[str, Any]:
         """The size that images of several sizes are brought to, and the columns of ``.bin`` files."""
-        return {"common size": self.image_size, "columns": self._width}
+        return {"common size": self.image_size, "columns": self._width.columns}
 
     def read_image(self, path: Path) -> "Image":
         """The RGB image, resized to ``image_size`` where it differs: a batch may mix runs and cameras."""

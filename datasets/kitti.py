@@ -116,8 +116,8 @@ class KittiData(PlaceData):
         return self._evaluation
 
     def reading(self) -> dict[str, Any]:
-        """The size that images of several sizes are brought to."""
-        return {"common size": self.image_size}
+        """The size that images of several sizes are brought to, and the columns of ``.bin`` files."""
+        return {"common size": self.image_size, "columns": self._width.columns}
 
     def read_image(self, path: Path) -> "Image":
         """The RGB image, resized to ``image_size`` where it differs: sequences differ by some pixels."""

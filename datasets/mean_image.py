@@ -33,7 +33,8 @@ def mean_image_file(folder: Path, size: tuple[int, int]) -> Path:
 def read_mean_image(path: Path, size: tuple[int, int]) -> np.ndarray:
     """Float32 [h, w, 3] in 0..255; :class:`UserError` for a file that is unreadable or not of ``size`` (h, w)."""
     try:
-        mean = load_npy(path)
+        array, note = _split(path)
+        mean = load_npy(path) if note is None else np.load(io.BytesIO(array), allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise UserError(f"mean image {path} is no plain .npy array: {error}") from error
     if not isinstance(mean, np.ndarray) or mean.dtype.kind not in "fui" or mean.shape != (*size, 3):
@@ -83,19 +84,25 @@ def made_from(names: Sequence[str], paths: Sequence[Path], size: object) -> dict
 
 
 def origin(path: Path) -> dict[str, object] | None:
-    """What the mean image in ``path`` was made from; None for one that was not computed here, or was changed since."""
+    """What the mean image in ``path`` was made from; None for one that was not computed here."""
+    note = _split(path)[1]
+    source = None if note is None else note["made_from"]
+    return source if isinstance(source, dict) else None
+
+
+def _split(path: Path) -> tuple[bytes, dict[str, object] | None]:
+    """The array's bytes and the note behind them; :class:`UserError` where they do not belong together."""
     content = path.read_bytes()
     array, mark, text = content.rpartition(MARK)
     if not mark:
-        return None
+        return content, None
     try:
         note = json.loads(text)
     except (ValueError, RecursionError):
-        return None
-    if not isinstance(note, dict) or note.get("sha256") != hashlib.sha256(array).hexdigest():
-        return None
-    source = note.get("made_from")
-    return source if isinstance(source, dict) else None
+        note = None
+    if not isinstance(note, dict) or note.get("sha256") != hashlib.sha256(array).hexdigest() or "made_from" not in note:
+        raise UserError(f"mean image {path} is damaged: remove it to have it computed again")
+    return array, note
 
 
 def store_mean_image(path: Path, mean: np.ndarray, source: Mapping[str, object] | None) -> str | None:

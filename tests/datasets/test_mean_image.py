@@ -146,3 +146,44 @@ def test_an_absent_image_is_named(scene: Path) -> None:
     with pytest.raises(UserError, match=r"frame00002.png does not exist"):
         _ = CambridgeData(scene).mean_image
     assert not list(scene.glob("*.npy"))
+
+
+def test_one_of_other_images_is_computed_again_and_a_given_one_is_kept(scene: Path, caplog) -> None:
+    import logging
+
+    logging.getLogger("distilplace").propagate = True
+    small = ImageSize(9, 16)
+
+    def mean() -> np.ndarray:
+        data = CambridgeData(scene)
+        data.resize = small
+        assert data.mean_image is not None
+        return data.mean_image
+
+    with caplog.at_level("INFO", logger="distilplace"):
+        first = mean()
+        assert np.array_equal(mean(), first)
+        assert "computed before from the same images" in caplog.messages[-1]
+        write_picture(scene / "seq1" / "frame00002.png", 99, size=(48, 27))
+        second = mean()
+        assert "computed again" in caplog.messages[-1]
+        assert np.abs(second - slow_mean(scene, (16, 9))).max() < 1e-4
+        assert not np.array_equal(second, first)
+        np.save(scene / "mean_image_9x16.npy", first)
+        assert np.array_equal(mean(), first)
+        assert "a given file" in caplog.messages[-1]
+
+
+def test_a_computed_one_whose_bytes_changed_is_refused(scene: Path) -> None:
+    data = CambridgeData(scene)
+    data.resize = ImageSize(9, 16)
+    assert data.mean_image is not None
+    path = scene / "mean_image_9x16.npy"
+    assert np.load(path, allow_pickle=False).shape == (9, 16, 3)  # as everybody else reads it
+    content = bytearray(path.read_bytes())
+    content[200] ^= 1
+    path.write_bytes(bytes(content))
+    again = CambridgeData(scene)
+    again.resize = ImageSize(9, 16)
+    with pytest.raises(UserError, match="damaged: remove it"):
+        _ = again.mean_image

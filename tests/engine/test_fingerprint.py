@@ -23,7 +23,7 @@ from engine.building import build_data, build_fabric, build_test_data, rates_of,
 from engine.clusters import clusters_made_from
 from engine.command_line import parse
 from engine.embedding import Embedder
-from engine.fingerprint import Augmented, of_frames
+from engine.fingerprint import Augmented, of_frames, of_network
 from engine.options import EvaluateOptions, TrainOptions
 from engine.reduction import pca_images, pca_made_from
 from engine.teaching import TeacherOpener
@@ -218,8 +218,6 @@ NEUTRAL = [
     ["--seed", "9"],
     ["--image_lidar_k", "2"],
     ["--frames_map", "shared"],
-    ["--dropout", "0.1", "--trainable_from", "conv5"],
-    ["--demo_seed", "3", "--svd_frames", "2", "--kitti_sequence", "05"],
     ["--dataset_folder", "{copy}"],
 ]
 
@@ -245,6 +243,15 @@ def test_clusters_depend_on_the_trunk_and_not_on_the_head(world, netvlad, unchan
         after = fingerprints(world, [], netvlad)
         netvlad.load_state_dict(state)
         assert {kind for kind in ALL if before[kind] != after[kind]} == kinds
+
+
+def test_settings_of_a_start_or_of_training_are_none_of_a_network_with_given_weights():
+    one = of_network(
+        "net", {"output_dim": 8, "pretrained": "none", "dropout": 0.5, "sparse_backend": "auto"}, "w", "32"
+    )
+    other = of_network("net", {"output_dim": 8, "trainable_from": "conv5", "sparse_backend": "torch"}, "w", "32")
+    assert one == other
+    assert one != of_network("net", {"output_dim": 8, "gem_p": 1.0}, "w", "32")
 
 
 def facts(data: Any, **settings: Any) -> str:
