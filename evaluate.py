@@ -5,7 +5,8 @@
     python evaluate.py --weights published.pth --role teacher --model minklocmmcat --dataset oxford
 
 Beside a run's weights lies its ``config.yaml``: data set and architecture come from there, flags override them, the
-run's loss and training options are ignored. ``--compare`` adds further checkpoints to the table and the report.
+run's loss and training options are ignored. ``--compare`` adds further checkpoints to the table and the report: each
+takes the images, normalisation, views and voxels of its own run, on the same test records.
 """
 
 import logging
@@ -16,14 +17,19 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import UserError
+from datasets.records import Benchmark
 from engine.building import build_fabric, build_network, build_test_data, student_settings, teacher_settings
-from engine.command_line import parse, read_yaml
+from engine.command_line import given, parse, read_yaml
+from engine.comparison import preprocessing, require_same_test, row_names, run_folder
 from engine.embedding import Embedder
 from engine.options import DataOptions, EvaluateOptions, ModelOptions
 from engine.program import exit_code
+from engine.progress import stage
 from engine.reduction import whitening
+from engine.relevance import refuse_unread
 from engine.reporting import Outcome, report_outcome
 from evaluation.report import ReportEntry
+from models import model_requires
 
 LOG = logging.getLogger("distilplace")
 HOME = Path(__file__).resolve().parent
@@ -31,40 +37,82 @@ HOME = Path(__file__).resolve().parent
 
 def run(argv: Sequence[str]) -> Path:
     """Evaluate ``--weights`` (and ``--compare``), print the table, write the report; path of ``index.html``."""
-    options = parse(EvaluateOptions, argv, home=HOME, saved=saved_options(weights_flag(argv)))
-    data = build_test_data(options)
-    test = data.evaluation_set()
-    test.require_questions()
-    embedder = Embedder(data, build_fabric(options), options.val_batch_size, options.num_workers, options)
-    embedder = replace(embedder, scales=tuple(options.scales))
-    entries = [evaluate(options, embedder, test)]
-    for weights in options.compare:
-        other = parse(EvaluateOptions, [*argv, "--weights", weights], home=HOME, saved=saved_options(weights))
-        entries.append(evaluate(other, embedder, test))
-    for note in data.notes:
+    rows = read_rows(argv)
+    names, fabric = row_names(rows), build_fabric(rows[0])
+    LOG.info("%d checkpoint(s): %s", len(rows), "; ".join(names))
+    entries: list[ReportEntry[Any]] = []
+    for options, name in zip(rows, names, strict=True):
+        with stage(f"{name}: opening data set {options.test_dataset or options.dataset}"):
+            data = build_test_data(options)
+            own = data.evaluation_set()
+            own.require_questions()
+        if not entries:
+            test, notes, tested = own, data.notes, data.name
+        require_same_test(test, own, (names[0], name))
+        embedder = Embedder(data, fabric, options.val_batch_size, options.num_workers, options)
+        embedder = replace(embedder, scales=tuple(options.scales))
+        entries.append(evaluate(options, embedder, test, name))
+    for note in notes:
         LOG.info("%s", note)
-    folder = Path(options.report or Path(options.weights).parent.parent / f"evaluation-{options.dataset}")
-    title = f"{entries[0].name} on {data.name}"
-    return report_outcome(Outcome(folder, entries, test, data.notes), title=title, seed=options.seed)
+    outcome = Outcome(report_folder(rows[0]), entries, test, notes)
+    with stage("report"):
+        return report_outcome(outcome, title=f"{names[0]} on {tested}", seed=rows[0].seed)
 
 
-def evaluate(options: EvaluateOptions, embedder: Embedder, test: Any) -> ReportEntry:
-    """One checkpoint's row."""
+def read_rows(argv: Sequence[str]) -> list[EvaluateOptions]:
+    """Options of every checkpoint: its own run's, and the command line's, which hold for all.
+
+    Raises:
+        UserError: a flag that none of the checkpoints reads, or a file whose network is not named.
+
+    """
+
+    def row(argv: Sequence[str], weights: str | None, all_read: bool = False) -> EvaluateOptions:
+        return parse(EvaluateOptions, argv, home=HOME, saved=saved_options(weights), all_read=all_read)
+
+    rows = [row(argv, weights_flag(argv))]
+    rows += [row([*argv, "--weights", weights], weights) for weights in rows[0].compare]
+    for options in rows:
+        role_of(options)
+    if len(rows) == 1:
+        return [row(argv, rows[0].weights, all_read=True)]
+    refuse_unread(rows, given(EvaluateOptions, argv))
+    return rows
+
+
+def report_folder(options: EvaluateOptions) -> Path:
+    """``--report``, else in the folder of the run, or of the file, that is evaluated."""
+    if options.report is not None:
+        return Path(options.report)
+    weights = Path(options.weights)
+    place = weights.parent.parent if run_folder(weights) else weights.parent
+    return place / f"evaluation-{options.test_dataset or options.dataset}"
+
+
+def evaluate(options: EvaluateOptions, embedder: Embedder, test: Benchmark, title: str) -> ReportEntry[Any]:
+    """One checkpoint's row, called ``title``."""
     role = role_of(options)
     name = options.model[0] if role == "teacher" else options.student_model
     settings = (teacher_settings if role == "teacher" else student_settings)(options, name)
     network = build_network(name, settings, seed=options.seed, weights=options.weights).to(embedder.fabric.device)
+    LOG.info("%s: %s", title, preprocessing(options, embedder.data, model_requires(name)))
     if options.pca is not None:
         trained = read_config(options.weights)
-        embedder = replace(embedder, project=whitening(options, trained, embedder, network, name, settings))
-    result = embedder.score(network, test, f"{role} {name}")
-    facts = embedder.facts(network, test.distinct_records())
-    return ReportEntry(f"{role} {name} ({Path(options.weights).parent.parent.name or options.weights})", result, facts)
+        with stage(f"{title}: PCA to {options.pca} numbers"):
+            embedder = replace(embedder, project=whitening(options, trained, embedder, network, name, settings))
+    records = test.distinct_records()
+    with stage(f"{title}: describing and ranking {test.summary()}"):
+        result = embedder.score(network, test, title)
+    with stage(f"{title}: timing single places"):
+        facts = embedder.facts(network, records)
+    return ReportEntry(title, result, facts)
 
 
 def role_of(options: EvaluateOptions) -> str:
     """Which network the weights are of: what was said, the run's own, or the one that a flag names."""
     role = options.network_role()
+    if role == "teacher" and len(options.model) > 1:
+        raise UserError(f"--weights {options.weights} hold one network, --model names {len(options.model)}: give one")
     if role is None:
         raise UserError(
             f"no config.yaml of a run beside {options.weights}: name the network with --model or --student_model"

@@ -65,6 +65,8 @@ def course_of(options: OptionGroup) -> Course | None:
         return Course(data_sets, teachers, (options.student_model,), options.loss, distils)
     if isinstance(options, EvaluateOptions) and (role := options.network_role()) is not None:
         tested = (options.test_dataset or options.dataset,)
+        if options.pca is not None:  # it may be fitted on the training part
+            tested = tuple(dict.fromkeys((*tested, options.dataset)))
         if role == "teacher":
             return Course(tested, tuple(options.model[:1]), ())
         return Course(tested, (), (options.student_model,))
@@ -159,7 +161,7 @@ def _reads(view: str, options: OptionGroup) -> Collection[str]:
 
 def _evaluation(options: EvaluateOptions, course: Course) -> Reasons:
     found = _because("evaluation makes no run", RUNS) | _because("the weights are --weights", STARTS)
-    if options.test_dataset is not None:
+    if options.test_dataset is not None and options.pca is None:
         found |= _because("the data set is --test_dataset: give --test_folder", ("dataset_folder",))
     role, other = ("student", "model") if course.students else ("teacher", "student_model")
     return found | _because(f"--weights are a {role}'s", (other,))

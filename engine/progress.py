@@ -1,0 +1,17 @@
+"""Long stages of a command: one line when each begins, one when it ends, whether or not anybody watches a terminal."""
+
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+LOG = logging.getLogger("distilplace")
+
+
+@contextmanager
+def stage(what: str) -> Iterator[None]:
+    """Log ``what`` at once, and how long it took at its end; a stage that fails has no second line."""
+    LOG.info("%s ...", what)
+    start = time.perf_counter()
+    yield
+    LOG.info("%s: %.1f s", what, time.perf_counter() - start)

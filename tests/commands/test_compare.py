@@ -1,0 +1,146 @@
+"""``evaluate.py --compare``: every checkpoint with its own preprocessing, on the same records; progress is told."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+import evaluate
+from models import create_model
+from models.checkpoints import save_weights
+from tests.miniature_images import numbered, write_images
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory) -> dict[str, str]:
+    """Options of an image set of eight places seen twice."""
+    folder = write_images(tmp_path_factory.mktemp("compared"), numbered(range(8)), numbered(range(8)))
+    return {"dataset": "images", "dataset_folder": str(folder), "frame_tolerance": 0, "image_size": "48x64"}
+
+
+def made_run(folder: Path, mode: str, name: str, settings: dict, **options) -> str:
+    """A run folder as train.py leaves it, with random weights; path of the weights."""
+    (folder / "models").mkdir(parents=True)
+    key = "model" if mode == "teacher" else "student_model"
+    chosen = {**options, "train_mode": f"train_{mode}", key: [name] if mode == "teacher" else name}
+    (folder / "config.yaml").write_text(yaml.safe_dump(chosen))
+    weights = folder / "models" / "best.safetensors"
+    save_weights(create_model(name, **settings), weights, {})
+    return str(weights)
+
+
+def image_run(folder: Path, pictures, **options) -> str:
+    settings = {"output_dim": 8, "pretrained": "none"}
+    return made_run(folder, "student", "resnet18", settings, **{**pictures, "student_output_dim": 8, **options})
+
+
+@pytest.fixture
+def scored(monkeypatch):
+    """What ``evaluate.py FLAGS`` would report, by row; the report itself is not drawn."""
+
+    def score(*flags: str) -> dict[str, dict]:
+        found = []
+        monkeypatch.setattr(evaluate, "report_outcome", lambda outcome, **texts: found.append(outcome.entries))
+        assert evaluate.main(list(flags)) == 0
+        monkeypatch.undo()
+        rows = {entry.name: entry.result.to_dict() for entry in found[0]}
+        return {name: {key: row[key] for key in ("recall", "top1_similarity")} for name, row in rows.items()}
+
+    return score
+
+
+PREPARED = [
+    {"image_size": "64"},
+    {"normalisation": "raw"},
+    {"views": "svd", "crop_size": 32},
+    {"views": "svd", "crop_size": 40},
+    {"scales": [1.0, 0.7]},
+]
+
+
+def test_every_checkpoint_is_prepared_as_its_own_run_was(pictures, tmp_path, scored):
+    runs = [image_run(tmp_path / f"r{n}", pictures, **options) for n, options in enumerate([{}, *PREPARED])]
+    together = scored("--weights", runs[0], "--compare", *runs[1:])
+    assert len(together) == len(runs)
+    for weights in runs:
+        ((name, alone),) = scored("--weights", weights).items()
+        assert together[name] == alone
+    assert len({row["top1_similarity"] for row in together.values()}) == len(runs)  # each changes something
+    held = scored("--weights", runs[0], "--compare", runs[1], "--image_size", "48x64")
+    assert held["r0 (student resnet18)"] == together["r0 (student resnet18)"]
+    assert held["r1 (student resnet18)"] != together["r1 (student resnet18)"]  # flags hold for all
+
+
+@pytest.mark.slow
+def test_voxels_are_each_runs_own(oxford, tmp_path, scored):
+    where = {"dataset": "oxford", "dataset_folder": str(oxford.folder), "image_path": str(oxford.images)}
+    runs = [
+        made_run(
+            tmp_path / f"v{size}",
+            "teacher",
+            "minkloc",
+            {"feature_size": 16},
+            **{**where, "minklocmm_cloud_fe_dim": 16, "oxford_quantization_size": size},
+        )
+        for size in (0.02, 0.05)
+    ]
+    together = scored("--weights", runs[0], "--compare", runs[1])
+    for weights in runs:
+        ((name, alone),) = scored("--weights", weights).items()
+        assert together[name] == alone
+
+
+def test_other_test_sets_are_refused(pictures, tmp_path, capsys, scored):
+    mine = image_run(tmp_path / "mine", pictures)
+    folder = write_images(tmp_path / "more", numbered(range(9)), numbered(range(8)))
+    other = image_run(tmp_path / "other", {**pictures, "dataset_folder": str(folder)})
+    looser = image_run(tmp_path / "looser", {**pictures, "frame_tolerance": 1})
+    for weights, part in ((other, "records"), (looser, "query sets")):
+        assert evaluate.main(["--weights", mine, "--compare", weights, "--report", str(tmp_path / "r")]) == 2
+        (line,) = capsys.readouterr().err.strip().splitlines()
+        assert part in line
+        assert "--dataset_folder" in line
+    assert not (tmp_path / "r").exists()
+    flags = ["--weights", mine, "--compare", other, "--dataset_folder", pictures["dataset_folder"]]
+    assert len(scored(*flags)) == 2  # said on the command line, the folder holds for both
+
+
+def test_rows_are_called_as_runs_and_files_are_and_roles_where_known(pictures, tmp_path, capsys, scored):
+    runs = [image_run(tmp_path / place / "same", pictures) for place in ("a", "b")]
+    assert list(scored("--weights", runs[0], "--compare", runs[1])) == [
+        f"{weights} (student resnet18)" for weights in runs
+    ]
+    file = tmp_path / "published.safetensors"
+    file.write_bytes(Path(runs[0]).read_bytes())
+    where = [text for name, value in pictures.items() for text in (f"--{name}", str(value))]
+    named = ["--weights", str(file), "--model", "resnet18", "--teacher_output_dim", "8", *where]
+    assert list(scored(*named)) == ["published.safetensors (resnet18)"]
+    assert list(scored(*named, "--role", "teacher")) == ["published.safetensors (teacher resnet18)"]
+    assert evaluate.main([*named, "--clusters", "3"]) == 2
+    assert "clusters" in capsys.readouterr().err
+    assert evaluate.main(named) == 0  # no run: the report lies beside the file
+    assert (tmp_path / "evaluation-images" / "report" / "index.html").is_file()
+
+
+@pytest.mark.slow
+def test_progress_is_on_the_pipe_at_once(pictures, tmp_path, root):
+    """The first line comes before anything is described, every stage has a line at its start and one at its end."""
+    weights = image_run(tmp_path / "r", pictures)
+    command = [sys.executable, str(root / "evaluate.py"), "--weights", weights, "--report", str(tmp_path / "out")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path) as process:
+        assert process.stdout is not None
+        lines = []
+        for line in process.stdout:
+            lines.append(line.rstrip("\n"))
+            if "describing" in line and line.endswith("...\n"):
+                assert process.poll() is None  # it still works while we read
+        errors = process.stderr.read() if process.stderr else ""
+    assert process.returncode == 0
+    begun = [line.removesuffix(" ...") for line in lines if line.endswith(" ...")]
+    assert len(begun) == 4
+    for what in begun:
+        assert any(line.startswith(f"{what}: ") and line.endswith(" s") for line in lines)
+    assert "\r" not in errors
+    assert "it/s" not in errors
