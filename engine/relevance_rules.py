@@ -64,7 +64,7 @@ def course_of(options: OptionGroup) -> Course | None:
         teachers = tuple(options.model) if distils else ()
         return Course(data_sets, teachers, (options.student_model,), options.loss, distils)
     if isinstance(options, EvaluateOptions) and (role := options.network_role()) is not None:
-        tested = (options.test_dataset or options.dataset,)
+        tested: tuple[str, ...] = (options.test_dataset or options.dataset,)
         if options.pca is not None:  # it may be fitted on the training part
             tested = tuple(dict.fromkeys((*tested, options.dataset)))
         if role == "teacher":
