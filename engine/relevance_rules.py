@@ -16,6 +16,7 @@ DISTILLING = (
     "teacher_store",
     "rebuild_store",
     "whiten_dim",
+    "whiten_samples",
     "cache_aug",
     "shuffle_teacher",
 )
@@ -66,7 +67,7 @@ def course_of(options: OptionGroup) -> Course | None:
     if isinstance(options, EvaluateOptions) and (role := options.network_role()) is not None:
         tested: tuple[str, ...] = (options.test_dataset or options.dataset,)
         if options.pca is not None:  # it may be fitted on the training part
-            tested = tuple(dict.fromkeys((*tested, options.dataset)))
+            tested = tuple(dict.fromkeys((*tested, options.pca_dataset or options.dataset)))
         if role == "teacher":
             return Course(tested, tuple(options.model[:1]), ())
         return Course(tested, (), (options.student_model,))
@@ -100,6 +101,8 @@ def _mode(options: TrainOptions, course: Course) -> Reasons:
         found = _because("--distil_method nokd without --kd needs no teacher", (*DISTILLING, "model"))
     elif options.teacher_outputs == "live":
         found = _because("--teacher_outputs live keeps no store", ("teacher_store", "rebuild_store"))
+    if options.whiten_dim is None:
+        found = _because("teachers are whitened with --whiten_dim alone", ("whiten_samples",)) | found
     return found
 
 
