@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from common.errors import UserError
+
 
 @contextmanager
 def atomic_path(target: Path | str) -> Iterator[Path]:
@@ -33,6 +35,15 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def require_file(path: Path | str, what: str) -> Path:
+    """``path``, which must be a regular file and no folder, device or pipe (:class:`UserError`)."""
+    path = Path(path)
+    if not path.is_file():
+        fault = "is a folder" if path.is_dir() else "is no regular file" if path.exists() else "does not exist"
+        raise UserError(f"{what} {path} {fault}: check the path")
+    return path
 
 
 def sha256(path: Path | str) -> str:

@@ -11,7 +11,7 @@ from typing import IO, Any
 
 import numpy as np
 
-LARGEST_MEMBER = 2**30  # bytes: a zip of a few kilobytes can unpack to any number of them
+MOST_EXPANSION, SMALL = 200, 2**24  # a zip of a few kilobytes can unpack to any number of bytes
 
 
 def load_npy(path: Path) -> np.ndarray:
@@ -22,6 +22,8 @@ def load_npy(path: Path) -> np.ndarray:
         OSError: the file cannot be read.
 
     """
+    if path.exists() and not path.is_file():
+        raise ValueError("it is no regular file")  # a pipe would be waited for
     with path.open("rb") as stream:
         require_plain_npy(stream, path.stat().st_size)
         stream.seek(0)
@@ -38,13 +40,14 @@ def load_npz(path: Path, names: Sequence[str]) -> list[np.ndarray]:
 
     """
     found = []
+    most = MOST_EXPANSION * path.stat().st_size + SMALL
     with zipfile.ZipFile(path) as archive:
         for name in names:
             try:
                 member = archive.getinfo(f"{name}.npy")
             except KeyError:
                 raise KeyError(f"no array {name}") from None
-            if member.file_size > LARGEST_MEMBER:
+            if member.file_size > most:
                 raise ValueError(f"array {name} would take {member.file_size} bytes")
             with archive.open(member) as stream:
                 require_plain_npy(stream, member.file_size)
@@ -58,6 +61,8 @@ def require_plain_npy(stream: IO[Any], size: int) -> None:
     shape, dtype = _header(stream)
     if dtype.hasobject:
         raise ValueError("it holds Python objects, which are not opened")
+    if dtype.itemsize == 0 or max(shape, default=0) > size:  # an empty array may name any number of empty rows
+        raise ValueError(f"its header promises {_shape(shape)} {dtype}, which no file of {size} bytes can hold")
     promised, present = math.prod(shape) * dtype.itemsize, size - stream.tell()
     if promised != present:
         raise ValueError(f"its header promises {_shape(shape)} {dtype}, {promised} bytes, but {present} follow")
