@@ -35,7 +35,7 @@ def content_hash(tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | No
         value = tensors[name].detach().cpu()
         digest.update(json.dumps([name, str(value.dtype), list(value.shape)]).encode())
         if value.numel():
-            digest.update(memoryview(value.contiguous().reshape(-1).view(torch.uint8).numpy()))
+            digest.update(value.contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return f"sha256:{digest.hexdigest()}"
 
 
