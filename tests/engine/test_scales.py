@@ -27,3 +27,18 @@ def test_the_mean_of_unit_descriptors_has_length_one():
         rows.append([x / sum(y * y for y in mean) ** 0.5 for x in mean])
     torch.testing.assert_close(found["embedding"], torch.tensor(rows), rtol=1e-5, atol=1e-6)
     assert found["width"].tolist() == [[12.0]] * 3
+
+
+def test_a_whitening_is_applied_at_each_scale_before_the_mean():
+    """As Whiten_MTD's evaluation: unit, whitened, unit at each scale, then the mean; not the whitened mean."""
+    images = torch.rand(3, 3, 8, 12)
+    matrix, mean = torch.randn(2, 4), torch.randn(4)
+    found = describe_at(Sums(), {"images": images}, (1.0, 0.5), lambda units: (units - mean) @ matrix.T)["embedding"]
+    for image, row in zip(images, found, strict=True):
+        total = torch.zeros(2)
+        for factor in (1.0, 0.5):
+            sized = nn.functional.interpolate(image[None], scale_factor=factor, mode="bilinear")[0]
+            vector = torch.cat([sized.sum(dim=(1, 2)), torch.tensor([12.0 * factor])])
+            whitened = matrix @ (vector / vector.norm() - mean)
+            total += whitened / whitened.norm()
+        torch.testing.assert_close(row, total / total.norm(), rtol=1e-5, atol=1e-6)
