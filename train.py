@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
@@ -35,6 +36,7 @@ from engine.options import TrainOptions
 from engine.program import exit_code
 from engine.reporting import Outcome, log_validation, report_outcome
 from engine.run_folder import LOG, RunFolder
+from engine.selection import Selection
 from engine.teaching import Taught, TeacherOpener
 from engine.trainer import Trainer
 from evaluation.report import ReportEntry
@@ -45,6 +47,14 @@ HOME = Path(__file__).resolve().parent
 
 def run(options: TrainOptions) -> Outcome:
     """Train the network that ``--train_mode`` names, keep its best epoch, test that once."""
+    fabric = build_fabric(options)
+    with RunFolder.open(options) as folder:
+        folder.begin(options, str(fabric.device))
+        return train_and_test(options, fabric, folder)
+
+
+def train_and_test(options: TrainOptions, fabric: Any, folder: RunFolder) -> Outcome:
+    """The whole course, with a folder to write to."""
     # ---- Data: places to learn from, held-back ones to choose the epoch by, test places used once at the end
     data = build_data(options)
     tested = build_test_data(options, data)
@@ -56,7 +66,6 @@ def run(options: TrainOptions) -> Outcome:
     training, validation = held.training, held.validation
 
     # ---- Networks and losses: the one that learns, and the frozen ones that it learns from
-    fabric = build_fabric(options)
     embedder = Embedder(data, fabric, options.val_batch_size, options.num_workers, options)
     tester = replace(embedder, data=tested, scales=tuple(options.scales))
     is_student = options.train_mode == "train_student"
@@ -68,63 +77,65 @@ def run(options: TrainOptions) -> Outcome:
     taught = TeacherOpener(options, everything.records, test, embedder, tester, distiller).open_all()
     parts = Parts(training, network, task_loss, distiller, [teacher.source for teacher in taught], embedder)
 
-    with RunFolder.open(options) as folder:
-        folder.begin(options, str(fabric.device))
-        notes = list(dict.fromkeys([*data.notes, *tested.notes]))
-        describe(folder, [*notes, held.note], data.name, training, test, network, name, taught)
-        start_clusters(options, parts, folder)
-        trainer = assemble(options, parts, folder)
-        if options.resume == "auto" and trainer.resume():
-            LOG.info("resumed at epoch %d, step %d", trainer.progress.epoch + 1, trainer.progress.step)
+    notes = list(dict.fromkeys([*data.notes, *tested.notes]))
+    describe(folder, [*notes, held.note], data.name, training, test, network, name, taught)
+    selection = Selection(validation, options.val_min_queries)
+    start_clusters(options, parts, folder)
+    trainer = assemble(options, parts, folder)
+    if options.resume == "auto" and trainer.resume():
+        LOG.info("resumed at epoch %d, step %d", trainer.progress.epoch + 1, trainer.progress.step)
 
-        # ---- Loop
-        with trainer.stop_on_signal():
-            while trainer.progress.epoch < trainer.epochs:
-                means = trainer.train_epoch()
-                validate(trainer, embedder, validation, means)
-                keep(trainer, name, settings)
-
-        # ---- Test: once, with the chosen epoch's weights
-        best = folder.path / "models" / "best.safetensors"
-        if not best.is_file():
+    # ---- Loop
+    with trainer.stopping.listening():
+        while trainer.progress.epoch < trainer.epochs:
+            means = trainer.train_epoch()
+            validate(trainer, embedder, selection, means)
             keep(trainer, name, settings)
-        load_weights(network, best)
-        facts = tester.facts(network, test.distinct_records())
-        entries = [ReportEntry(role(options, name), tester.score(network, test, "test"), facts)]
-        entries += [ReportEntry(f"teacher {t.name}", t.result, t.facts) for t in taught]
-        outcome = Outcome(folder.path, entries, test, notes)
-        title = f"{role(options, name)} on {tested.name}"
-        report_outcome(outcome, title=title, seed=options.seed, settings=options.model_dump())
-        return outcome
+            trainer.stop_if_asked()
+
+    # ---- Test: once, with the chosen epoch's weights
+    best = folder.path / "models" / "best.safetensors"
+    if not best.is_file():
+        keep(trainer, name, settings)
+    load_weights(network, best)
+    facts = tester.facts(network, test.distinct_records())
+    entries = [ReportEntry(role(options, name), tester.score(network, test, "test"), facts)]
+    entries += [ReportEntry(f"teacher {t.name}", t.result, t.facts) for t in taught]
+    outcome = Outcome(folder.path, entries, test, notes)
+    title = f"{role(options, name)} on {tested.name}"
+    report_outcome(outcome, title=title, seed=options.seed, settings=options.model_dump())
+    return outcome
 
 
-def validate(trainer: Trainer, embedder: Embedder, validation: Benchmark | None, means: dict[str, float]) -> None:
-    """Log the epoch; judge it by held-back training places. Without any, the last epoch counts as best."""
+def validate(trainer: Trainer, embedder: Embedder, selection: Selection, means: dict[str, float]) -> None:
+    """Log the epoch; judge it by held-back training places. Without enough of them, the last epoch counts as best."""
     progress = trainer.progress
     line = f"epoch {progress.epoch:3d}: loss {means.get('loss', 0.0):.4f}"
     value = float(progress.epoch)
-    if validation is not None:
+    if selection.validation is not None:
         if progress.epoch % trainer.options.eval_every and progress.epoch != trainer.epochs:
             LOG.info(line)
             return
-        result = embedder.score(trainer.network, validation, "validation")
-        log_validation(trainer.folder, progress.step, result, validation)
-        value = result.judged
+        result = embedder.score(trainer.network, selection.validation, "validation")
+        log_validation(trainer.folder, progress.step, result, selection.validation)
         line += f", validation {result.headline}"
-    LOG.info(line)
-    if value >= progress.best:
-        progress.best, progress.best_epoch = value, progress.epoch
+        value = result.judged if selection.chooses else value
+    tied = progress.judge(value)
+    LOG.info(line if tied is None else f"{line}, as good as epoch {tied}: the later one is kept")
 
 
 def keep(trainer: Trainer, name: str, settings: dict[str, object]) -> None:
     """Save the last weights, the best ones where this epoch is the best so far, and the state to go on from."""
     models = trainer.folder.path / "models"
-    progress = trainer.progress
+    progress, every = trainer.progress, trainer.options.save_epoch_freq
     facts = {"model": name, "epoch": str(progress.epoch), "settings": repr(settings)}
-    if progress.best_epoch in (progress.epoch, -1):
-        save_weights(trainer.network, models / "best.safetensors", facts)
-    save_weights(trainer.network, models / "last.safetensors", facts)
-    trainer.save()
+    with trainer.stopping.saving():
+        if progress.best_epoch in (progress.epoch, -1):
+            save_weights(trainer.network, models / "best.safetensors", facts)
+        if every and progress.epoch % every == 0:
+            save_weights(trainer.network, models / f"epoch_{progress.epoch}.safetensors", facts)
+        save_weights(trainer.network, models / "last.safetensors", facts)
+        trainer.save()
 
 
 def describe(

@@ -19,6 +19,7 @@ from datasets.augmentation import augment_cloud
 from datasets.base import PlaceData
 from datasets.records import PlaceRecord, TrainingSet
 from datasets.sampling import PlaceSampler
+from datasets.workers import start_worker
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -264,6 +265,7 @@ def training_loader(
         ),
         num_workers=num_workers,
         persistent_workers=num_workers > 0,
+        worker_init_fn=start_worker,
         generator=torch.Generator().manual_seed(seed),
     )
 
@@ -318,5 +320,6 @@ def evaluation_loader(
         sampler=range(first, first + len(items)),
         collate_fn=partial(_collate_or_error if one_size else _collate_by_size, combine=collate, finish=finish),
         num_workers=num_workers,
+        worker_init_fn=start_worker,
         generator=torch.Generator().manual_seed(0),
     )

@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar, get_origin
 
-import yaml
 from pydantic import ValidationError
 
 from common.errors import UserError
@@ -20,6 +19,7 @@ from datasets import list_datasets
 from engine.aliases import ALIASES, SINGLE_DASH, resolve
 from engine.options import RETIRED, OptionGroup, TrainOptions
 from engine.relevance import refuse_unread, unread_note
+from engine.yaml_files import read_yaml
 
 LOG = logging.getLogger("distilplace")
 Parsed = TypeVar("Parsed", bound=OptionGroup)
@@ -89,21 +89,6 @@ def check(kind: type[Parsed], values: Mapping[str, Any]) -> Parsed:
         name = f"--{first['loc'][0]}: " if first["loc"] else ""
         got = f" (got {first['input']!r})" if first["loc"] and first["type"] != "missing" else ""
         raise UserError(f"{name}{first['msg'].removeprefix('Value error, ')}{got}") from None
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """A YAML mapping with every scalar left as text."""
-    try:
-        content = yaml.load(path.read_text(), Loader=yaml.BaseLoader)
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}; check the path") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not valid YAML: {error}") from None
-    if content in (None, ""):
-        return {}
-    if not isinstance(content, dict):
-        raise UserError(f"{path} must hold 'option: value' lines")
-    return content
 
 
 def _read_flags(kind: type[OptionGroup], argv: Sequence[str]) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Optimiser with one learning rate per branch, and its schedule."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -65,3 +66,24 @@ def build_scheduler(
 def by_step(options: TrainOptions) -> bool:
     """Do learning rates move after every step? Milestones are epochs, so only those of a cosine can."""
     return options.scheduler == "CosineAnnealingLR" and options.scheduler_step == "step"
+
+
+def schedule_length(scheduler: torch.optim.lr_scheduler.LRScheduler) -> int | None:
+    """After how many epochs or steps a schedule ends; None for milestones, which do not depend on the length."""
+    return scheduler.T_max if isinstance(scheduler, CosineSchedule) else None
+
+
+def restore_length(scheduler: torch.optim.lr_scheduler.LRScheduler, length: int | None) -> bool:
+    """Let a restored cosine schedule end after ``length`` if it was saved with another one; True if so.
+
+    The rates become those of a run of that length.
+    """
+    if not isinstance(scheduler, CosineSchedule) or length is None or length == scheduler.T_max:
+        return False
+    scheduler.T_max = length
+    share = (1 + math.cos(math.pi * scheduler.last_epoch / length)) / 2
+    rates = [scheduler.eta_min + (base - scheduler.eta_min) * share for base in scheduler.base_lrs]
+    for group, rate in zip(scheduler.optimizer.param_groups, rates, strict=True):
+        group["lr"] = rate
+    scheduler._last_lr = rates
+    return True

@@ -16,13 +16,16 @@ import torch
 import yaml
 
 from common.errors import UserError
-from common.files import atomic_path
+from common.files import atomic_path, remove_leftovers, write_error
+from engine.lock import RunLock
+from engine.metrics import Metrics
 from engine.options import RunOptions, TrainOptions
+from engine.yaml_files import read_typed_yaml
 
 LOG = logging.getLogger("distilplace")
 # Options that change where or how fast a run goes, not what it computes.
 NEUTRAL = {"logdir", "exp_name", "resume", "save_every", "num_workers", "accelerator", "cuda", "dry_run", "tryid"}
-NEUTRAL |= {"val_batch_size", "teacher_store", "rebuild_store", "sparse_backend", "sparse_maps"}
+NEUTRAL |= {"val_batch_size", "teacher_store", "rebuild_store", "sparse_backend", "sparse_maps", "save_epoch_freq"}
 PACKAGES = ("torch", "torchvision", "numpy", "pytorch-metric-learning", "lightning-fabric", "open3d", "safetensors")
 
 
@@ -45,8 +48,8 @@ def _log_warning(message: Warning | str, *_: object, **__: object) -> None:
 
 
 def options_hash(options: TrainOptions) -> str:
-    """Eight hex digits of everything that can change the numbers."""
-    relevant = {name: value for name, value in options.model_dump().items() if name not in NEUTRAL}
+    """Eight hex digits of everything that can change the numbers but ``--epochs``, so that a run can be prolonged."""
+    relevant = {name: value for name, value in options.model_dump().items() if name not in {*NEUTRAL, "epochs"}}
     return hashlib.sha256(json.dumps(relevant, sort_keys=True).encode()).hexdigest()[:8]
 
 
@@ -63,14 +66,26 @@ def run_name(options: TrainOptions) -> str:
     return "__".join([f"{options.tryid}{parts[0]}", *parts[1:], options_hash(options)])
 
 
+class _FileLog(logging.FileHandler):
+    """``log.txt``; where it cannot be written the run ends, as for every other file of it."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (the library's name)
+        error = sys.exc_info()[1]
+        if isinstance(error, OSError):
+            raise write_error(self.baseFilename, error) from None
+        super().handleError(record)
+
+
 class RunFolder:
-    """The folder of one run. Use as a context manager: closes log and TensorBoard files."""
+    """The folder of one run. Use as a context manager: closes log and TensorBoard files, lifts the lock."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._lock = RunLock(path)
+        self._metrics = Metrics(path)
         self._file_log: logging.Handler | None = None
-        self._is_new = not path.exists()
-        self._writer: Any = None
+        self._is_new = False
+        """Made by this run, which has not taken a step yet: a mistake leaves nothing behind."""
 
     @classmethod
     def open(cls, options: TrainOptions) -> "RunFolder":
@@ -94,26 +109,51 @@ class RunFolder:
         return cls(candidate)
 
     def begin(self, options: RunOptions, device: str) -> None:
-        """Create the folder, save options and environment, start ``log.txt``."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        self._refuse_other_options(options)
-        self.write_text("config.yaml", yaml.safe_dump(options.model_dump(), sort_keys=False))
+        """Create the folder and lock it, save options and environment, start ``log.txt``."""
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._is_new = not self.path.exists()
+            self.path.mkdir(exist_ok=True)
+        except OSError as error:
+            raise write_error(self.path, error) from None
+        self._lock.acquire()
+        remove_leftovers(self.path)
+        for shared in ("teacher_stores", "clusters"):
+            remove_leftovers(self.path.parent / shared)
+        planned = self._refuse_other_options(options)
+        self.write_text("config.yaml", yaml.dump(options.model_dump(), Dumper=_PlainDumper, sort_keys=False))
         self.write_text("env.json", json.dumps(_environment(device), indent=1))
-        self._file_log = logging.FileHandler(self.path / "log.txt")
+        try:
+            self._file_log = _FileLog(self.path / "log.txt")
+        except OSError as error:
+            raise write_error(self.path / "log.txt", error) from None
         self._file_log.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
         LOG.addHandler(self._file_log)
+        if planned is not None:
+            LOG.info("prolonged: this run was planned for %d epochs", planned)
 
-    def _refuse_other_options(self, options: RunOptions) -> None:
+    def _refuse_other_options(self, options: RunOptions) -> int | None:
+        """The number of epochs the run was planned for, where it is now to have more."""
         saved = self.path / "config.yaml"
-        if not saved.is_file():
-            return
-        before = yaml.safe_load(saved.read_text())
-        for name, value in options.model_dump().items():
-            if name not in NEUTRAL and name in before and before[name] != value:
+        if not saved.exists():
+            if (self.path / "last.ckpt").exists():
+                raise UserError(
+                    f"{self.path} holds last.ckpt but no config.yaml, so nobody knows with which options it was made: "
+                    "put config.yaml back, or remove last.ckpt to start over"
+                )
+            return None
+        remedy = "put it back as it was, or choose another --exp_name to start over"
+        before = read_typed_yaml(saved, remedy)
+        now = options.model_dump()
+        if not before.keys() & now.keys():
+            raise UserError(f"{saved} is damaged (it holds none of a run's options): {remedy}")
+        for name, value in now.items():
+            if name not in {*NEUTRAL, "epochs"} and name in before and before[name] != value:
                 raise UserError(
                     f"{self.path} was run with --{name} {before[name]}, now {value}: resume with the same options, "
                     "or choose another --exp_name"
                 )
+        return _prolonged(saved, before, now)
 
     def write_text(self, name: str, text: str) -> None:
         """Write a small file whole."""
@@ -122,31 +162,63 @@ class RunFolder:
 
     def metrics(self, step: int, values: dict[str, float]) -> None:
         """One line of ``metrics.jsonl`` and the same numbers in TensorBoard."""
-        with (self.path / "metrics.jsonl").open("a") as stream:
-            stream.write(json.dumps({"step": step, **values}) + "\n")
-        for name, value in values.items():
-            self.board.add_scalar(name, value, step)
+        self._metrics.write(step, values)
+        self._is_new = False
+
+    def rewind(self, step: int, *, inside_epoch: bool) -> None:
+        """Forget the numbers that a killed run wrote after the step this one resumes from."""
+        self._metrics.rewind(step, inside_epoch=inside_epoch)
 
     @property
     def board(self) -> Any:
         """The TensorBoard writer, opened on first use."""
-        if self._writer is None:
-            from torch.utils.tensorboard import SummaryWriter
-
-            self._writer = SummaryWriter(str(self.path))
-        return self._writer
+        return self._metrics.board
 
     def __enter__(self) -> "RunFolder":
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if self._writer is not None:
-            self._writer.close()
-        if self._file_log is not None:
-            LOG.removeHandler(self._file_log)
-            self._file_log.close()
-        if kind is not None and issubclass(kind, UserError) and self._is_new and not (self.path / "last.ckpt").exists():
-            shutil.rmtree(self.path, ignore_errors=True)  # nothing was learnt yet: a mistake leaves no half-made run
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
+        nothing = self._is_new and isinstance(error, UserError | KeyboardInterrupt)
+        try:
+            if self._file_log is not None:
+                if isinstance(error, UserError) and not nothing:
+                    text = f"error: {error}"
+                    self._file_log.handle(logging.LogRecord(LOG.name, logging.ERROR, __file__, 0, text, None, None))
+                LOG.removeHandler(self._file_log)
+                self._file_log.close()
+            self._metrics.close()
+        except (UserError, OSError):
+            if kind is None:
+                raise
+        finally:
+            if nothing and self._lock.is_held:
+                shutil.rmtree(self.path, ignore_errors=True)
+            self._lock.release()
+
+
+class _PlainDumper(yaml.SafeDumper):
+    """Every value written out: no option refers to another one's."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+def _prolonged(saved: Path, before: dict[str, Any], now: dict[str, Any]) -> int | None:
+    """The earlier ``--epochs`` where the new one is larger; :class:`UserError` where that means nothing."""
+    if "epochs" not in now or before.get("epochs") == now["epochs"]:
+        return None
+    planned, epochs = before.get("epochs"), now["epochs"]
+    if type(planned) is not int or planned > epochs:
+        raise UserError(
+            f"{saved.parent} was planned for --epochs {planned}, now {epochs}: a run can be prolonged, not shortened; "
+            f"give --epochs {planned} or more, or choose another --exp_name"
+        )
+    if now.get("generations", 1) > 1:
+        raise UserError(
+            f"{saved.parent} was planned for --epochs {planned}, now {epochs}: with --generations every generation has "
+            "that many, so this would be another run; choose another --exp_name"
+        )
+    return planned
 
 
 def _commit() -> str:

@@ -2,13 +2,10 @@
 
 import logging
 import math
-import signal
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -21,26 +18,17 @@ from datasets.loading import set_epoch
 from engine.checkpoint import load_checkpoint, save_checkpoint
 from engine.embedding import move
 from engine.generations import Generations
-from engine.optimisation import by_step
+from engine.optimisation import by_step, restore_length, schedule_length
 from engine.options import TrainOptions
 from engine.program import Interrupted
 from engine.run_folder import RunFolder
+from engine.run_state import Progress
 from engine.step import forward_backward
+from engine.stopping import Stopping
 from engine.teachers import TeacherSource
 
 LOG = logging.getLogger("distilplace")
 TaskLoss = Callable[..., tuple[Tensor, dict[str, float]]]
-
-
-@dataclass
-class Progress:
-    """How far a run is. ``batch`` counts the batches done in ``epoch``."""
-
-    epoch: int = 0
-    batch: int = 0
-    step: int = 0
-    best: float = -math.inf
-    best_epoch: int = -1
 
 
 @dataclass
@@ -64,7 +52,7 @@ class Trainer:
     feature_maps: tuple[str, ...] = ()
     """What the losses want of the network beside its embeddings."""
     progress: Progress = field(default_factory=Progress)
-    _stop: bool = False
+    stopping: Stopping = field(default_factory=Stopping)
 
     # -- one epoch ------------------------------------------------------------------------------------------------
 
@@ -75,39 +63,37 @@ class Trainer:
 
     def train_epoch(self) -> dict[str, float]:
         """Train the rest of the current epoch; means of all logged numbers. The network is in train mode throughout."""
-        if self.progress.batch == 0 and self.generations.begin_epoch(self.progress.epoch):
-            LOG.info(
-                "generation %d: starts anew, taught by the one before", self.generations.number(self.progress.epoch)
-            )
-        set_epoch(self.loader, self.progress.epoch, skip=self.progress.batch)
-        sums: dict[str, float] = {}
-        count, places = 0, 0
-        title = f"epoch {self.progress.epoch + 1}/{self.epochs}"
-        start = time.perf_counter()
+        progress = self.progress
+        if progress.batch == 0 and self.generations.begin_epoch(progress.epoch):
+            LOG.info("generation %d starts over, with the one before as its teacher", self._generation)
+        set_epoch(self.loader, progress.epoch, skip=progress.batch)
+        places, start = 0, time.perf_counter()
         for number in range(self.sampler.rounds):
             self.sampler.begin_round(number, self.features)
             for module in (self.network, self.distiller, self.task_loss):
                 if isinstance(module, nn.Module):
                     module.train()
-            for batch in tqdm(self.loader, desc=title, leave=False, disable=None):
+            for batch in tqdm(self.loader, desc=f"epoch {progress.epoch + 1}/{self.epochs}", leave=False, disable=None):
                 values = self.train_step(move(batch, self.fabric.device))
                 if by_step(self.options):
                     self.scheduler.step()
                 places += len(batch["keys"])
                 values["places_per_second"] = places / (time.perf_counter() - start)
-                for name, value in values.items():
-                    sums[name] = sums.get(name, 0.0) + value
-                count += 1
-                self.progress.batch += 1
-                self.progress.step += 1
-                self.folder.metrics(self.progress.step, {f"train/{name}": value for name, value in values.items()})
+                progress.add(values)
+                self._log(values)
                 self._save_if_due()
         if not by_step(self.options):
             self.scheduler.step()
-        self._grow_batch(sums, count)
-        self.progress.epoch += 1
-        self.progress.batch = 0
-        return {name: value / max(count, 1) for name, value in sums.items()}
+        means = progress.end_epoch()
+        self._grow_batch(means)
+        return means
+
+    @property
+    def _generation(self) -> int:
+        return self.generations.number(self.progress.epoch)
+
+    def _log(self, values: dict[str, float]) -> None:
+        self.folder.metrics(self.progress.step, {f"train/{name}": value for name, value in values.items()})
 
     def train_step(self, batch: dict[str, Any]) -> dict[str, float]:
         """One optimiser step; numbers for the log."""
@@ -138,14 +124,15 @@ class Trainer:
             fabric=self.fabric,
             feature_maps=self.feature_maps,
         )
-        if self._is_finite(loss, log):
-            self.optimizer.step()
         log["loss"] = float(loss)
         log["embedding_norm"] = float(outputs["embedding"].norm(dim=1).mean())
         log.update({f"lr_{group['name']}": group["lr"] for group in self.optimizer.param_groups})
+        if self._is_finite(loss, log):
+            self.optimizer.step()
         return log
 
     def _is_finite(self, loss: Tensor, log: dict[str, float]) -> bool:
+        """May the step be taken? Stopped there, the run keeps the step's numbers too, as those of the step to come."""
         learning = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
         gradients = [parameter.grad for parameter in learning if parameter.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients) if gradients else torch.zeros(())
@@ -155,6 +142,8 @@ class Trainer:
         culprits = [n for n, value in log.items() if n.startswith(("loss_", "gradient")) and not math.isfinite(value)]
         message = f"step {self.progress.step + 1}: {', '.join(culprits) or 'loss'} is not finite"
         if not self.options.skip_nonfinite:
+            self.progress.step += 1
+            self._log(log)
             raise UserError(
                 f"{message}; lower the learning rate or the term's weight, or pass --skip_nonfinite to skip such steps"
             )
@@ -162,13 +151,11 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         return False
 
-    def _grow_batch(self, sums: dict[str, float], count: int) -> None:
+    def _grow_batch(self, means: dict[str, float]) -> None:
         """Batch expansion (MinkLoc3D): more places per batch once few triplets still violate the margin."""
-        if self.options.batch_expansion_rate is None or not sums.get("num_triplets"):
+        if self.options.batch_expansion_rate is None or (active := active_triplets(means)) is None:
             return
-        active = sums.get("num_non_zero_triplets", 0.0) / sums["num_triplets"]
-        if active < self.options.batch_expansion_th:
-            self.sampler.expand_batch()
+        if active < self.options.batch_expansion_th and self.sampler.expand_batch():
             LOG.info("active triplets %.2f: batches grow to %d places", active, self.sampler.batch_size)
 
     # -- keep and restore -----------------------------------------------------------------------------------------
@@ -179,15 +166,29 @@ class Trainer:
         return self.folder.path / "last.ckpt"
 
     def save(self) -> None:
-        """Write ``last.ckpt``."""
-        save_checkpoint(self.checkpoint, self._parts(), vars(self.progress).copy())
+        """Write ``last.ckpt``; no signal interrupts it."""
+        with self.stopping.saving():
+            save_checkpoint(self.checkpoint, self._parts(), self.progress.state())
+
+    def stop_if_asked(self) -> None:
+        """Raise :class:`Interrupted` after a signal. Call where everything is saved."""
+        if self.stopping.requested:
+            raise Interrupted
 
     def resume(self) -> bool:
-        """Restore ``last.ckpt`` if there is one."""
-        if not self.checkpoint.is_file():
-            return False
-        self.progress = Progress(**load_checkpoint(self.checkpoint, self._parts()))
-        return True
+        """Restore ``last.ckpt`` if there is one; numbers that were logged after it are forgotten."""
+        found = self.checkpoint.exists()
+        length = schedule_length(self.scheduler)  # restored, it has that of the run before
+        if found:
+            self.progress = Progress.restored(load_checkpoint(self.checkpoint, self._parts()), self.checkpoint)
+            if restore_length(self.scheduler, length):
+                LOG.info(
+                    "the cosine schedule now ends with epoch %d: the next rates are those of such a run, the ones until"
+                    " here were those of the shorter one",
+                    self.options.epochs,
+                )
+        self.folder.rewind(self.progress.step, inside_epoch=self.progress.batch > 0 or not found)
+        return found
 
     def _parts(self) -> dict[str, Any]:
         parts = {
@@ -202,22 +203,14 @@ class Trainer:
 
     def _save_if_due(self) -> None:
         due = self.options.save_every and self.progress.step % self.options.save_every == 0
-        if due or self._stop:
+        if due or self.stopping.requested:
             self.save()
-        if self._stop:
-            raise Interrupted
+        self.stop_if_asked()
 
-    @contextmanager
-    def stop_on_signal(self) -> Iterator[None]:
-        """Within the block Ctrl-C and SIGTERM end the current step, save and raise :class:`Interrupted`."""
 
-        def request(number: int, _: FrameType | None) -> None:
-            self._stop = True
-            signal.signal(number, signal.SIG_DFL)
-
-        previous = {number: signal.signal(number, request) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in previous.items():
-                signal.signal(number, handler)
+def active_triplets(means: dict[str, float]) -> float | None:
+    """Share of the mined triplets of the final embedding that violate the margin; None where a loss mines none."""
+    for prefix in ("", "final_"):  # a loss of one embedding, a loss of several
+        if count := means.get(f"{prefix}num_triplets"):
+            return means[f"{prefix}num_non_zero_triplets"] / count
+    return None

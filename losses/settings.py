@@ -70,6 +70,8 @@ def _number(name: str, value: float | str) -> float:
         number = float(value)
     except (TypeError, ValueError):
         number = math.nan
+    if isinstance(value, str) and ("_" in value or not value.isascii()):  # Python takes 1_000 and other scripts' digits
+        number = math.nan
     if not math.isfinite(number) or isinstance(value, bool):
         raise UserError(f"{name} is {value!r}: give a finite number")
     return number

@@ -85,7 +85,6 @@ UPSTREAM_COMPAT = {"val_fraction": 0.0, "cache_aug": True, "legacy_mean": True}
 # DistilVPR's flags that did nothing there, with the value that means nothing and why.
 RETIRED = {
     "save_weights": (None, "weights are always saved"),
-    "save_epoch_freq": (None, "best and last weights are always saved"),
     "save_epoch": (None, "best and last weights are always saved"),
     "resume_epoch": (None, "use --resume auto"),
     "models_dir": (None, "weights go to <run folder>/models"),

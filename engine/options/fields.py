@@ -1,8 +1,9 @@
 """Types that options are made of."""
 
-from typing import Annotated
+import re
+from typing import Annotated, Any, get_args, get_origin
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from datasets.images import parse_image_size
 
@@ -10,7 +11,12 @@ NonNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=0)]
 
 
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?|[+-]?(inf|infinity|nan)", re.ASCII | re.IGNORECASE)
+
+
 def _numbers(separated: str, number: type) -> str:
+    if not separated.isascii():
+        raise ValueError(f"'{separated}' holds other characters than the digits 0 to 9, points and '_'")
     try:
         values = [number(part) for part in separated.split("_")]
     except ValueError:
@@ -33,6 +39,31 @@ ImageSize = Annotated[str, AfterValidator(_image_size)]
 
 
 class OptionGroup(BaseModel):
-    """A group of options: unknown names and undefined numbers are refused."""
+    """A group of options: unknown names and undefined numbers are refused, and numbers written in unusual ways."""
 
     model_config = ConfigDict(extra="forbid", protected_namespaces=(), allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _plainly_written(cls, value: Any, info: ValidationInfo) -> Any:
+        """``1_000`` is one number to Python and two to a list such as ``40_80``: neither guess is made."""
+        if info.field_name is not None and _is_number(cls.model_fields[info.field_name].annotation):
+            for text in value if isinstance(value, list) else [value]:
+                if isinstance(text, str) and not _NUMBER.fullmatch(text.strip()) and _reads_as_number(text):
+                    raise ValueError("write numbers with the digits 0 to 9 alone, such as 1000 or 0.5")
+        return value
+
+
+def _is_number(annotation: Any) -> bool:
+    """Is a type int or float, one of them or None, or a list of them?"""
+    if get_origin(annotation) is Annotated:
+        return _is_number(get_args(annotation)[0])
+    return annotation in (int, float) or any(_is_number(part) for part in get_args(annotation))
+
+
+def _reads_as_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

@@ -67,5 +67,9 @@ class TrainingOptions(OptionGroup):
     )
     val_fraction: float = Field(0.1, ge=0, le=0.5, description="training positions held back to choose the epoch")
     eval_every: PositiveInt = Field(1, description="epochs between validations")
+    val_min_queries: Count = Field(
+        30, description="queries that a validation split must have to choose the epoch; with fewer the last one is kept"
+    )
+    save_epoch_freq: Count = Field(0, description="epochs between weights kept as models/epoch_N.safetensors; 0 = none")
     skip_nonfinite: bool = Field(False, description="skip a step whose loss is not finite instead of stopping")
     upstream_compat: bool = Field(False, description="upstream's protocol: no validation, augmented store, its means")
