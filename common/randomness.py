@@ -34,7 +34,10 @@ def forked_random_state(*parts: int | str) -> Iterator[None]:
         with torch.random.fork_rng(devices=devices):
             random.seed(seed)
             np.random.seed(seed % 2**32)
-            torch.manual_seed(seed)
+            # torch.manual_seed formats a stack trace for every kind of device there might be: milliseconds an image.
+            torch.default_generator.manual_seed(seed)
+            if devices:
+                torch.cuda.manual_seed_all(seed)
             yield
     finally:
         random.setstate(python_state)

@@ -27,6 +27,7 @@ from engine.teachers import LiveTeacher, TeacherSource
 from engine.trainer import Trainer
 from engine.whitening import WhitenedTeacher
 from losses.distiller import Distiller
+from losses.triplet import BatchHardTripletMarginLoss, MultiBatchHardTripletMarginLoss
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,10 @@ class Parts:
 def assemble(options: TrainOptions, parts: Parts, folder: RunFolder) -> Trainer:
     """The trainer; what the losses own is built from the outputs for two real places."""
     fabric, network = parts.embedder.fabric, parts.network
-    sampler = build_sampler(options, parts.training, layout_of(options, parts))
+    layout = layout_of(options, parts)
+    if options.batch_expansion_rate is not None:
+        refuse_idle_growth(options, parts.task_loss, layout)
+    sampler = build_sampler(options, parts.training, layout)
     live = [teacher.network for teacher in parts.teachers if isinstance(teacher, LiveTeacher | WhitenedTeacher)]
     loader = training_loader(
         parts.embedder.data,
@@ -112,6 +116,17 @@ def layout_of(options: TrainOptions, parts: Parts) -> Layout:
             raise UserError(f"loss {options.loss} reads mined tuples: leave --batches {options.batches} away")
         return options.batches
     return parts.training.layout if needed == "any" else needed
+
+
+def refuse_idle_growth(options: TrainOptions, task_loss: TaskLoss, layout: str) -> None:
+    """:class:`UserError` where batches could never grow: their growth is decided by the mined triplets of pairs."""
+    if not isinstance(task_loss, BatchHardTripletMarginLoss | MultiBatchHardTripletMarginLoss):
+        raise UserError(
+            f"--batch_expansion_rate looks at the triplets that a batch-hard loss mines, --loss {options.loss} mines "
+            "none: omit one of them"
+        )
+    if layout != "pairs":
+        raise UserError(f"--batch_expansion_rate enlarges batches of pairs, these are made of {layout}: omit it")
 
 
 def build_sampler(options: TrainOptions, training: TrainingSet, layout: str) -> PlaceSampler:

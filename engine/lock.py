@@ -4,6 +4,7 @@ import fcntl
 import logging
 import os
 import socket
+from contextlib import suppress
 from pathlib import Path
 
 from common.errors import UserError
@@ -40,7 +41,8 @@ class RunLock:
     def release(self) -> None:
         """Lift the lock; nothing happens where it is not held."""
         if self._descriptor is not None:
-            self.path.unlink(missing_ok=True)
+            with suppress(OSError):
+                self.path.unlink(missing_ok=True)
             self._forget()
 
     def _attempt(self) -> int | None:

@@ -180,12 +180,7 @@ class RunFolder:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
         nothing = self._is_new and isinstance(error, UserError | KeyboardInterrupt)
         try:
-            if self._file_log is not None:
-                if isinstance(error, UserError) and not nothing:
-                    text = f"error: {error}"
-                    self._file_log.handle(logging.LogRecord(LOG.name, logging.ERROR, __file__, 0, text, None, None))
-                LOG.removeHandler(self._file_log)
-                self._file_log.close()
+            self._end_log(error if isinstance(error, UserError) and not nothing else None)
             self._metrics.close()
         except (UserError, OSError):
             if kind is None:
@@ -194,6 +189,18 @@ class RunFolder:
             if nothing and self._lock.is_held:
                 shutil.rmtree(self.path, ignore_errors=True)
             self._lock.release()
+
+    def _end_log(self, error: UserError | None) -> None:
+        """Close ``log.txt``; the error that ends the run is its last line."""
+        if self._file_log is None:
+            return
+        LOG.removeHandler(self._file_log)
+        try:
+            if error is not None:
+                text = f"error: {error}"
+                self._file_log.handle(logging.LogRecord(LOG.name, logging.ERROR, __file__, 0, text, None, None))
+        finally:
+            self._file_log.close()
 
 
 class _PlainDumper(yaml.SafeDumper):

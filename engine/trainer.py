@@ -181,6 +181,8 @@ class Trainer:
         length = schedule_length(self.scheduler)  # restored, it has that of the run before
         if found:
             self.progress = Progress.restored(load_checkpoint(self.checkpoint, self._parts()), self.checkpoint)
+            # Stopped after an epoch's last step, a run begins with the schedule, which torch would warn of.
+            self.optimizer._opt_called = True  # type: ignore[attr-defined]
             if restore_length(self.scheduler, length):
                 LOG.info(
                     "the cosine schedule now ends with epoch %d: the next rates are those of such a run, the ones until"

@@ -146,12 +146,20 @@ def test_pretrained_weights_that_cannot_be_had_are_no_silent_random_start(oxford
 
 def test_a_foreign_checkpoint_is_not_resumed(oxford, tmp_path, capsys):
     run = tmp_path / "r"
-    run.mkdir()
-    (run / "last.ckpt").write_bytes(b"not a checkpoint")
     flags = [*oxford.flags, *ALONE, "--logdir", str(tmp_path), "--exp_name", "r", "--resume", "auto"]
+    assert train.main([*flags, "--epochs", "0"]) == 0
+    (run / "last.ckpt").write_bytes(b"not a checkpoint")
     assert train.main(flags) == 2
     assert "damaged" in capsys.readouterr().err
     assert (run / "last.ckpt").read_bytes() == b"not a checkpoint"
+
+
+def test_torchrun_with_several_processes_is_refused(oxford, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    refused([*oxford.flags, *ALONE, "--student_model", "x"], tmp_path, capsys, "unknown model 'x'")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    refused([*oxford.flags, *ALONE], tmp_path, capsys, "one of 2 processes", "torchrun")
+    refused(["--weights", "gone.pth"], tmp_path, capsys, "one of 2 processes", program=evaluate)
 
 
 def test_evaluate_says_what_is_missing(oxford, tmp_path, capsys):

@@ -139,7 +139,7 @@ def test_a_run_stopped_in_mid_epoch_ends_with_the_same_weights(oxford, teacher_r
     step = Trainer.train_step
 
     def stop_at_the_second(self, batch):
-        self._stop = self.progress.step == 1
+        self.stopping.requested = self.progress.step == 1
         return step(self, batch)
 
     monkeypatch.setattr(Trainer, "train_step", stop_at_the_second)
@@ -215,9 +215,12 @@ def test_a_loss_that_is_not_finite_stops_the_run_by_name_or_is_skipped(oxford, t
     flags = student_flags(oxford, tmp_path, "n", "--distil_method", "nokd")
     assert train.main(flags) == 2
     assert "loss_task" in capsys.readouterr().err
-    assert not (tmp_path / "n").exists()
-    assert train.main([*flags, "--skip_nonfinite"]) == 0
-    assert "step skipped" in (tmp_path / "n" / "log.txt").read_text()
+    kept = {path.name for path in (tmp_path / "n").iterdir()}
+    assert {"config.yaml", "log.txt", "metrics.jsonl"} <= kept
+    assert any(name.startswith("events.out.tfevents") for name in kept)
+    assert "loss_task is not finite" in (tmp_path / "n" / "log.txt").read_text()
+    assert train.main([*flags, "--exp_name", "m", "--skip_nonfinite"]) == 0
+    assert "step skipped" in (tmp_path / "m" / "log.txt").read_text()
 
 
 def test_evaluate_reads_the_runs_architecture_and_ignores_its_loss_options(oxford, teacher_run, tmp_path, capsys):

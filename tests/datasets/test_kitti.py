@@ -125,6 +125,19 @@ def test_the_other_sequences_train_far_apart(written):
     assert not {r.key for r in training.records} & {r.key for r in data.evaluation_set().distinct_records()}
 
 
+def test_forward_is_north_and_right_is_east(copy):
+    """Camera 0 looks along z, x is to its right, y down: height is no part of a position."""
+    poses = copy / "poses" / "01.txt"
+    rows = [line.split() for line in poses.read_text().splitlines()]
+    for number, row in enumerate(rows):
+        row[3], row[7], row[11] = f"{number * 2.0}", f"{1000.0 + number}", f"{number * -3.0}"
+    poses.write_text("\n".join(" ".join(row) for row in rows))
+    records = [record for record in KittiData(copy).training_set().records if record.run == "01"]
+    assert [record.northing for record in records] == pytest.approx([number * -3.0 for number in range(FRAMES)])
+    easting = records[0].easting
+    assert [record.easting - easting for record in records] == pytest.approx([number * 2.0 for number in range(FRAMES)])
+
+
 def test_images_and_scans_are_read_alike(written):
     data = KittiData(written, kitti_sequence="05")
     assert data.image_size == (120, 37)

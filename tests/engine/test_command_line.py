@@ -109,6 +109,17 @@ MISTAKES = [
     ("--dataroot a --dataset_folder b", "one option"),
     ("--name a --exp_name b", "one option"),
     ("--batchsize 3", "did you mean 'batchSize'"),
+    ("--epochs 1_000", "--epochs: write numbers with the digits 0 to 9 alone"),
+    ("--margin 0_1.5", "--margin: write numbers"),
+    ("--image_lr 1_0e-3", "--image_lr: write numbers"),
+    ("--epochs \u0663", "--epochs"),
+    ("--epochs \uff11\uff12", "--epochs"),
+    ("--margin \u0660.\u0665", "--margin: write numbers"),
+    ("--scales 1 1_0", "--scales: write numbers"),
+    ("--whiten_dim 1_28", "--whiten_dim: write numbers"),
+    ("--milestones 4_\u0660", "--milestones"),
+    ("--weights 0.5_\uff11_0", "--weights"),
+    ("--image_size \uff12\uff12\uff14", "--image_size"),
 ]
 
 
@@ -118,6 +129,21 @@ def test_a_mistake_is_one_line_that_names_the_option(tmp_path, flags, part):
         read(tmp_path, *flags.split())
     assert part in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["epochs: 1_000", "epochs: '\u0663'", "margin: 1_0.5", "scales: [1, 1_0]"])
+def test_numbers_in_recipes_are_written_plainly_too(tmp_path, text):
+    with pytest.raises(UserError, match=text.split(":")[0]):
+        from_yaml(tmp_path, text)
+
+
+def test_weights_of_terms_are_written_plainly():
+    from losses.terms import parse_term
+
+    assert parse_term("pkt:1e3").weight == 1000.0
+    for text in ("pkt:1_000", "pkt:\u0663"):
+        with pytest.raises(UserError, match="finite number"):
+            parse_term(text)
 
 
 def test_unknown_and_wrong_recipe_entries_are_refused(tmp_path):

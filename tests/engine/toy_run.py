@@ -1,0 +1,155 @@
+"""A run small enough for milliseconds: 24 places of 8 x 8 pixels, a network of three layers, the trainer itself."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from PIL import Image
+from torch import nn
+from torch.nn import functional
+
+import train
+from datasets.base import PlaceData
+from datasets.records import CloudSettings, EvaluationSet, PlaceRecord, TrainingSet
+from datasets.relations import training_relations, true_neighbours
+from engine.assembly import Parts, assemble
+from engine.building import build_distiller, build_task_loss
+from engine.command_line import parse
+from engine.embedding import Embedder
+from engine.options import TrainOptions
+from engine.run_folder import RunFolder, start_console_log
+from engine.selection import Selection
+from engine.teachers import LiveTeacher
+from engine.trainer import Trainer
+
+PLACES = 12
+
+
+class Killed(BaseException):
+    """What stands for kill -9: nothing is saved any more."""
+
+
+class ToyData(PlaceData):
+    """Two drives along the same street, a place every 10 m."""
+
+    name = "toy"
+    cloud = CloudSettings(1.0, 8, "boreas")
+    notes: list[str] = []  # noqa: RUF012 (nothing is ever added)
+
+    def __init__(self, folder: Path) -> None:
+        random = np.random.default_rng(0)
+        folder.mkdir(parents=True, exist_ok=True)
+        self.records = []
+        for run in ("a", "b"):
+            for place in range(PLACES):
+                path = folder / f"{run}{place}.png"
+                Image.fromarray(random.integers(0, 255, (8, 8, 3), dtype=np.uint8)).save(path)
+                self.records.append(PlaceRecord(f"{run}/{place}", run, None, (path,), 10.0 * place, 0.0))
+
+    def training_set(self) -> TrainingSet:
+        places = np.array([(record.northing, record.easting) for record in self.records])
+        return TrainingSet(self.records, *training_relations(places, 5.0, 25.0))
+
+    def evaluation_set(self) -> EvaluationSet:
+        runs = [self.records[:PLACES], self.records[PLACES:]]
+        return EvaluationSet("toy", ["a", "b"], runs, runs, true_neighbours(runs, runs, 5.0), 5.0)
+
+    def read_cloud(self, path: Path) -> np.ndarray:
+        raise AssertionError("no clouds here")
+
+
+class ToyNet(nn.Module):
+    """Two convolutions, batch norm, dropout, a linear layer: all that has a state or draws numbers."""
+
+    requires = ("images",)
+    level_maps = ("layer1", "layer2")
+
+    def __init__(self, seed: int = 0) -> None:
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            self.layer1, self.layer2 = nn.Conv2d(3, 4, 3, stride=2), nn.Conv2d(4, 6, 3, padding=1)
+            self.norm, self.dropout, self.fc = nn.BatchNorm2d(6), nn.Dropout(0.2), nn.Linear(6, 8)
+
+    def branch_parameters(self) -> dict[str, list[nn.Parameter]]:
+        return {
+            "image": [*self.layer1.parameters(), *self.layer2.parameters(), *self.norm.parameters()],
+            "cloud": list(self.fc.parameters()),
+        }
+
+    def forward(self, batch: dict[str, Any], feature_maps: tuple[str, ...] = ()) -> dict[str, Any]:
+        first = functional.relu(self.layer1(batch["images"]))
+        second = functional.relu(self.norm(self.layer2(first)))
+        output = {"embedding": self.fc(self.dropout(second.mean(dim=(2, 3))))}
+        columns = second.mean(dim=2)
+        parts = (columns, *columns.chunk(2, dim=2))
+        regions = torch.stack([self.fc(part.mean(dim=2)) for part in parts], dim=1)
+        maps = {"layer1": first, "layer2": second, "regions": regions}
+        return {**output, "feature_maps": {name: maps[name] for name in feature_maps}} if feature_maps else output
+
+
+def options_of(folder: Path, *flags: str) -> TrainOptions:
+    """Options for a toy run in ``folder/logs/toy``."""
+    small = ["--train_batch_size", "8", "--epochs", "3", "--distil_method", "nokd", "--val_fraction", "0"]
+    place = ["--logdir", str(folder / "logs"), "--exp_name", "toy", "--model", "resnet18"]
+    return parse(TrainOptions, [*small, *place, *flags], home=folder, environment={})
+
+
+def build(options: TrainOptions, run: RunFolder, folder: Path) -> Trainer:
+    """The trainer as ``train.py`` puts it together, with a live teacher where the method wants one."""
+    data = ToyData(folder / "data")
+    embedder = Embedder(data, Fabric(accelerator="cpu", devices=1), options=options)
+    distiller = build_distiller(options)
+    maps = () if distiller is None else distiller.teacher_maps(ToyNet.level_maps)
+    teachers = [] if distiller is None else [LiveTeacher(ToyNet(seed=5), maps)]
+    parts = Parts(data.training_set(), ToyNet(), build_task_loss(options), distiller, teachers, embedder)
+    return assemble(options, parts, run)
+
+
+def run_toy(options: TrainOptions, folder: Path, watch: Callable[[Trainer], None] = lambda trainer: None) -> Trainer:
+    """A whole training as ``train.py`` does it, validated on the data set itself where ``val_fraction`` is above 0."""
+    start_console_log()
+    with RunFolder.open(options) as run:
+        run.begin(options, "cpu")
+        trainer = build(options, run, folder)
+        validation = ToyData(folder / "data").evaluation_set() if options.val_fraction else None
+        embedder = Embedder(ToyData(folder / "data"), trainer.fabric, options=options)
+        selection = Selection(validation, options.val_min_queries)
+        if options.resume == "auto":
+            trainer.resume()
+        watch(trainer)
+        while trainer.progress.epoch < trainer.epochs:
+            means = trainer.train_epoch()
+            train.validate(trainer, embedder, selection, means)
+            train.keep(trainer, "toy", {})
+            trainer.stop_if_asked()
+        return trainer
+
+
+def before_step(step: int, act: Callable[[Trainer], None]) -> Callable[[Trainer], None]:
+    """For ``watch``: do ``act`` just before the step of that number (from 1) is taken."""
+
+    def watch(trainer: Trainer) -> None:
+        take = trainer.train_step
+
+        def step_or_act(batch: dict[str, Any]) -> dict[str, float]:
+            if trainer.progress.step + 1 == step:
+                act(trainer)
+            return take(batch)
+
+        trainer.train_step = step_or_act  # type: ignore[method-assign]
+
+    return watch
+
+
+def kill(trainer: Trainer) -> None:
+    """End the run as kill -9 would."""
+    raise Killed
+
+
+def ask_to_stop(trainer: Trainer) -> None:
+    """What the first Ctrl-C does."""
+    trainer.stopping.requested = True
