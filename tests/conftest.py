@@ -1,5 +1,6 @@
 """Shared fixtures: where the goldens and real samples lie, if they do."""
 
+import logging
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,6 +19,15 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DISTILPLACE_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture(autouse=True)
+def _log_of_its_own() -> None:
+    """Every test finds the log as a fresh process does, whatever command ran before it in this one."""
+    log = logging.getLogger("distilplace")
+    log.propagate = True
+    for handler in list(log.handlers):
+        log.removeHandler(handler)
 
 
 @pytest.fixture(scope="session")

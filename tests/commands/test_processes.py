@@ -33,8 +33,15 @@ def flags_of(oxford, logs: Path, name: str, *more: str) -> list[str]:
     return [*oxford.flags, *LONG, "--logdir", str(logs), "--exp_name", name, "--resume", "auto", *more]
 
 
-def children_of(pid: int) -> list[int]:
-    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+def children_of(parent: int) -> list[int]:
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            if int(path.read_text().rsplit(")", 1)[1].split()[1]) == parent:
+                found.append(int(path.parent.name))
+        except OSError:
+            continue
+    return found
 
 
 def is_running(pid: int) -> bool:

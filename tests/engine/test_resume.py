@@ -14,15 +14,19 @@ EXPANSION = ["--batch_size_limit", "16", "--batch_expansion_rate", "1.25", "--ba
 EXPANSION += ["--margin", "0.02", "--epochs", "5"]
 TUPLES = ["--loss", "sare_ind", "--tuple_size", "2", "--neg_num", "2", "--pos_num", "1", "--cache_size", "4"]
 CASES = {
-    "milestones": ["--milestones", "1_2", "--epochs", "4"],
-    "batch expansion": [*EXPANSION, "--milestones", "1"],
-    "cosine": ["--scheduler", "CosineAnnealingLR", "--optimizer", "AdamW"],
+    "batch expansion and milestones": [*EXPANSION, "--milestones", "1_3"],
     "cosine per step": ["--scheduler", "CosineAnnealingLR", "--scheduler_step", "step", "--optimizer", "SGD"],
     "mined tuples in generations": [*TUPLES, "--generations", "3", "--epochs", "2", "--milestones", "1"],
-    "owned parameters": ["--distil_method", "cc", "--kd", "hint@layer2:1", "--kd", "vid@layer2:1", "--auto_scale"],
-    "memory bank": ["--distil_method", "crd", "--crd_negatives", "5", *EXPANSION],
-    "owned, in generations": ["--distil_method", "cc", "--kd", "crd:1", "--generations", "2", "--epochs", "2"],
+    "memory bank": ["--distil_method", "crd", "--crd_negatives", "5"],
 }
+MORE = {
+    "milestones": ["--milestones", "1_2", "--epochs", "4"],
+    "cosine": ["--scheduler", "CosineAnnealingLR", "--optimizer", "AdamW"],
+    "owned parameters": ["--distil_method", "cc", "--kd", "hint@layer2:1", "--kd", "vid@layer2:1", "--auto_scale"],
+    "owned, in generations": ["--distil_method", "cc", "--kd", "crd:1", "--generations", "2", "--epochs", "2"],
+    "several workers": ["--num_workers", "2", *EXPANSION],
+}
+EVERY = {**CASES, **MORE}
 
 
 def states(trainer: Trainer) -> dict[str, torch.Tensor]:
@@ -49,7 +53,7 @@ def test_a_run_stopped_and_killed_in_mid_epoch_ends_the_same(tmp_path, flags):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("flags", CASES.values(), ids=CASES.keys())
+@pytest.mark.parametrize("flags", EVERY.values(), ids=EVERY.keys())
 def test_a_run_stopped_or_killed_anywhere_ends_the_same(tmp_path, flags):
     straight = run_toy(options_of(tmp_path / "straight", *flags), tmp_path / "straight")
     for step in range(1, straight.progress.step + 1):
@@ -73,10 +77,9 @@ def test_the_cases_do_what_they_stand_for(tmp_path):
 
         trainer.train_step = step
 
-    run_toy(options_of(tmp_path / "a", *CASES["batch expansion"]), tmp_path / "a", note)
+    trainer = run_toy(options_of(tmp_path, *CASES["batch expansion and milestones"]), tmp_path, note)
     assert {8, 10} <= set(sizes)
-    moved = run_toy(options_of(tmp_path / "b", *CASES["milestones"]), tmp_path / "b")
-    assert [group["lr"] for group in moved.optimizer.param_groups] == pytest.approx([1e-6, 1e-5])
+    assert [group["lr"] for group in trainer.optimizer.param_groups] == pytest.approx([1e-6, 1e-5])
 
 
 def test_an_epoch_that_was_interrupted_is_averaged_over_all_its_steps(tmp_path):

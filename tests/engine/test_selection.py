@@ -7,7 +7,7 @@ from safetensors.torch import load_file
 
 from common.errors import UserError
 from datasets.benchmarks import LandmarkSet, PoseSet, VideoSet
-from engine.progress import Progress
+from engine.run_state import Progress
 from engine.selection import query_count
 from tests.engine.toy_run import PLACES, ToyData, options_of, run_toy
 

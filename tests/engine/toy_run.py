@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import yaml
 from lightning_fabric import Fabric
 from PIL import Image
 from torch import nn
@@ -92,10 +93,20 @@ class ToyNet(nn.Module):
 
 
 def options_of(folder: Path, *flags: str) -> TrainOptions:
-    """Options for a toy run in ``folder/logs/toy``."""
+    """Options for a toy run in ``folder/logs/toy``; through a recipe, which may hold what the run does not read."""
     small = ["--train_batch_size", "8", "--epochs", "3", "--distil_method", "nokd", "--val_fraction", "0"]
-    place = ["--logdir", str(folder / "logs"), "--exp_name", "toy", "--model", "resnet18"]
-    return parse(TrainOptions, [*small, *place, *flags], home=folder, environment={})
+    values: dict[str, list[str]] = {}
+    name = ""
+    for word in (*small, "--logdir", str(folder / "logs"), "--exp_name", "toy", *flags):
+        if word.startswith("--"):
+            name = word.removeprefix("--")
+            values[name] = values.get(name, []) if name == "kd" else []
+        else:
+            values[name].append(word)
+    folder.mkdir(parents=True, exist_ok=True)
+    recipe = {name: words if len(words) > 1 else (words or ["True"])[0] for name, words in values.items()}
+    (folder / "toy.yaml").write_text(yaml.safe_dump(recipe))
+    return parse(TrainOptions, ["--config", str(folder / "toy.yaml")], home=folder, environment={})
 
 
 def build(options: TrainOptions, run: RunFolder, folder: Path) -> Trainer:
