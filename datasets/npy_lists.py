@@ -6,10 +6,11 @@ from pathlib import Path
 import numpy as np
 
 from common.errors import UserError
+from common.files import require_file
 from common.npy import load_npy
+from common.pickle_reader import ForeignClassError
 from datasets.image_sets import Truth
-from datasets.pickles import ForeignClassError, RestrictedUnpickler
-from datasets.pickles import plain as plain
+from datasets.pickles import unpickle
 
 
 def read_name_array(path: Path) -> list[str]:
@@ -70,6 +71,7 @@ def checked_truth(rows: list[Sequence[int]], database: int, queries: int, path: 
 
 def _object_array(path: Path) -> object:
     """The content of a .npy file of objects, through the restricted unpickler; plain arrays are read as such."""
+    require_file(path, "truth")
     try:
         with path.open("rb") as stream:
             version = np.lib.format.read_magic(stream)
@@ -77,7 +79,7 @@ def _object_array(path: Path) -> object:
             _, _, dtype = header(stream)
             if not dtype.hasobject:
                 return load_npy(path)
-            return plain(RestrictedUnpickler(stream, encoding="latin1").load(), {})
+            return unpickle(stream.read())
     except ForeignClassError as error:
         raise UserError(f"truth {path} names {error}, which no list of numbers needs: refused, nothing run") from error
     except OSError as error:
