@@ -124,8 +124,9 @@ def write_pittsburgh(
     size: str = "30k",
     splits: Sequence[str] = ("train", "val", "test"),
     seed: int = 0,
+    views: int = 24,
 ) -> Path:
-    """Per split 3 database and 2 query panoramas of 24 views.
+    """Per split 3 database and 2 query panoramas of 24 ``views``.
 
     ``flavour``: "matlab" (struct files in datasets/), "pytorch" (the same), "openibl" (in raw/) or "at" (no struct).
     """
@@ -143,7 +144,7 @@ def write_pittsburgh(
                 pano = 829 + 100 * number + 1000 * index + 17 * side
                 place = origin + offset
                 shown = index if side == 0 else (0, 2)[index]  # a query shows the panorama nearest to it
-                for tile in range(24):
+                for tile in range(views):
                     blocks = view([seed, number, shown], tile % 12, noise=3 + 12 * side, salt=24 * side + tile)
                     name = f"{pano // 1000:03d}/{pano:06d}_pitch{1 + tile // 12}_yaw{1 + tile % 12}.jpg"
                     if flavour == "at":
