@@ -79,7 +79,7 @@ def train_and_test(options: TrainOptions, fabric: Any, folder: RunFolder) -> Out
 
     notes = list(dict.fromkeys([*data.notes, *tested.notes]))
     describe(folder, [*notes, held.note], data.name, training, test, network, name, taught)
-    selection = Selection(validation, options.val_min_queries)
+    selection = Selection(validation, options.val_min_queries, options.select_by)
     start_clusters(options, parts, folder)
     trainer = assemble(options, parts, folder)
     if options.resume == "auto" and trainer.resume():
@@ -118,8 +118,8 @@ def validate(trainer: Trainer, embedder: Embedder, selection: Selection, means: 
             return
         result = embedder.score(trainer.network, selection.validation, "validation")
         log_validation(trainer.folder, progress.step, result, selection.validation)
-        line += f", validation {result.headline}"
-        value = result.judged if selection.chooses else value
+        line += f", validation {selection.told(result)}"
+        value = selection.value(result) if selection.chooses else value
     tied = progress.judge(value)
     LOG.info(line if tied is None else f"{line}, as good as epoch {tied}: the later one is kept")
 

@@ -1,9 +1,11 @@
 """Flags of other programs that have another name here: SCKD's, some of them ASHT-KD's and Whiten_MTD's too."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
+import models
 from common.errors import UserError
+from engine.options import OptionGroup, TrainOptions
 
 ALIASES: dict[str, tuple[str, ...]] = {
     "model": ("T_model",),
@@ -37,6 +39,15 @@ def resolve(values: dict[str, Any]) -> dict[str, Any]:
             if found.setdefault(name, value) != value:
                 raise UserError(_contradiction(name, values.get(name, found[name]), alias, values[alias]))
     return found
+
+
+def refuse_ambiguous(options: OptionGroup, argv: Sequence[str]) -> None:
+    """Refuse ``--lr`` for a network with a cloud branch: one rate is not two (:class:`UserError`)."""
+    if not isinstance(options, TrainOptions) or not any(word.split("=")[0] == "--lr" for word in argv):
+        return
+    learner = options.model[0] if options.train_mode == "train_teacher" else options.student_model
+    if "coords" in models.model_requires(learner):
+        raise UserError(f"--lr: {learner} has rates of its own for clouds and images: give --cloud_lr and --image_lr")
 
 
 def _names_elsewhere() -> Iterator[str]:

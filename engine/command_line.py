@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from common.errors import UserError
 from datasets import list_datasets
-from engine.aliases import ALIASES, SINGLE_DASH, resolve
+from engine.aliases import ALIASES, SINGLE_DASH, refuse_ambiguous, resolve
 from engine.options import RETIRED, OptionGroup, TrainOptions
 from engine.relevance import refuse_unread, unread_note
 from engine.yaml_files import read_yaml
@@ -64,6 +64,7 @@ def parse(
     optional = {name for name, field in kind.model_fields.items() if not field.is_required()}
     quiet = {name: value for name, value in {**personal, **saved, **recipe}.items() if name in optional}
     options = check(kind, {name: _plain(kind, name, value) for name, value in {**quiet, **flags}.items()})
+    refuse_ambiguous(options, argv)
     if all_read:
         refuse_unread([options], list(flags))
         own = {name for name in personal if name in optional} - {*flags, *recipe, *saved}

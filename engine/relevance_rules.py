@@ -118,7 +118,7 @@ def _batches(options: TrainOptions) -> Reasons:
     elif options.batch_expansion_rate is None:
         found |= _because("batches grow with --batch_expansion_rate alone", ("batch_expansion_th",))
     if options.val_fraction == 0:
-        found |= _because("--val_fraction 0: nothing is validated", ("eval_every",))
+        found |= _because("--val_fraction 0: nothing is validated", ("eval_every", "select_by"))
     return found
 
 

@@ -2,8 +2,11 @@
 
 import logging
 
+from common.errors import UserError
 from datasets.benchmarks import LandmarkSet, PoseSet, VideoSet
 from datasets.records import Benchmark, EvaluationSet
+from evaluation.measures import Result
+from evaluation.results import RetrievalResult
 
 LOG = logging.getLogger("distilplace")
 
@@ -29,11 +32,18 @@ class Selection:
     Args:
         validation: None where nothing is held back.
         least: queries that it must have to choose.
+        metric: "auto", what each benchmark is judged by (places: R@1), or "R@1", "R@5", "R@10" of places.
+
+    Raises:
+        UserError: a recall of a split that has none.
 
     """
 
-    def __init__(self, validation: Benchmark | None, least: int) -> None:
+    def __init__(self, validation: Benchmark | None, least: int, metric: str = "auto") -> None:
+        if metric != "auto" and validation is not None and not isinstance(validation, EvaluationSet):
+            raise UserError(f"--select_by {metric}: {validation.name} is not measured by recall; omit it")
         self.validation = validation
+        self.rank = None if metric == "auto" else int(metric.removeprefix("R@"))
         self.chooses = validation is not None and (count := query_count(validation)) >= least
         if validation is not None and not self.chooses:
             LOG.info(
@@ -41,3 +51,15 @@ class Selection:
                 "its recalls are logged, the last epoch is kept",
                 *(count, least),
             )
+
+    def value(self, result: Result) -> float:
+        """The number that the epoch is chosen by; larger is better."""
+        if self.rank is None or not isinstance(result, RetrievalResult):
+            return result.judged
+        return result.recall[self.rank]
+
+    def told(self, result: Result) -> str:
+        """The result in a few words, what is chosen by among them."""
+        if self.rank in (None, 1):
+            return result.headline
+        return f"{result.headline}, R@{self.rank} {self.value(result):.2f}"

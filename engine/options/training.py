@@ -70,6 +70,9 @@ class TrainingOptions(OptionGroup):
     val_min_queries: Count = Field(
         30, description="queries that a validation split must have to choose the epoch; with fewer the last one is kept"
     )
+    select_by: Literal["auto", "R@1", "R@5", "R@10"] = Field(
+        "auto", description="what the epoch is chosen by; auto: the benchmark's own (places R@1); WAKD, OpenIBL: R@5"
+    )
     save_epoch_freq: Count = Field(0, description="epochs between weights kept as models/epoch_N.safetensors; 0 = none")
     skip_nonfinite: bool = Field(False, description="skip a step whose loss is not finite instead of stopping")
     upstream_compat: bool = Field(False, description="upstream's protocol: no validation, augmented store, its means")

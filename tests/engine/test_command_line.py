@@ -108,6 +108,8 @@ MISTAKES = [
     ("--lr 0.1 --image_lr 0.2", "--image_lr 0.2 and --lr 0.1"),
     ("--dataroot a --dataset_folder b", "one option"),
     ("--name a --exp_name b", "one option"),
+    ("--train_mode train_teacher --model minklocmmcat --lr 0.1", "give --cloud_lr and --image_lr"),
+    ("--train_mode train_teacher --model minklocmmcat --lr=0.1", "give --cloud_lr and --image_lr"),
     ("--batchsize 3", "did you mean 'batchSize'"),
     ("--epochs 1_000", "--epochs: write numbers with the digits 0 to 9 alone"),
     ("--margin 0_1.5", "--margin: write numbers"),

@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 from common.errors import UserError
 from datasets.benchmarks import LandmarkSet, PoseSet, VideoSet
 from engine.run_state import Progress
-from engine.selection import query_count
+from engine.selection import Selection, query_count
 from tests.engine.toy_run import PLACES, ToyData, options_of, run_toy
 
 VALIDATED = ["--val_fraction", "0.1", "--epochs", "5"]
@@ -101,3 +101,30 @@ def test_progress_of_another_kind_is_refused():
     for change in ({"epoch": "2"}, {"best": None}, {"sums": 3}, {"more": 1}, {"step": True}):
         with pytest.raises(UserError, match=r"last\.ckpt does not say how far"):
             Progress.restored({**state, **change}, "last.ckpt")
+
+
+def test_the_epoch_may_be_chosen_by_another_recall(tmp_path, monkeypatch):
+    """R@1 falls from epoch to epoch while R@5 has its best in the third."""
+    from evaluation.results import RetrievalResult
+
+    one, five = iter([50.0, 40.0, 30.0, 20.0, 10.0]), iter([60.0, 70.0, 90.0, 80.0, 80.0])
+    made = RetrievalResult.__init__
+
+    def with_recalls(self, *args, **given) -> None:
+        made(self, *args, **given)
+        self.recall = {**self.recall, 1: next(one, 0.0), 5: next(five, 0.0)}
+
+    monkeypatch.setattr(RetrievalResult, "__init__", with_recalls)
+    flags = [*VALIDATED, "--val_min_queries", "0", "--select_by", "R@5"]
+    trainer = run_toy(options_of(tmp_path, *flags), tmp_path)
+    assert (trainer.progress.best_epoch, trainer.progress.best) == (3, 90.0)
+    assert "R@1 30.00, R@5 90.00" in (tmp_path / "logs" / "toy" / "log.txt").read_text()
+
+
+def test_recalls_of_what_is_not_retrieved_are_refused(tmp_path):
+    import numpy as np
+
+    poses = PoseSet("p", ToyData(tmp_path).records[:5], np.zeros((5, 7)))
+    with pytest.raises(UserError, match="--select_by R@5: p is not measured by recall"):
+        Selection(poses, 0, "R@5")
+    assert Selection(poses, 0).chooses

@@ -128,7 +128,7 @@ def run_toy(options: TrainOptions, folder: Path, watch: Callable[[Trainer], None
         trainer = build(options, run, folder)
         validation = ToyData(folder / "data").evaluation_set() if options.val_fraction else None
         embedder = Embedder(ToyData(folder / "data"), trainer.fabric, options=options)
-        selection = Selection(validation, options.val_min_queries)
+        selection = Selection(validation, options.val_min_queries, options.select_by)
         if options.resume == "auto":
             trainer.resume()
         watch(trainer)
