@@ -1,17 +1,14 @@
 """Types that options are made of."""
 
-import re
 from typing import Annotated, Any, get_args, get_origin
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
+from common.numbers import parse_number
 from datasets.images import parse_image_size
 
 NonNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=0)]
-
-
-_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?|[+-]?(inf|infinity|nan)", re.ASCII | re.IGNORECASE)
 
 
 def _numbers(separated: str, number: type) -> str:
@@ -49,7 +46,7 @@ class OptionGroup(BaseModel):
         """``1_000`` is one number to Python and two to a list such as ``40_80``: neither guess is made."""
         if info.field_name is not None and _is_number(cls.model_fields[info.field_name].annotation):
             for text in value if isinstance(value, list) else [value]:
-                if isinstance(text, str) and not _NUMBER.fullmatch(text.strip()) and _reads_as_number(text):
+                if isinstance(text, str) and parse_number(text) is None and _reads_as_number(text):
                     raise ValueError("write numbers with the digits 0 to 9 alone, such as 1000 or 0.5")
         return value
 

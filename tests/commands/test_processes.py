@@ -68,7 +68,7 @@ def test_killed_outright_its_workers_die_too_and_the_run_goes_on(root, oxford, t
     while any(map(is_running, workers)):
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    (tmp_path / "killed" / "models" / ".best.safetensors.abcdefgh.safetensors").write_text("half")
+    (tmp_path / "killed" / ".last.ckpt.abcdefgh.ckpt").write_text("half")
     assert train.main(flags_of(oxford, tmp_path, "killed", "--num_workers", "2")) == 0
     assert not list((tmp_path / "killed").rglob(".*"))
     assert same_weights(tmp_path / "straight", tmp_path / "killed")

@@ -99,16 +99,24 @@ def test_a_step_that_is_not_finite_stops_the_run(tmp_path):
     assert list(folder.glob("events*"))
 
 
-def test_a_gradient_that_is_not_finite_stops_the_run_too(tmp_path):
-    def poison_gradient(trainer: Trainer) -> None:
-        trainer.network.fc.weight.register_hook(lambda gradient: gradient * float("inf"))
+def poison_gradient(trainer: Trainer) -> None:
+    """Let the loss be finite and its gradient not, once."""
 
+    def spoil(gradient):
+        handle.remove()
+        return gradient * float("inf")
+
+    handle = trainer.network.fc.weight.register_hook(spoil)
+
+
+def test_a_gradient_that_is_not_finite_stops_the_run_too(tmp_path):
     with pytest.raises(UserError, match=r"step 1: gradient_norm is not finite"):
         run_toy(options_of(tmp_path), tmp_path, before_step(1, poison_gradient))
     assert (tmp_path / "logs" / "toy" / "metrics.jsonl").is_file()  # even of a run that diverged at once
 
 
-def test_a_step_that_is_not_finite_is_skipped_where_asked_and_changes_nothing(tmp_path):
+@pytest.mark.parametrize(("spoil", "what"), [(poison, "loss_task"), (poison_gradient, "gradient_norm")])
+def test_a_step_that_is_not_finite_is_skipped_where_asked_and_changes_nothing(tmp_path, spoil, what):
     before, after = {}, {}
 
     def note(into):
@@ -116,7 +124,7 @@ def test_a_step_that_is_not_finite_is_skipped_where_asked_and_changes_nothing(tm
             into.update({name: value.clone() for name, value in trainer.network.named_parameters()})
             into["moments"] = len(trainer.optimizer.state)
             if into is before:
-                poison(trainer)
+                spoil(trainer)
 
         return watch
 
@@ -128,7 +136,7 @@ def test_a_step_that_is_not_finite_is_skipped_where_asked_and_changes_nothing(tm
     assert before.keys() == after.keys()
     assert all(torch.equal(torch.as_tensor(value), torch.as_tensor(after[name])) for name, value in before.items())
     assert all(bool(torch.isfinite(value).all()) for value in trainer.network.state_dict().values())
-    assert "step 2: loss_task is not finite; step skipped" in (tmp_path / "logs" / "toy" / "log.txt").read_text()
+    assert f"step 2: {what} is not finite; step skipped" in (tmp_path / "logs" / "toy" / "log.txt").read_text()
 
 
 def test_the_rates_of_augmentation_reach_the_loader(tmp_path):

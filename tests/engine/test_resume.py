@@ -24,6 +24,7 @@ MORE = {
     "cosine": ["--scheduler", "CosineAnnealingLR", "--optimizer", "AdamW"],
     "owned parameters": ["--distil_method", "cc", "--kd", "hint@layer2:1", "--kd", "vid@layer2:1", "--auto_scale"],
     "owned, in generations": ["--distil_method", "cc", "--kd", "crd:1", "--generations", "2", "--epochs", "2"],
+    "relations": ["--distil_method", "ours_rkdg", "--rkdgloss_weight", "1", "--train_batch_split_size", "4"],
     "several workers": ["--num_workers", "2", *EXPANSION],
 }
 EVERY = {**CASES, **MORE}
