@@ -3,9 +3,15 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from torch import Tensor
+
 from models.backbones import build_trunk, trunk_width, unused_prefixes, used_stages
+from models.checkpoints.content import is_counter
 from models.image_base import HeadedNetwork, checked_images
+from models.pooling import HEADS
 from models.pretrained import load_pretrained
+
+_WHITEN_MTD = "base_encoder."
 
 
 class ImageNetwork(HeadedNetwork):
@@ -67,3 +73,14 @@ class ImageNetwork(HeadedNetwork):
         """
         maps = self.model(checked_images(batch))
         return self.described(maps, list(maps)[-1], feature_maps)
+
+    def own_state(self, state: Mapping[str, Tensor], source: str) -> Mapping[str, Tensor]:
+        """A file's ``state``; that of a student of Whiten-MTD's authors under this model's names.
+
+        Theirs is a whole ResNet in ``base_encoder.`` whose last layer ``fc`` makes the embedding: GeMFC's, here.
+        """
+        if not all(key.startswith(_WHITEN_MTD) or is_counter(key) for key in state):
+            return state
+        bare = {key.removeprefix(_WHITEN_MTD): value for key, value in state.items() if not is_counter(key)}
+        head = HEADS["GeMFC"].key
+        return {f"{head}.{key}" if key.startswith("fc.") else f"model.{key}": value for key, value in bare.items()}

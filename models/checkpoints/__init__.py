@@ -1,0 +1,20 @@
+"""Weights in and out: safe to open, exact about what fits, whole or not at all.
+
+Nothing in a file is ever executed: its tensors and plain values are read, a foreign class stays a name. Keys are
+DistilVPR's, as the models' own are. Parts that DistilVPR stores and never uses are skipped by the names that the model
+lists in ``unused_checkpoint_prefixes``; any other difference is refused.
+"""
+
+from models.checkpoints.files import read_metadata, read_state, save_weights
+from models.checkpoints.fitting import LoadReport, fit_state
+from models.checkpoints.loading import expected_keys, load_weights
+
+__all__ = [
+    "LoadReport",
+    "expected_keys",
+    "fit_state",
+    "load_weights",
+    "read_metadata",
+    "read_state",
+    "save_weights",
+]
