@@ -65,9 +65,9 @@ def of_run(world: Path) -> dict[str, str]:
     return {"dataset": "images", "dataset_folder": str(world / "own")}
 
 
-def slow(world: Path, folder: str, vectors: torch.Tensor) -> torch.Tensor:
+def slow(world: Path, folder: str, vectors: torch.Tensor, name: str = "images") -> torch.Tensor:
     """The PCA of the training images of a folder, from its definition."""
-    flags = ["--dataset", "images", "--dataset_folder", str(world / folder), "--frame_tolerance", "0"]
+    flags = ["--dataset", name, "--dataset_folder", str(world / folder), "--frame_tolerance", "0"]
     options = parse(TrainOptions, [*flags, "--train_fraction", "0.5"], home=world, environment={})
     data = build_test_data(options)
     _, table = Embedder(data, build_fabric(options)).embed(Means(), data.training_set().records, "x")
@@ -82,6 +82,14 @@ def test_it_is_fitted_on_the_runs_own_training_images_else_on_the_tested_sets(wo
     found, _ = reduce(world)
     torch.testing.assert_close(found(vectors), slow(world, "tested", vectors))
     assert not torch.allclose(slow(world, "own", vectors), slow(world, "tested", vectors))
+
+
+def test_the_runs_own_data_set_may_be_of_another_kind_than_the_tested_one(world):
+    vectors, run = torch.rand(5, 12), {**of_run(world), "dataset": "sequences"}
+    found, embedder = reduce(world, trained=run)
+    assert embedder.data.name == "images"
+    torch.testing.assert_close(found(vectors), slow(world, "own", vectors, "sequences"))
+    assert not torch.allclose(slow(world, "own", vectors, "sequences"), slow(world, "tested", vectors))
 
 
 def test_a_named_data_set_wins(world):
