@@ -4,6 +4,7 @@ J. Komorowski, "MinkLoc3D" (WACV 2021); with channel attention: J. Komorowski et
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any, ClassVar
 
 import torch
@@ -12,6 +13,7 @@ from torch import nn
 from common.errors import UserError
 from models.minkfpn import GeneralMinkFPN, MinkFPN
 from models.sparse import GeM, SparseTensor
+from models.sparse.threads import threads_for_load
 
 DEFAULT_PLANES = (32, 64, 64)
 
@@ -86,13 +88,15 @@ class MinkLoc(nn.Module):
         trailing empty cloud keeps its row; otherwise the highest batch number + 1. An empty cloud's embedding is a row
         of zeros. ``maps``, if there, holds the coordinate manager that a data-loader worker built of the coordinates.
         """
-        if len(batch.get("maps", ())) == 1:
-            manager = batch["maps"][0]
-            x = SparseTensor(batch["features"].index_select(0, manager.rows), manager=manager)
-        else:
-            size = _batch_size(batch)
-            x = SparseTensor(batch["features"], batch["coords"], batch_size=size, backend=self.sparse_backend)
-        return {"embedding": self.pooling(self.backbone(x))}
+        evaluates_here = not self.training and batch["features"].device.type == "cpu"
+        with threads_for_load() if evaluates_here else nullcontext():
+            if len(batch.get("maps", ())) == 1:
+                manager = batch["maps"][0]
+                x = SparseTensor(batch["features"].index_select(0, manager.rows), manager=manager)
+            else:
+                size = _batch_size(batch)
+                x = SparseTensor(batch["features"], batch["coords"], batch_size=size, backend=self.sparse_backend)
+            return {"embedding": self.pooling(self.backbone(x))}
 
     def kernel_maps(self) -> list[tuple[int, int, int, int]]:
         """(level, kernel size, stride, dilation) of every kernel map of a forward pass: what ``maps`` should hold."""

@@ -1,15 +1,16 @@
 """The three products of a sparse convolution on the CPU, by the one-pass kernels of ``fused_kernels.py``."""
 
-import importlib
-from functools import lru_cache
-from types import ModuleType
+from collections.abc import Callable
 
 import numpy as np
 import torch
 
 from models.sparse.kernel_map import KernelMap
+from models.sparse.threads import share
 
 LANES = 16  # float32 numbers of one vector of the kernels
+PIECES = 16  # into which the work of one layer is cut at most
+WORTH_SHARING = 2_000_000  # multiplications below which waking another thread takes longer than the work
 
 
 def fits(table: torch.Tensor, channels: int) -> bool:
@@ -43,23 +44,19 @@ def kernel_gradient(
     return out
 
 
-@lru_cache(maxsize=1)
-def _kernels() -> ModuleType:
-    """The kernels, on PyTorch's own OpenMP threads (numba would look for TBB first, and warn of Open3D's)."""
-    from numba.core import config
-
-    config.THREADING_LAYER_PRIORITY = ["omp", "tbb", "workqueue"]  # type: ignore[attr-defined]
-    return importlib.import_module("models.sparse.fused_kernels")
-
-
 def _run(name: str, first: torch.Tensor, second: torch.Tensor, kernel_map: KernelMap, out: torch.Tensor) -> None:
-    """Call a kernel with as many threads as PyTorch may use."""
-    import numba
-    from numba.core import config
+    """Call a kernel, its tasks shared among as many threads as PyTorch may use (:mod:`models.sparse.threads`)."""
+    from models.sparse import fused_kernels
 
-    fused_kernels = _kernels()
-    numba.set_num_threads(max(1, min(torch.get_num_threads(), config.NUMBA_NUM_THREADS)))  # type: ignore[attr-defined]
+    kernel: Callable[..., None] = getattr(fused_kernels, name)
     starts = np.concatenate([[0], np.cumsum(kernel_map.sizes)])
-    tables = (each.detach().contiguous().numpy() for each in (first, second))
+    tables = [each.detach().contiguous().numpy() for each in (first, second)]
     rows = (kernel_map.in_rows.numpy(), kernel_map.out_rows.numpy())
-    getattr(fused_kernels, name)(*tables, *rows, starts, out.numpy())
+    result = out.numpy()
+    width = out.shape[-1]
+    tasks = width // LANES * (len(out) if out.dim() == 3 else 1)
+    step = -(-tasks // PIECES)
+    if int(starts[-1]) * first.shape[1] * width < WORTH_SHARING:
+        step = tasks
+    ends = [*range(0, tasks, step), tasks]
+    share(len(ends) - 1, lambda piece: kernel(*tables, *rows, starts, result, ends[piece], ends[piece + 1]))

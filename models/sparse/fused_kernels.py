@@ -3,13 +3,12 @@
 Two small kernels written as vector instructions (LLVM's, so for any processor that numba compiles for) keep a block of
 sums in registers: eight rows of an output by sixteen channels, or sixteen input by sixteen output channels of a
 kernel's gradient. Compared with gathering, multiplying and summing by library calls, memory is read once and threads
-meet once per layer. Threads share the work by channels and by kernel offsets, so no two write to the same place, and
-the order of the sums does not depend on their number.
+meet once per layer. The work falls into tasks by channels and by kernel offsets, of which a call does ``first`` to
+``last`` - 1: no two write to the same place, so threads may share them, and no sum depends on who does which.
 """
 
 from typing import Any
 
-import numba
 import numpy as np
 from llvmlite import ir
 from numba import types
@@ -168,18 +167,25 @@ _products, _product = _product_kernel(ROWS), _product_kernel(1)
 _outers, _outer = _outer_kernel(CHANNELS), _outer_kernel(1)
 
 
-@compiled(parallel=True)
+@compiled()
 def add_products(
-    x: np.ndarray, kernel: np.ndarray, sources: np.ndarray, targets: np.ndarray, starts: np.ndarray, out: np.ndarray
+    x: np.ndarray,
+    kernel: np.ndarray,
+    sources: np.ndarray,
+    targets: np.ndarray,
+    starts: np.ndarray,
+    out: np.ndarray,
+    first: int,
+    last: int,
 ) -> None:
     """``out[targets[p]] += x[sources[p]] @ kernel[k]`` for the pairs p of every offset k (starts[k] .. starts[k + 1]).
 
     x float32 ``[n_in, C_in]``, kernel ``[K, C_in, C_out]``, out ``[n_out, C_out]``, all contiguous, C_out a multiple of
-    16; within one offset no target occurs twice.
+    16; within one offset no target occurs twice. Tasks: blocks of 16 output channels.
     """
     volume, channels, width = kernel.shape
     reads = (np.int64(x.ctypes.data), np.int64(sources.ctypes.data), np.int64(4 * channels))
-    for strip in numba.prange(width // LANES):
+    for strip in range(first, last):
         shift = 4 * LANES * strip
         writes = (np.int64(out.ctypes.data) + shift, np.int64(targets.ctypes.data), np.int64(4 * width))
         for k in range(volume):
@@ -197,18 +203,25 @@ def add_products(
                 place += 1
 
 
-@compiled(parallel=True)
+@compiled()
 def add_outer_products(
-    x: np.ndarray, gradient: np.ndarray, sources: np.ndarray, targets: np.ndarray, starts: np.ndarray, out: np.ndarray
+    x: np.ndarray,
+    gradient: np.ndarray,
+    sources: np.ndarray,
+    targets: np.ndarray,
+    starts: np.ndarray,
+    out: np.ndarray,
+    first: int,
+    last: int,
 ) -> None:
     """``out[k] += sum of x[sources[p]]^T gradient[targets[p]]`` over the pairs p of every offset k.
 
     x float32 ``[n_in, C_in]``, gradient ``[n_out, C_out]``, out ``[K, C_in, C_out]``, contiguous; C_out a multiple of
-    16.
+    16. Tasks: blocks of 16 output channels of every offset.
     """
-    volume, channels, width = out.shape
+    _, channels, width = out.shape
     strips = width // LANES
-    for task in numba.prange(volume * strips):
+    for task in range(first, last):
         k, shift = task // strips, 4 * LANES * (task % strips)
         writes = (np.int64(gradient.ctypes.data) + shift, np.int64(targets.ctypes.data), np.int64(4 * width))
         for place in range(starts[k], starts[k + 1], CHUNK):
