@@ -1,12 +1,14 @@
 """SVD in miniature: pools, frames and training relations against loops; missing videos; damaged lists."""
 
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from common.errors import UserError
 from datasets.loading import PlaceItems
+from datasets.records import PlaceRecord
 from datasets.svd import SVDData
 from datasets.svd_lists import read_frame_counts, read_ground_truth, read_video_ids
 from tests.miniature_landmarks import FRAMES, TEST, TRAIN, UNLABELLED, write_svd
@@ -206,3 +208,19 @@ def test_refusals(folder):
     (folder / "frames").mkdir()
     with pytest.raises(UserError, match="no frame of any of the 8 training videos"):
         SVDData(folder).training_set()
+
+
+def test_a_whitening_is_fitted_on_random_frames_of_every_training_video(tmp_path):
+    """Whiten_MTD's svd_pca_learn.py: up to 60 random frames of each video, every one an image of its own."""
+    videos = [
+        PlaceRecord(f"training/v{count}", "training", None, tuple(Path(f"{k:04d}.jpg") for k in range(count)), 0.0, 0.0)
+        for count in (3, 200)
+    ]
+    found = SVDData.whitening_records(None, videos, seed=7)
+    assert [len(frame.images) for frame in found] == [1] * 63
+    assert [frame.key for frame in found[:3]] == [f"training/v3/{k:04d}" for k in range(3)]
+    numbers = [int(frame.images[0].stem) for frame in found[3:]]
+    assert numbers == sorted(set(numbers))
+    assert max(numbers) > 100  # not the first sixty
+    assert SVDData.whitening_records(None, videos, seed=7) == found
+    assert SVDData.whitening_records(None, videos, seed=8) != found
