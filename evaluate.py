@@ -25,6 +25,7 @@ from engine.embedding import Embedder
 from engine.options import DataOptions, EvaluateOptions, ModelOptions
 from engine.program import exit_code
 from engine.progress import stage
+from engine.published_whitening import one_for_each, published_whitening, whitened
 from engine.reduction import whitening
 from engine.relevance import refuse_unread
 from engine.reporting import Outcome, report_outcome
@@ -72,10 +73,13 @@ def read_rows(argv: Sequence[str]) -> list[EvaluateOptions]:
 
     rows = [row(argv, weights_flag(argv))]
     rows += [row([*argv, "--weights", weights], weights) for weights in rows[0].compare]
+    files = one_for_each(rows[0].whitening, len(rows), "checkpoints")
+    rows = [row.model_copy(update={"whitening": [file] if file else []}) for row, file in zip(rows, files, strict=True)]
     for options in rows:
         role_of(options)
     if len(rows) == 1:
-        return [row(argv, rows[0].weights, all_read=True)]
+        row(argv, rows[0].weights, all_read=True)
+        return rows
     refuse_unread(rows, given(EvaluateOptions, argv))
     return rows
 
@@ -100,6 +104,9 @@ def evaluate(options: EvaluateOptions, embedder: Embedder, test: Benchmark, titl
         trained = read_config(options.weights)
         with stage(f"{title}: PCA to {options.pca} numbers"):
             embedder = replace(embedder, project=whitening(options, trained, embedder, network, name, settings))
+    for file in options.whitening:
+        LOG.info("%s: embeddings are whitened by %s", title, file)
+        embedder = replace(embedder, project=whitened(published_whitening(file, network, name)))
     records = test.distinct_records()
     with stage(f"{title}: describing and ranking {test.summary()}"):
         result = embedder.score(network, test, title)

@@ -1,5 +1,6 @@
 """From options to the things a run is made of: data set, networks, losses, device."""
 
+import logging
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ from losses.combined import with_terms
 from losses.distiller import Distiller
 from losses.terms import term_settings
 from models.checkpoints import load_weights
+
+LOG = logging.getLogger("distilplace")
 
 TaskLoss = Callable[..., tuple[torch.Tensor, dict[str, float]]]
 
@@ -167,7 +170,11 @@ def build_network(name: str, settings: dict[str, Any], *, seed: int, weights: st
     with forked_random_state("network", seed, name):
         network = models.create_model(name, **settings)
     if weights is not None:
-        load_weights(network, Path(weights))
+        report = load_weights(network, Path(weights))
+        if report.skipped:
+            LOG.info("%s", report)
+    elif settings.get("pretrained", "none") not in models.STARTS:
+        LOG.info("%s starts from %s", name, settings["pretrained"])
     return network
 
 

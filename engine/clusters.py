@@ -11,8 +11,8 @@ from pathlib import Path
 from torch import Tensor
 
 from common.errors import UserError
-from common.files import atomic_path
 from common.randomness import generator
+from common.tensor_files import write_tensors
 from datasets.records import PlaceRecord
 from engine.assembly import Parts
 from engine.fingerprint import Fingerprint, log_nearest, of_frames, of_network, saved_text
@@ -74,15 +74,11 @@ def cluster_path(options: TrainOptions, parts: Parts, made_from: Fingerprint) ->
 
 def find_descriptors(parts: Parts, path: Path, made_from: Fingerprint) -> Tensor:
     """Local descriptors float32 [n, C] of random training images, written to ``path``."""
-    from safetensors.torch import save_file
-
     from models.clustering import IMAGES, SEED, sample_descriptors
 
     records = chosen_records(parts.training.records, IMAGES, SEED)
     descriptors = sample_descriptors(parts.embedder.feature_maps(parts.network, records, "map"))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_path(path) as temporary:
-        save_file({KEY: descriptors.contiguous()}, temporary, {"made_from": made_from.text()})
+    write_tensors(path, {KEY: descriptors}, {"made_from": made_from.text()})
     return descriptors
 
 

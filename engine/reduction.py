@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from common.errors import UserError
-from common.files import atomic_path, sha256
+from common.files import sha256
 from common.randomness import generator
+from common.tensor_files import read_tensors, write_tensors
 from datasets.base import PlaceData
 from datasets.records import PlaceRecord
 from engine.building import build_named_data
@@ -145,21 +146,16 @@ def _applied(fitted: PCAWhitening) -> Callable[[Tensor], Tensor]:
 
 
 def _write(path: Path, fitted: PCAWhitening, made_from: Fingerprint) -> None:
-    from safetensors.torch import save_file
-
-    tensors = {name: torch.as_tensor(value).contiguous() for name, value in fitted.state().items()}
-    with atomic_path(path) as temporary:
-        save_file(tensors, temporary, {"made_from": made_from.text()})
+    tensors = {name: torch.as_tensor(value) for name, value in fitted.state().items()}
+    write_tensors(path, tensors, {"made_from": made_from.text()})
 
 
 def _read(path: Path) -> PCAWhitening:
-    from safetensors import SafetensorError, safe_open
-
+    tensors, _ = read_tensors(path, "PCA file", "remove it to fit it again")
     try:
-        with safe_open(path, framework="pt") as stream:
-            state = {name: stream.get_tensor(name).numpy() for name in stream.keys()}  # noqa: SIM118 (no mapping)
+        state = {name: tensor.numpy() for name, tensor in tensors.items()}
         mean, projection = state["mean"], state["projection"]
-    except (SafetensorError, OSError, KeyError, TypeError) as error:
+    except (KeyError, TypeError) as error:
         raise UserError(f"PCA file {path} is damaged ({error}): remove it to fit it again") from None
     finite = all(array.dtype.kind == "f" and bool(torch.from_numpy(array).isfinite().all()) for array in state.values())
     if mean.ndim != 1 or projection.ndim != 2 or projection.shape[1] != len(mean) or not finite:

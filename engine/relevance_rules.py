@@ -16,6 +16,7 @@ DISTILLING = (
     "teacher_store",
     "rebuild_store",
     "whiten_dim",
+    "whitening",
     "whiten_samples",
     "cache_aug",
     "shuffle_teacher",
@@ -101,7 +102,9 @@ def _mode(options: TrainOptions, course: Course) -> Reasons:
         found = _because("--distil_method nokd without --kd needs no teacher", (*DISTILLING, "model"))
     elif options.teacher_outputs == "live":
         found = _because("--teacher_outputs live keeps no store", ("teacher_store", "rebuild_store"))
-    if options.whiten_dim is None:
+    if options.whitening:
+        found = _because("the whitenings of --whitening are not fitted here", ("whiten_samples",)) | found
+    elif options.whiten_dim is None:
         found = _because("teachers are whitened with --whiten_dim alone", ("whiten_samples",)) | found
     return found
 

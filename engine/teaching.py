@@ -14,6 +14,7 @@ from engine.building import build_network, rates_of, teacher_settings
 from engine.embedding import Embedder
 from engine.fingerprint import Augmented, Fingerprint, of_frames, of_network
 from engine.options import TrainOptions
+from engine.published_whitening import one_for_each, published_whitening
 from engine.scoring import score_store
 from engine.store import LABELS, compare_store, compare_stores, has_store, read_store, write_store
 from engine.teachers import LiveTeacher, TeacherSource
@@ -61,9 +62,12 @@ class TeacherOpener:
                     "--shuffle_teacher and --cache_aug are about stored outputs: they need --teacher_outputs store and "
                     "a method that distils embeddings alone"
                 )
-            return _numbered([self._live(name, Path(path)) for name, path in zip(names, paths, strict=True)])
-        if options.whiten_dim is not None:
-            raise UserError("--whiten_dim is about teachers that run in every step: give --teacher_outputs live")
+            files = one_for_each(options.whitening, len(names), "teachers")
+            each = zip(names, paths, files, strict=True)
+            return _numbered([self._live(name, Path(path), whitening) for name, path, whitening in each])
+        if options.whiten_dim is not None or options.whitening:
+            flag = "--whitening" if options.whitening else "--whiten_dim"
+            raise UserError(f"{flag} is about teachers that run in every step: give --teacher_outputs live")
         if options.teacher_store is not None and len(names) > 1:
             raise UserError("--teacher_store holds one teacher: leave it away to use one store per teacher")
         return _numbered([self._stored(name, Path(path)) for name, path in zip(names, paths, strict=True)])
@@ -77,17 +81,22 @@ class TeacherOpener:
             raise UserError(f"this method distils {what}, which no teacher store holds: leave --teacher_outputs away")
         return wants_maps or self.distiller.same_inputs or self.options.teacher_outputs == "live"
 
-    def _live(self, name: str, weights: Path) -> Taught:
+    def _live(self, name: str, weights: Path, file: str | None) -> Taught:
         network = self._load(name, weights)
+        options = self.options
+        published = published_whitening(file, network, name, options.whiten_dim) if file else None
         assert self.distiller is not None
         levels: tuple[str, ...] = getattr(network, "level_maps", ())
         maps = self.distiller.teacher_maps(levels)
         result = self.tester.score(network, self.test, "teacher on test places")
         facts = self.tester.facts(network, self.test.distinct_records())
         source = LiveTeacher(network, maps)
-        if self.options.whiten_dim is None:
+        if published is not None:
+            LOG.info("whitening of %s: %d -> %d numbers, %s", name, published.dim1, published.dim2, file)
+            return Taught(name, WhitenedTeacher(source, published), result, facts)
+        if options.whiten_dim is None or options.whitening:
             return Taught(name, source, result, facts)
-        fitted = fitted_whitening(self.options, self.embedder, network, name, weights, self.training)
+        fitted = fitted_whitening(options, self.embedder, network, name, weights, self.training)
         return Taught(name, WhitenedTeacher(source, fitted), result, facts)
 
     def _stored(self, name: str, weights: Path) -> Taught:

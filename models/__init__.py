@@ -3,6 +3,7 @@
 The table holds names of classes, not classes, so that ``import models`` loads no torchvision and no sparse engine.
 """
 
+import functools
 import importlib
 import inspect
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -13,6 +14,10 @@ if TYPE_CHECKING:
     from torch import nn
 
 __all__ = ["create_model", "has_clusters", "keeps_its_width", "list_models", "model_requires", "model_settings"]
+
+
+STARTS = ("none", "imagenet")
+"""Values of ``pretrained`` that are no file."""
 
 
 class _Entry(NamedTuple):
@@ -128,7 +133,12 @@ def create_model(name: str, **settings: Any) -> "nn.Module":
     for key in settings:
         if key not in accepted:
             raise unknown_name(f"setting of model {name}", key, accepted)
-    return _model_class(entry)(**entry.fixed, **settings)
+    build = functools.partial(_model_class(entry), **entry.fixed)
+    if settings.get("pretrained", "none") in STARTS:
+        return build(**settings)
+    from models.starting import start_from_file
+
+    return start_from_file(name, build, settings)
 
 
 def _entry(name: str) -> _Entry:

@@ -13,13 +13,13 @@ unit length are the caller's.
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from common.errors import UserError
-from common.files import atomic_path
+from common.tensor_files import read_tensors, write_tensors
+from models.checkpoints import read_state
 
 FLOOR = 1e-5
 """Smallest eigenvalue, as a share of the largest."""
@@ -101,7 +101,7 @@ class Whitening(nn.Module):
         Computed in float64, on the device of the buffers.
         """
         if e.ndim != 2 or e.shape[1] != self.dim1:
-            raise UserError(f"embeddings {list(e.shape)} do not fit a whitening of {self.dim1} numbers: fit it anew")
+            raise UserError(f"embeddings {list(e.shape)} do not fit a whitening of {self.dim1} numbers: fit it again")
         outside = torch.promote_types(e.dtype, torch.float32)
         return ((e.to(self.mean) - self.mean) @ self.dvt.T).to(e.device, outside)
 
@@ -118,12 +118,14 @@ class Whitening(nn.Module):
         ``v``, the exponent ``whit`` and the number of floored eigenvalues ``n_0`` are in ``dvt`` already.
 
         Raises:
-            UserError: a tensor that is absent, of another size, or not finite.
+            UserError: a tensor that is absent, of another kind or size, or not finite.
 
         """
         missing = [name for name in ("dim1", "dim2", "mean", "dvt") if name not in state]
         if missing:
             raise UserError(f"this is no whitening: {', '.join(missing)} absent, found {', '.join(state) or 'nothing'}")
+        if state["dim1"].numel() != 1 or state["dim2"].numel() != 1 or state["dvt"].is_complex():
+            raise UserError("this whitening's sizes are no single numbers, or its matrix is complex: it is damaged")
         dim1, dim2 = (int(state[name]) for name in ("dim1", "dim2"))
         mean, dvt = state["mean"].flatten(), state["dvt"]
         if tuple(dvt.shape) != (dim2, dim1) or len(mean) != dim1:
@@ -138,11 +140,8 @@ class Whitening(nn.Module):
 
     def save(self, path: Path | str, made_from: str) -> None:
         """Write a .safetensors file, whole or not at all; ``made_from`` names what it was fitted on."""
-        from safetensors.torch import save_file
-
         facts = {"kept": self.kept.hex(), "samples": str(self.samples), "dropped": str(self.dropped)}
-        with atomic_path(path) as temporary:
-            save_file(self.state(), temporary, {"made_from": made_from, **facts})
+        write_tensors(path, self.state(), {"made_from": made_from, **facts})
 
     @classmethod
     def load(cls, path: Path | str, made_from: str) -> "Whitening":
@@ -152,25 +151,36 @@ class Whitening(nn.Module):
             UserError: a file that is absent, damaged, or made from something else than ``made_from``.
 
         """
-        from safetensors import SafetensorError, safe_open
-
-        try:
-            with safe_open(path, framework="pt") as stream:
-                facts: dict[str, Any] = stream.metadata() or {}
-                state = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118 (no mapping)
-        except OSError as error:
-            raise UserError(f"cannot read whitening file {path}: {error}") from None
-        except SafetensorError as error:
-            raise UserError(f"whitening file {path} is damaged ({error}): remove it to fit it anew") from None
+        state, facts = read_tensors(path, "whitening file", "remove it to fit it again")
         if facts.get("made_from") != made_from:
             raise UserError(f"whitening file {path} was fitted with other weights, images or options: remove it")
         try:
             found = cls.from_state(state)
         except UserError as error:
-            raise UserError(f"whitening file {path}: {error}; remove it to fit it anew") from None
-        found.kept = float.fromhex(facts.get("kept", "nan"))
-        found.samples, found.dropped = (int(facts.get(name, 0)) for name in ("samples", "dropped"))
+            raise UserError(f"whitening file {path}: {error}; remove it to fit it again") from None
+        found._take(facts)
         return found
+
+    @classmethod
+    def published(cls, path: Path | str) -> "Whitening":
+        """The whitening of any file: Whiten_MTD's ``pca_weights/*.pt``, or what :meth:`save` wrote for anything.
+
+        Raises:
+            UserError: a file that is absent, damaged, or no whitening.
+
+        """
+        state = read_state(path)
+        if "dvt" in state and state["dvt"].ndim == 2:
+            sizes = {f"dim{2 - axis}": torch.tensor(size) for axis, size in enumerate(state["dvt"].shape)}
+            state = sizes | state
+        try:
+            return cls.from_state(state)
+        except (UserError, ValueError, RuntimeError) as error:
+            raise UserError(f"whitening file {path}: {error}") from None
+
+    def _take(self, facts: Mapping[str, str]) -> None:
+        self.kept = float.fromhex(facts.get("kept", "nan"))
+        self.samples, self.dropped = (int(facts.get(name, 0)) for name in ("samples", "dropped"))
 
 
 def _rows_with_content(embeddings: Tensor) -> Tensor:

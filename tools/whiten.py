@@ -32,6 +32,8 @@ def whiten(options: TrainOptions) -> list[Whitening]:
 
     """
     names, paths = options.model, options.teacher_weights_path
+    if options.whitening:
+        raise UserError("--whitening names whitenings that are fitted already: train.py takes them, here omit it")
     if options.whiten_dim is None:
         raise UserError("no width to whiten to: give --whiten_dim (published: 512)")
     if len(names) != len(paths):

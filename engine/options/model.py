@@ -39,7 +39,9 @@ class ModelOptions(OptionGroup):
     sparse_maps: Literal["device", "workers"] = Field(
         "device", description="where kernel maps are built: on the device, or by the data-loader processes"
     )
-    pretrained: str = Field("imagenet", description="start of image networks: imagenet, none, or a weights file")
+    pretrained: str = Field(
+        "imagenet", description="start of image networks: imagenet, none, or a file: a trunk's, or a run's weights"
+    )
 
     @model_validator(mode="after")
     def _known_engine(self) -> "ModelOptions":

@@ -26,6 +26,9 @@ class TrainingOptions(OptionGroup):
     whiten_dim: PositiveInt | None = Field(
         None, description="whiten every teacher's embedding to this width, fitted on training images (Whiten_MTD)"
     )
+    whitening: list[str] = Field(
+        [], description="published whitening of each teacher (Whiten_MTD's pca_weights/*.pt, or none), not fitted here"
+    )
     whiten_samples: Count = Field(
         10_000, description="training images that a whitening is fitted on; 0 = all (svd: 60 frames of every video)"
     )

@@ -1,0 +1,79 @@
+"""A new network that starts from a file: from all of its weights where the file has them, else from a trunk's."""
+
+import ast
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from common.errors import UserError
+from models.checkpoints import load_weights
+from models.checkpoints.content import is_counter
+from models.checkpoints.files import read_weights
+
+OF_NO_SHAPE = ("gem_p",)
+"""Settings that change what a network with given weights computes and that no shape of a weight tells."""
+
+
+def start_from_file(name: str, build: Callable[..., nn.Module], settings: Mapping[str, Any]) -> nn.Module:
+    """The network ``name`` with the weights of the file that its setting ``pretrained`` names.
+
+    A file that holds the whole network (a run's best.safetensors, or published under names that the network knows)
+    gives all weights; one of a trunk under torchvision's (timm's) names starts the trunk, and the head is random.
+
+    Args:
+        name: the network's, for messages.
+        build: makes it from ``settings``.
+        settings: of the network.
+
+    Raises:
+        UserError: no such file, or one that is damaged, of another network, or of other settings.
+
+    """
+    path = Path(settings["pretrained"])
+    if not path.is_file():
+        return build(**settings)  # which names the file and what may be given instead
+    (tensors, _), metadata = read_weights(path)
+    with torch.random.fork_rng(devices=[]):
+        network = build(**{**settings, "pretrained": "none"})
+    if _is_whole(network, tensors):
+        _require_same_settings(path, metadata, settings)
+        load_weights(network, path)
+        return network
+    if "model" in metadata:
+        raise UserError(
+            f"--pretrained {path} is the whole network {metadata['model']} of a run, and this one is {name}: give a run"
+            " of the same network, or an image trunk under torchvision's names"
+        )
+    return build(**settings)
+
+
+def _is_whole(network: nn.Module, tensors: dict[str, Tensor]) -> bool:
+    """Whether a file has tensors under the network's own names, which are not those of a mere trunk."""
+    own_state = getattr(network, "own_state", None)
+    try:
+        named = tensors if own_state is None else own_state(tensors, "")
+    except UserError:  # none of the files that the network knows
+        return False
+    own = {key for key in network.state_dict() if not is_counter(key) and not key.endswith(".num_batches_tracked")}
+    same_names = getattr(network, "trunk_keys", None) == ("", "")
+    return own <= named.keys() if same_names else bool(own & named.keys())
+
+
+def _require_same_settings(path: Path, metadata: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
+    """Settings that no weight's shape tells, such as the exponent of a pooling."""
+    written = metadata.get("settings", {})
+    try:
+        theirs = ast.literal_eval(written) if isinstance(written, str) else written
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return
+    if not isinstance(theirs, dict):
+        return
+    for key, value in settings.items():
+        if key in OF_NO_SHAPE and key in theirs and theirs[key] != value:
+            raise UserError(
+                f"--pretrained {path} was trained with {key} {theirs[key]}, this run has {value}: give the same, or"
+                " start from a trunk"
+            )
