@@ -76,7 +76,7 @@ def test_what_a_task_loss_owns_is_learnt_and_goes_on(pictures, pyramid_teachers,
     step = Trainer.train_step
 
     def stop_at_the_second(self, batch):
-        self._stop = self.progress.step == 1
+        self.stopping.requested = self.progress.step == 1
         return step(self, batch)
 
     monkeypatch.setattr(Trainer, "train_step", stop_at_the_second)
@@ -150,7 +150,7 @@ def test_a_run_of_tuples_stopped_between_two_minings_goes_on(pictures, tmp_path,
     step = Trainer.train_step
 
     def stop_there(self, batch):
-        self._stop = self.progress.step == stop
+        self.stopping.requested = self.progress.step == stop
         return step(self, batch)
 
     monkeypatch.setattr(Trainer, "train_step", stop_there)

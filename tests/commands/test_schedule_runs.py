@@ -26,7 +26,7 @@ def test_every_step_has_its_rate_through_a_resume_too(tmp_path, monkeypatch):
     step = Trainer.train_step
 
     def stop_after_two(self, batch):
-        self._stop = self.progress.step == 1
+        self.stopping.requested = self.progress.step == 1
         return step(self, batch)
 
     monkeypatch.setattr(Trainer, "train_step", stop_after_two)
