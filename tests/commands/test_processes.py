@@ -119,3 +119,14 @@ def test_a_full_disk_is_one_line(root, oxford, tmp_path):
     assert "Traceback" not in output
     assert not list((tmp_path / "full").rglob(".*"))
     assert (tmp_path / "full" / "metrics.jsonl").is_file()
+
+
+def test_a_process_that_ends_with_idle_workers_does_not_wait_for_them(root):
+    program = (
+        "import sys; from datasets.workers import start_worker; from torch.utils.data import DataLoader\n"
+        "loader = DataLoader(range(100), num_workers=2, worker_init_fn=start_worker, persistent_workers=True)\n"
+        "batches = iter(loader); next(batches); sys.modules['kept'] = batches; print('ends')"
+    )
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, cwd=root, timeout=60, capture_output=True, text=True, check=True)
+    assert done.stdout == "ends\n"
