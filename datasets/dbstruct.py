@@ -6,7 +6,6 @@ its Nordland. The files are untrusted: scipy's reader of MATLAB v5 to v7 contain
 altered bytes in an uncompressed file can crash scipy 1.17 itself; truncated and damaged compressed files are reported).
 """
 
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,7 +70,6 @@ def read_dbstruct(path: Path) -> DbStruct:
 
 def _load_struct(path: Path) -> np.void:
     from scipy.io import loadmat
-    from scipy.io.matlab import MatReadError
 
     try:
         with path.open("rb") as file:
@@ -82,9 +80,9 @@ def _load_struct(path: Path) -> np.void:
             found = loadmat(file)
     except FileNotFoundError as error:
         raise UserError(f"{path} does not exist: check --dataset_folder") from error
-    except (OSError, ValueError, TypeError, LookupError, ArithmeticError, MemoryError, AttributeError) as error:
-        raise _unreadable(path, error) from error
-    except (MatReadError, NotImplementedError, EOFError, zlib.error) as error:
+    except UserError:
+        raise
+    except Exception as error:  # on damaged bytes SciPy raises all kinds: MatReadError, zlib.error, UnboundLocalError
         raise _unreadable(path, error) from error
     struct = found.get("dbStruct")
     if not isinstance(struct, np.ndarray) or struct.dtype.names is None or struct.size != 1:

@@ -21,7 +21,10 @@ def read_name_array(path: Path) -> list[str]:
         raise UserError(f"list {path} is no plain .npy array of names: {error}") from error
     if not isinstance(names, np.ndarray) or names.ndim != 1 or names.dtype.kind != "U" or len(names) == 0:
         raise UserError(f"list {path} is no plain .npy array of names")
-    return [str(name).removeprefix("./") for name in names]
+    listed = [str(name).removeprefix("./") for name in names]
+    if not all(name.isprintable() and name for name in listed):
+        raise UserError(f"list {path} holds names that are empty or no text: copy it again")
+    return listed
 
 
 def read_index_lists(path: Path) -> list[Sequence[int]]:

@@ -1,4 +1,4 @@
-"""Ways in which files get damaged; each a function of the bytes and a seed, so that a failure can be looked at again."""
+"""Ways in which files get damaged; each is a function of the bytes and a seed, so that a failure can be repeated."""
 
 import random
 import struct

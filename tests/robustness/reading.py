@@ -1,4 +1,4 @@
-"""Reads damaged files one after the other, in a process of its own: ``python -m tests.robustness.reading GROUP FOLDER``.
+"""Reads damaged files one after the other: ``python -m tests.robustness.reading GROUP FOLDER``, a process of its own.
 
 Prints a JSON line before and after each file, so that a crash or a hang can be told from its file.
 """
