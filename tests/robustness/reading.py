@@ -17,9 +17,11 @@ import numpy as np
 import torch
 
 from common.errors import UserError
+from tests.robustness import own_specimens, specimens
 from tests.robustness.mutations import MUTATIONS, REPEATED
-from tests.robustness.specimens import GROUPS, Specimen
+from tests.robustness.specimens import Specimen
 
+GROUPS = specimens.GROUPS | own_specimens.GROUPS
 SECONDS = 20
 MEMORY = 3 * 2**30  # bytes of addresses beyond those of the imports; what runs into it shows as a MemoryError
 

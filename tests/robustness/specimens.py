@@ -1,13 +1,11 @@
 """Small whole files of every kind that DistilPlace reads, each with its reader."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from PIL import Image
-from torch import Tensor, nn
 
 from tests import miniature_dbstruct, miniature_frames, miniature_images, miniature_landmarks, miniature_poses
 
@@ -270,52 +268,4 @@ TABLES = {
 }
 
 
-class Small(nn.Module):
-    """A network with the parts that checkpoints hold."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        torch.manual_seed(4)
-        self.convolution, self.norm = nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8)
-
-
-def tensors(model: nn.Module) -> Mapping[str, Tensor]:
-    return {name: value.clone() for name, value in model.state_dict().items()}
-
-
-def weights(path: Path) -> Value:
-    from models.checkpoints import load_weights
-
-    torch.manual_seed(5)
-    model = Small()
-    load_weights(model, path)
-    return tensors(model)
-
-
-def own_weights(folder: Path) -> Path:
-    from models.checkpoints import save_weights
-
-    return save_weights(Small(), folder / "best.safetensors", {"model": "small"})
-
-
-LEGACY: dict[str, Any] = {"_use_new_zipfile_serialization": False}
-WEIGHTS = {
-    "best.safetensors": Specimen(own_weights, weights, checked=True),
-    "zipped.pth": Specimen(
-        lambda folder: saved(folder, "zipped.pth", lambda path: torch.save(Small().state_dict(), path)),
-        weights,
-        tolerates=(*WORDS, "appended", "zeroed"),
-    ),
-    "legacy.pth": Specimen(
-        lambda folder: saved(
-            folder,
-            "legacy.pth",
-            lambda path: torch.save({"state_dict": Small().state_dict(), "epoch": 3}, path, **LEGACY),
-        ),
-        weights,
-        tolerates=(*WORDS, "appended", "zeroed"),
-    ),
-}
-
-
-GROUPS: dict[str, dict[str, Specimen]] = {"clouds": CLOUDS, "images": IMAGES, "tables": TABLES, "weights": WEIGHTS}
+GROUPS: dict[str, dict[str, Specimen]] = {"clouds": CLOUDS, "images": IMAGES, "tables": TABLES}

@@ -7,7 +7,9 @@ from collections import Counter
 
 import pytest
 
-from tests.robustness.specimens import GROUPS
+from tests.robustness import own_specimens, specimens
+
+GROUPS = specimens.GROUPS | own_specimens.GROUPS
 
 GIGABYTE = 2**20  # kilobytes
 SLOW = 15.0  # seconds

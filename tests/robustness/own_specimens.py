@@ -1,0 +1,136 @@
+"""The files that DistilPlace writes itself, checkpoints of other origin, and settings; each with its reader."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tests.robustness.specimens import WORDS, Specimen, Value, saved
+
+
+class Small(nn.Module):
+    """A network with the parts that checkpoints hold."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(4)
+        self.convolution, self.norm = nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8)
+
+
+def tensors(model: nn.Module) -> Mapping[str, Tensor]:
+    return {name: value.clone() for name, value in model.state_dict().items()}
+
+
+def weights(path: Path) -> Value:
+    from models.checkpoints import load_weights
+
+    torch.manual_seed(5)
+    model = Small()
+    load_weights(model, path)
+    return tensors(model)
+
+
+def own_weights(folder: Path) -> Path:
+    from models.checkpoints import save_weights
+
+    return save_weights(Small(), folder / "best.safetensors", {"model": "small"})
+
+
+LEGACY: dict[str, Any] = {"_use_new_zipfile_serialization": False}
+WEIGHTS = {
+    "best.safetensors": Specimen(own_weights, weights, checked=True),
+    "zipped.pth": Specimen(
+        lambda folder: saved(folder, "zipped.pth", lambda path: torch.save(Small().state_dict(), path)),
+        weights,
+        tolerates=(*WORDS, "appended", "zeroed"),
+    ),
+    "legacy.pth": Specimen(
+        lambda folder: saved(
+            folder,
+            "legacy.pth",
+            lambda path: torch.save({"state_dict": Small().state_dict(), "epoch": 3}, path, **LEGACY),
+        ),
+        weights,
+        tolerates=(*WORDS, "appended", "zeroed"),
+    ),
+}
+
+KEYS = ["frame 1", "frame 2", "frame 3"]
+
+
+def made_from() -> Any:
+    from engine.fingerprint import Fingerprint
+    from engine.store import LABELS
+
+    return Fingerprint({"model": "small"}, {f"keys ({label})": KEYS for label in LABELS.values()})
+
+
+def store(folder: Path, name: str) -> Path:
+    from engine.store import write_store
+
+    table = {"embedding": torch.arange(12.0).reshape(3, 4)}
+    write_store(
+        folder / "store",
+        made_from(),
+        (KEYS, table),
+        (KEYS, {"embedding": table["embedding"].clone()}),
+        {"parameters": "304"},
+    )
+    return folder / "store" / name
+
+
+def stored(path: Path) -> Value:
+    from engine.store import read_store
+
+    return [teacher.outputs({"keys": KEYS}) for teacher in read_store(path.parent, made_from())]
+
+
+def whitening(path: Path) -> Value:
+    from models.whitening import Whitening
+
+    found = Whitening.load(path, "these images")
+    return [found.mean, found.dvt]
+
+
+def write_whitening(path: Path) -> None:
+    from models.whitening import Whitening
+
+    torch.manual_seed(6)
+    Whitening.fit(torch.randn(50, 8), 4).save(path, "these images")
+
+
+def clusters(path: Path) -> Value:
+    from engine.clusters import read_descriptors
+
+    return read_descriptors(path)
+
+
+STORES = {
+    "manifest.json": Specimen(
+        lambda folder: store(folder, "manifest.json"), stored, tolerates=("flipped", "scrambled", "words_inside")
+    ),
+    "outputs.safetensors": Specimen(lambda folder: store(folder, "outputs.safetensors"), stored, checked=True),
+    "whitening.safetensors": Specimen(
+        lambda folder: saved(folder, "whitening.safetensors", write_whitening), whitening, checked=True
+    ),
+}
+
+
+def settings(path: Path) -> Value:
+    from engine.command_line import read_yaml
+
+    return repr(read_yaml(path))
+
+
+SETTINGS = {
+    "recipe.yaml": Specimen(
+        lambda folder: saved(folder, "recipe.yaml", lambda path: path.write_text(RECIPE)),
+        settings,
+        tolerates=(*WORDS, "truncated", "emptied"),
+    ),
+}
+RECIPE = "# A recipe.\ndataset: frames\nepochs: 12\nmilestones: 5_9\nT_path: [a.pth, b.pth]\nimage_lr: 0.0001\n"
+
+GROUPS = {"weights": WEIGHTS, "stores": STORES, "settings": SETTINGS}
