@@ -107,6 +107,20 @@ def clusters(path: Path) -> Value:
     return read_descriptors(path)
 
 
+def checkpoint(path: Path) -> Value:
+    from engine.checkpoint import load_checkpoint
+
+    torch.manual_seed(7)
+    model = Small()
+    return [load_checkpoint(path, {"network": model}), tensors(model)]
+
+
+def write_checkpoint(path: Path) -> None:
+    from engine.checkpoint import save_checkpoint
+
+    save_checkpoint(path, {"network": Small()}, {"epoch": 2, "step": 31})
+
+
 STORES = {
     "manifest.json": Specimen(
         lambda folder: store(folder, "manifest.json"), stored, tolerates=("flipped", "scrambled", "words_inside")
@@ -115,6 +129,7 @@ STORES = {
     "whitening.safetensors": Specimen(
         lambda folder: saved(folder, "whitening.safetensors", write_whitening), whitening, checked=True
     ),
+    "last.ckpt": Specimen(lambda folder: saved(folder, "last.ckpt", write_checkpoint), checkpoint, checked=True),
 }
 
 
