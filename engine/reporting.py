@@ -10,6 +10,7 @@ from typing import Any
 from common.files import atomic_path
 from datasets.records import Benchmark, EvaluationSet
 from engine.run_folder import RunFolder
+from evaluation.intervals import FEW, interval_text
 from evaluation.measured_report import write_measured_report
 from evaluation.measures import Result
 from evaluation.pictures import example_retrievals
@@ -35,7 +36,9 @@ def result_table(entries: Sequence[ReportEntry]) -> str:
     columns = list(dict.fromkeys(name for entry in entries for name in entry.result.columns()))
     rows = [("", *columns, *FACTS)]
     for entry in entries:
-        cells = entry.result.columns()
+        bounds = {name: interval_text(each) for name, each in entry.result.intervals().items()}
+        values = entry.result.columns()
+        cells = {name: f"{cell} ({bounds[name]})" if name in bounds else cell for name, cell in values.items()}
         facts = (entry.facts.get(name, "") for name in FACTS)
         rows.append((entry.name, *(cells.get(name, "") for name in columns), *facts))
     if chance := entries[0].result.chance_columns():
@@ -48,6 +51,13 @@ def result_table(entries: Sequence[ReportEntry]) -> str:
     return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
 
 
+def certainty(entries: Sequence[ReportEntry]) -> str:
+    """What the intervals of a table are of, and whether there are too few queries to tell networks apart."""
+    count = entries[0].result.asked
+    few = f"; fewer than {FEW} are too few to tell networks apart" if count < FEW else ""
+    return f"in brackets: 95 % interval, {count} queries{few}"
+
+
 def report_outcome(outcome: Outcome, *, title: str, seed: int, settings: Mapping[str, object] | None = None) -> Path:
     """Write ``test.json`` and the report below the outcome's folder, log the table; path of ``index.html``."""
     folder, entries = outcome.folder, outcome.entries
@@ -57,9 +67,9 @@ def report_outcome(outcome: Outcome, *, title: str, seed: int, settings: Mapping
     with atomic_path(folder / "test.json") as temporary:
         temporary.write_text(json.dumps(numbers, indent=1))
     write: Any = write_report if isinstance(outcome.test, EvaluationSet) else write_measured_report
-    texts = {"title": title, "notes": outcome.notes, "settings": settings}
+    texts = {"title": title, "notes": [*outcome.notes, certainty(entries)], "settings": settings}
     page: Path = write(folder / "report", entries, outcome.test, seed=seed, **texts)
-    LOG.info("\n%s\n\nreport: %s", result_table(entries), page)
+    LOG.info("\n%s\n(%s)\n\nreport: %s", result_table(entries), certainty(entries), page)
     return page
 
 

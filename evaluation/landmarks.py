@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.errors import UserError, unknown_name
+from evaluation.intervals import Interval, resampled
 from evaluation.measures import expected_precision_sum, finite_mean, in_percent, percent
 from evaluation.ranking import EmbeddingSpace, Indices, as_matrix, query_blocks, similarities
 
@@ -114,6 +115,17 @@ class LandmarkResult:
     def columns(self) -> dict[str, str]:
         """The mAP of all protocols, mP@10 of medium and hard; percent."""
         return _cells(self.scores)
+
+    @property
+    def asked(self) -> int:
+        """How many queries have a right answer in the medium protocol."""
+        return self.scores["medium"].evaluated
+
+    def intervals(self) -> dict[str, Interval]:
+        """95 % intervals of the mAP, percent, by bootstrap over queries."""
+        bounds = {name: resampled(score.average_precisions) for name, score in self.scores.items()}
+        letters = {name: f"mAP {name[0].upper()}" for name in bounds}
+        return {letters[name]: (100.0 * each[0], 100.0 * each[1]) for name, each in bounds.items() if each is not None}
 
     def chance_columns(self) -> dict[str, str]:
         """The same, expected of a random ranking."""

@@ -9,6 +9,7 @@ from common.files import atomic_path
 from datasets.benchmarks import LandmarkSet, PoseSet, VideoSet
 from datasets.records import Benchmark
 from evaluation import plots
+from evaluation.intervals import interval_text
 from evaluation.measured_landmarks import landmark_sections
 from evaluation.measured_parts import Section
 from evaluation.measured_poses import pose_sections
@@ -113,10 +114,14 @@ def _rows(
     rows = []
     for index, entry in enumerate(entries):
         cells = [
-            {"text": measured[index].get(name, "-"), "best": measured[index].get(name, "-") == best[name]}
+            {
+                "text": measured[index].get(name, "-"),
+                "best": measured[index].get(name, "-") == best[name],
+                "interval": interval_text(entry.result.intervals().get(name)),
+            }
             for name in columns
         ]
-        cells += [{"text": str(entry.facts.get(name, "-")), "best": False} for name in facts]
+        cells += [{"text": str(entry.facts.get(name, "-")), "best": False, "interval": ""} for name in facts]
         rows.append({"name": entry.name, "colour": plots.PALETTE[index % len(plots.PALETTE)], "cells": cells})
     return rows
 

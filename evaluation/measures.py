@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evaluation.chance import expected_hits
+from evaluation.intervals import Interval
 
 
 @runtime_checkable
@@ -22,6 +23,13 @@ class Result(Protocol):
 
     def columns(self) -> dict[str, str]:
         """The table cells of a network, in order."""
+
+    @property
+    def asked(self) -> int:
+        """How many queries, images or videos the figures are over."""
+
+    def intervals(self) -> dict[str, Interval]:
+        """95 % intervals of figures, by the names of :meth:`columns` (:mod:`evaluation.intervals`)."""
 
     def chance_columns(self) -> dict[str, str]:
         """What knowing nothing gives, for some or all keys of :meth:`columns`."""

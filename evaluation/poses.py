@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.errors import UserError
+from evaluation.intervals import Interval, resampled
 from evaluation.ranking import unit_rows
 
 if TYPE_CHECKING:
@@ -113,6 +114,16 @@ class PoseResult:
     def columns(self) -> dict[str, str]:
         """Both medians."""
         return _cells(self.median_metres, self.median_degrees)
+
+    @property
+    def asked(self) -> int:
+        """How many images there are."""
+        return len(self.metres)
+
+    def intervals(self) -> dict[str, Interval]:
+        """95 % intervals of both medians, by bootstrap over images."""
+        bounds = {"median m": resampled(self.metres, np.median), "median deg": resampled(self.degrees, np.median)}
+        return {name: each for name, each in bounds.items() if each is not None}
 
     def chance_columns(self) -> dict[str, str]:
         """Both medians of the best constant guess."""

@@ -13,6 +13,7 @@ import numpy as np
 from common.files import atomic_path
 from datasets.records import distance_text, positions
 from evaluation import plots
+from evaluation.intervals import interval_text
 from evaluation.picture_folder import PictureFolder, render
 from evaluation.pictures import Example, choose_examples, choose_frames, retrieved
 from evaluation.ranking import NEVER
@@ -149,14 +150,18 @@ def _rows(entries: Sequence[ReportEntry]) -> list[dict[str, Any]]:
     best = [max((value for value in column if value is not None), default=None) for column in zip(*scores, strict=True)]
     rows = []
     for index, entry in enumerate(entries):
+        bounds = entry.result.intervals()
         cells = [
             {
+                "interval": interval_text(bounds.get(_columns(entries)[column])),
                 "text": _percent(value) if column < len(scores[index]) - len(extras) else _fraction(value),
                 "best": len(entries) > 1 and value is not None and value == best[column],
             }
             for column, value in enumerate(scores[index])
         ]
-        cells += [{"text": str(entry.facts.get(name, "-")), "best": False} for name in short_facts(entries)]
+        cells += [
+            {"text": str(entry.facts.get(name, "-")), "best": False, "interval": ""} for name in short_facts(entries)
+        ]
         rows.append({"name": entry.name, "colour": plots.PALETTE[index % len(plots.PALETTE)], "cells": cells})
     return rows
 

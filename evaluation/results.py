@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from evaluation.intervals import Interval, effective_queries, query_weights, wilson
 from evaluation.ranking import EmbeddingSpace, Floats, Indices, Metric
 from evaluation.rules import Candidates, candidates_of
 
@@ -88,6 +89,19 @@ class RetrievalResult:
         further = {name: f"{value:.3f}" for name, value in self.extra.items()}
         return {**_cells(self.recall, self.one_percent_recall), **further}
 
+    @property
+    def asked(self) -> int:
+        """How many distinct query frames the recalls are over."""
+        return len(query_weights(self.pairs))
+
+    def intervals(self) -> dict[str, Interval]:
+        """95 % intervals of the recalls, percent, over query frames (:mod:`evaluation.intervals`)."""
+        count = effective_queries(query_weights(self.pairs))
+        recalls = {f"R@{rank}": self.recall[rank] for rank in (1, 5, 10) if rank in self.recall}
+        recalls["R@1 %"] = self.one_percent_recall
+        bounds = {name: wilson(min(recall / 100.0, 1.0), count) for name, recall in recalls.items()}
+        return {name: (100.0 * low, 100.0 * high) for name, (low, high) in bounds.items()}
+
     def chance_columns(self) -> dict[str, str]:
         """The recalls that a random ranking would expect."""
         return _cells(self.chance, self.one_percent_chance)
@@ -146,6 +160,8 @@ class RetrievalResult:
             "chance": _text_keys(self.chance),
             "one_percent_chance": self.one_percent_chance,
             "evaluated": self.evaluated,
+            "queries": self.asked,
+            "interval_95": {name: list(bounds) for name, bounds in self.intervals().items()},
             "unmatched": self.unmatched,
             "extra": dict(self.extra),
             "runs": list(self.runs),

@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.errors import UserError, unknown_name
+from evaluation.intervals import Interval, resampled
 from evaluation.measures import expected_found_precision, expected_precision_sum, finite_mean, in_percent, percent
 from evaluation.ranking import Floats, Indices, as_matrix, unit_rows
 
@@ -116,6 +117,16 @@ class VideoResult:
     def columns(self) -> dict[str, str]:
         """The three means, percent."""
         return {name: percent(finite_mean(values)) for name, values in self.average_precisions.items()}
+
+    @property
+    def asked(self) -> int:
+        """How many queries have a near-duplicate."""
+        return self.evaluated
+
+    def intervals(self) -> dict[str, Interval]:
+        """95 % intervals of the three means, percent, by bootstrap over queries."""
+        bounds = {name: resampled(values) for name, values in self.average_precisions.items()}
+        return {name: (100.0 * each[0], 100.0 * each[1]) for name, each in bounds.items() if each is not None}
 
     def chance_columns(self) -> dict[str, str]:
         """The same, expected of a random ranking."""
