@@ -73,6 +73,9 @@ def resampled(values: NDArray[np.float64], statistic: Callable[..., Any] = np.me
     return float(found.low), float(found.high)
 
 
-def interval_text(interval: Interval | None, decimals: int = 1) -> str:
-    """``69.5-78.1``; empty where there is none."""
-    return "" if interval is None else f"{interval[0]:.{decimals}f}-{interval[1]:.{decimals}f}"
+def interval_text(interval: Interval | None) -> str:
+    """``69.5-78.1``, ``0.81-1.06`` (three decimals below 1, two below 10); empty where there is none."""
+    if interval is None:
+        return ""
+    decimals = 3 if interval[1] < 1 else 2 if interval[1] < 10 else 1
+    return f"{interval[0]:.{decimals}f}-{interval[1]:.{decimals}f}"

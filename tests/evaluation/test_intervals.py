@@ -76,4 +76,6 @@ def test_tables_show_interval_and_queries_beside_a_recall():
     )
     assert certainty([ReportEntry("student", few_queries(40))]) == "in brackets: 95 % interval, 40 queries"
     assert few_queries(3).to_dict()["interval_95"]["R@1"] == pytest.approx([43.850, 100.0], abs=1e-3)
-    assert interval_text(None) == ""
+    assert [interval_text(each) for each in ((69.48, 78.12), (0.812, 1.057), (0.114, 0.131), None)] == [
+        *("69.5-78.1", "0.81-1.06", "0.114-0.131", "")
+    ]
