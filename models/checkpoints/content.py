@@ -27,7 +27,7 @@ class State(NamedTuple):
 
     tensors: dict[str, Tensor]
     foreign: dict[str, str]
-    """Objects that were not opened: where they lie ("pca.Landmarks_clean") -> their class."""
+    """What was not opened: where it lies ("pca.Landmarks_clean") -> its class, or "state dict" for a further one."""
 
 
 def is_counter(key: str) -> bool:
@@ -53,7 +53,9 @@ def find_state(value: Any, source: str, tensor: Callable[[TensorRecord], Tensor]
         nest = _nest(value, source)
         if nest is None:
             break
-        foreign |= dict(_foreign({key: beside for key, beside in value.items() if key != nest}, path))
+        others = {key: beside for key, beside in value.items() if key != nest}
+        foreign |= dict(_foreign(others, path))
+        foreign |= {f"{path}{key}": "state dict" for key, beside in others.items() if _holds_tensors(beside, _DEPTH)}
         value, path = value[nest], f"{path}{nest}."
     if isinstance(value, Foreign):
         raise UserError(f"{source} {of_foreign(value.name)}")

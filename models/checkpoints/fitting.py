@@ -25,7 +25,7 @@ class LoadReport:
     """Batch-norm counters the file lacks (old files do): kept as they were."""
     metadata: dict[str, Any] = field(default_factory=dict)
     foreign: dict[str, str] = field(default_factory=dict)
-    """Objects beside the tensors that were not opened, by where they lie: their classes. They count as skipped."""
+    """Objects and state dicts beside the one that was read, by where they lie: their classes. They count as skipped."""
 
     def __str__(self) -> str:
         tensors = [key for key in self.skipped if key not in self.foreign]

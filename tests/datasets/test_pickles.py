@@ -1,9 +1,11 @@
 """The restricted unpickler: what it admits, what it refuses, and that nothing a file names is run."""
 
 import collections
+import contextlib
 import io
 import os
 import pickle
+import resource
 import sys
 from contextlib import contextmanager
 from pathlib import Path
@@ -270,3 +272,26 @@ def test_real_pointnetvlad_pickles(shared_data):
     assert (len(database), len(queries)) == (23, 23)
     assert (sum(map(len, database)), sum(map(len, queries))) == (9492, 3030)
     assert len(load_pickle(folder / "gpr_training_queries_baseline.pickle")) == 2510
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\x80\x02Nr" + (2**26).to_bytes(4, "little") + b".",  # a memo index: 1 GB for Python's own reader
+        b"\x80\x04\x8e" + (2**40).to_bytes(8, "little") + b".",
+        b"\x80\x02\x8b" + (2**31 - 1).to_bytes(4, "little") + b".",
+    ],
+    ids=["memo index", "bytes", "number"],
+)
+def test_a_number_in_a_pickle_reserves_no_memory(tmp_path, content):
+    (tmp_path / "a.pickle").write_bytes(content)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with contextlib.suppress(UserError):
+        assert load_pickle(tmp_path / "a.pickle") is None
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # KiB
+
+
+def test_several_pickles_in_a_row_are_refused(tmp_path):
+    (tmp_path / "a.pickle").write_bytes(pickle.dumps([1]) + pickle.dumps([2]))
+    with pytest.raises(UserError, match="bytes follow its end"):
+        load_pickle(tmp_path / "a.pickle")

@@ -146,6 +146,16 @@ def test_a_foreign_object_beside_the_tensors_is_named_and_not_made(tmp_path, tru
     assert "not opened: pca.Landmarks_clean (a sklearn.decomposition._pca.PCA)" in str(report)
 
 
+@pytest.mark.parametrize("name", ["model", "state_dict", "model_state_dict", "net", "network", "module", "weights"])
+def test_of_several_state_dicts_the_one_of_a_usual_name_is_read_and_the_other_named(tmp_path, trunk, student, name):
+    other = {key: value + 1 for key, value in trunk.items()}
+    torch.save({"model_ema": other, "discriminator": other, name: trunk}, tmp_path / "a.pth")
+    report = load_weights(student, tmp_path / "a.pth")
+    assert holds(student, trunk)
+    assert report.foreign == {"model_ema": "state dict", "discriminator": "state dict"}
+    assert "not opened: model_ema (a state dict), discriminator (a state dict)" in str(report)
+
+
 def test_a_pickle_of_numpy_weights(tmp_path, trunk, student):
     weights = {key: value.numpy() for key, value in trunk.items()}
     (tmp_path / "a.pkl").write_bytes(pickle.dumps({"model": weights, "__author__": "someone"}))
