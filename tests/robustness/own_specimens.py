@@ -1,12 +1,15 @@
 """The files that DistilPlace writes itself, checkpoints of other origin, and settings; each with its reader."""
 
+import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from common.tensor_files import write_tensors
 from tests.robustness.specimens import WORDS, Specimen, Value, saved
 
 
@@ -38,13 +41,39 @@ def own_weights(folder: Path) -> Path:
     return save_weights(Small(), folder / "best.safetensors", {"model": "small"})
 
 
+def write_numpy(path: Path) -> None:
+    path.write_bytes(pickle.dumps({"model": {name: value.numpy() for name, value in tensors(Small()).items()}}))
+
+
+def write_published(path: Path) -> None:
+    from models.whitening import Whitening
+
+    torch.manual_seed(6)
+    torch.save(Whitening.fit(torch.randn(50, 8), 4).state(), path)
+
+
+def published_whitening(path: Path) -> Value:
+    from models.whitening import Whitening
+
+    found = Whitening.published(path)
+    return [found.mean, found.dvt]
+
+
 LEGACY: dict[str, Any] = {"_use_new_zipfile_serialization": False}
 WEIGHTS = {
     "best.safetensors": Specimen(own_weights, weights, checked=True),
     "zipped.pth": Specimen(
         lambda folder: saved(folder, "zipped.pth", lambda path: torch.save(Small().state_dict(), path)),
         weights,
-        tolerates=(*WORDS, "appended", "zeroed"),
+        checked=True,
+    ),
+    "numpy.pkl": Specimen(
+        lambda folder: saved(folder, "numpy.pkl", write_numpy),
+        weights,
+        tolerates=(*WORDS, "zeroed"),
+    ),
+    "published_whitening.pt": Specimen(
+        lambda folder: saved(folder, "published_whitening.pt", write_published), published_whitening, checked=True
     ),
     "legacy.pth": Specimen(
         lambda folder: saved(
@@ -53,7 +82,7 @@ WEIGHTS = {
             lambda path: torch.save({"state_dict": Small().state_dict(), "epoch": 3}, path, **LEGACY),
         ),
         weights,
-        tolerates=(*WORDS, "appended", "zeroed"),
+        tolerates=(*WORDS, "zeroed"),
     ),
 }
 
@@ -101,6 +130,27 @@ def write_whitening(path: Path) -> None:
     Whitening.fit(torch.randn(50, 8), 4).save(path, "these images")
 
 
+def pca(path: Path) -> Value:
+    from engine.reduction import _read
+
+    found = _read(path)
+    return [found.mean, found.projection]
+
+
+def write_pca(path: Path) -> None:
+    from engine.reduction import _write
+    from evaluation.whitening import PCAWhitening
+
+    rows = np.random.default_rng(8).normal(size=(40, 6)).astype(np.float32)
+    _write(path, PCAWhitening.fit(rows, 3), made_from())
+
+
+def write_clusters(path: Path) -> None:
+    torch.manual_seed(9)
+    descriptors = torch.nn.functional.normalize(torch.randn(30, 8), dim=1)
+    write_tensors(path, {"descriptors": descriptors}, {"made_from": made_from().text()})
+
+
 def clusters(path: Path) -> Value:
     from engine.clusters import read_descriptors
 
@@ -128,6 +178,10 @@ STORES = {
     "outputs.safetensors": Specimen(lambda folder: store(folder, "outputs.safetensors"), stored, checked=True),
     "whitening.safetensors": Specimen(
         lambda folder: saved(folder, "whitening.safetensors", write_whitening), whitening, checked=True
+    ),
+    "pca.safetensors": Specimen(lambda folder: saved(folder, "pca.safetensors", write_pca), pca, checked=True),
+    "clusters.safetensors": Specimen(
+        lambda folder: saved(folder, "clusters.safetensors", write_clusters), clusters, checked=True
     ),
     "last.ckpt": Specimen(lambda folder: saved(folder, "last.ckpt", write_checkpoint), checkpoint, checked=True),
 }

@@ -183,6 +183,18 @@ def mean_image(path: Path) -> np.ndarray:
     return read_mean_image(path, (9, 16))
 
 
+def positions(path: Path) -> Value:
+    from datasets.patch_netvlad import read_position_truth
+
+    found = read_position_truth(path)
+    return [found.database, found.queries, found.radius]
+
+
+def write_positions(path: Path) -> None:
+    places = np.random.default_rng(3).uniform(0, 900, (len(NAMES), 2))
+    np.savez(path, utmDb=places, utmQ=places + 1, posDistThr=25)
+
+
 def name_array(path: Path) -> Value:
     from datasets.npy_lists import read_name_array
 
@@ -238,12 +250,12 @@ TABLES = {
             lambda path: miniature_landmarks.write_truth(path, miniature_landmarks.revisited_truth()),
         ),
         landmarks,
-        tolerates=(*WORDS, "appended"),
+        tolerates=WORDS,
     ),
     "training.pickle": Specimen(
         lambda folder: saved(folder, "training.pickle", write_training),
         training_rows,
-        tolerates=(*WORDS, "appended"),
+        tolerates=WORDS,
     ),
     "train_clean.csv": Specimen(
         lambda folder: miniature_landmarks.write_gldv2(folder / "landmarks") / "meta" / "train_clean.csv",
@@ -259,6 +271,9 @@ TABLES = {
         lambda folder: saved(folder, "mean_image.npy", lambda path: np.save(path, np.full((9, 16, 3), 99.0, "f4"))),
         mean_image,
         tolerates=(*WORDS, "zeroed"),
+    ),
+    "pitts30k_test.npz": Specimen(
+        lambda folder: saved(folder, "pitts30k_test.npz", write_positions), positions, checked=True
     ),
     "names.npy": Specimen(
         lambda folder: saved(folder, "names.npy", lambda path: np.save(path, np.array(NAMES))),
