@@ -177,3 +177,10 @@ def test_a_truncated_file_is_refused_wherever_it_ends(tmp_path):
         path.write_bytes(whole[:length])
         with pytest.raises(UserError, match=r"a\.mat"):
             read_dbstruct(path)
+
+
+def test_a_file_that_would_expand_without_end_is_refused(tmp_path):
+    savemat(tmp_path / "a.mat", {"dbStruct": np.zeros(40 << 20, dtype=np.uint8)}, do_compression=True)
+    assert (tmp_path / "a.mat").stat().st_size < 1 << 17
+    with pytest.raises(UserError, match="would expand to more than"):
+        read_dbstruct(tmp_path / "a.mat")
