@@ -2,22 +2,20 @@
 
 Producers order the fields differently, so nothing is read by its place. What a position's two rows mean is the data
 set's to say: (east, north) for Pittsburgh and Tokyo, (north, east) for seqNet's RobotCar, one row of frame numbers for
-its Nordland. The files are untrusted: scipy's reader of MATLAB v5 to v7 containers builds arrays and runs nothing (but
-altered bytes in an uncompressed file can crash scipy 1.17 itself; truncated and damaged compressed files are reported).
+its Nordland. The files are untrusted: scipy's reader of MATLAB v5 to v7 containers builds arrays and runs nothing, but
+believes the numbers in a file, some to the point of crashing: :mod:`datasets.mat_elements` checks them before.
 """
 
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
 from common.errors import UserError
+from datasets.mat_elements import require_sound_mat
 
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
-HEADER, COMPRESSED = 128, 15  # bytes before the first variable; the kind of a compressed one (MATLAB v5 to v7)
-MOST_EXPANSION, SMALL = 200, 2**24
 
 
 @dataclass(frozen=True)
@@ -79,7 +77,8 @@ def _load_struct(path: Path) -> np.void:
             head = file.read(520)
             if head.startswith(b"MATLAB 7.3") or HDF5_SIGNATURE in (head[:8], head[512:520]):
                 raise UserError(f"{path} is a MATLAB v7.3 (HDF5) file: save it again in MATLAB with the option '-v7'")
-            _require_bounded(file, path)
+            file.seek(0)
+            require_sound_mat(file.read(), path)
             file.seek(0)
             found = loadmat(file)
     except FileNotFoundError as error:
@@ -94,23 +93,6 @@ def _load_struct(path: Path) -> np.void:
         raise UserError(f"{path}: holds {named}, but no struct named dbStruct: not a list of the NetVLAD family")
     only: np.void = struct.flat[0]
     return only
-
-
-def _require_bounded(file: BinaryIO, path: Path) -> None:
-    """Refuse a file whose compressed variables expand beyond what lists of names and positions do."""
-    most = MOST_EXPANSION * path.stat().st_size + SMALL
-    file.seek(HEADER)
-    while len(head := file.read(8)) == 8:
-        kind, length = int.from_bytes(head[:4], "little"), int.from_bytes(head[4:], "little")
-        if kind != COMPRESSED:
-            file.seek(length, 1)
-            continue
-        unpacker, total = zlib.decompressobj(), 0
-        while length > 0 and (block := file.read(min(length, 1 << 15))):
-            length -= len(block)
-            total += len(unpacker.decompress(block))
-            if total > most:
-                raise UserError(f"{path} is damaged: a variable in it would expand to more than {most:,} bytes")
 
 
 def _unreadable(path: Path, error: Exception) -> UserError:

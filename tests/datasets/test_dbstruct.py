@@ -1,6 +1,8 @@
 """dbStruct files: real ones of seqNet, every way of writing cells, and everything that can be wrong in one."""
 
+import contextlib
 import itertools
+import random
 import struct as packing
 
 import numpy as np
@@ -11,6 +13,7 @@ from scipy.io import loadmat, savemat
 
 from common.errors import UserError
 from datasets.dbstruct import read_dbstruct
+from datasets.mat_elements import require_sound_mat
 from tests.miniature_dbstruct import save_struct, write_struct
 
 DATABASE = ["000/a.jpg", "000/b.jpg", "001/c.jpg", "001/d.jpg", "002/e.jpg"]
@@ -184,3 +187,43 @@ def test_a_file_that_would_expand_without_end_is_refused(tmp_path):
     assert (tmp_path / "a.mat").stat().st_size < 1 << 17
     with pytest.raises(UserError, match="would expand to more than"):
         read_dbstruct(tmp_path / "a.mat")
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_a_changed_byte_is_read_or_one_line_and_never_a_crash(tmp_path, compressed):
+    """SciPy looks up the kind of numbers in a table without asking whether it is there."""
+    path = tmp_path / "a.mat"
+    struct = {"dbImageFns": np.array([["a.jpg"], ["b.jpg"]], dtype=object), "utmDb": np.arange(4.0).reshape(2, 2)}
+    savemat(path, {"dbStruct": struct}, do_compression=compressed)
+    require_sound_mat(path.read_bytes(), path)
+    content = path.read_bytes()
+    kinds = [at for at in range(128, len(content) - 8, 8) if content[at : at + 4] == (9).to_bytes(4, "little")]
+    assert kinds or compressed
+    for at in kinds:
+        with pytest.raises(UserError, match=r"unknown kind 200|of the kind 200"):
+            require_sound_mat(content[:at] + b"\xc8" + content[at + 1 :], path)
+    draw = random.Random(3)
+    for _ in range(300):
+        broken = bytearray(content)
+        broken[draw.randrange(128, len(broken))] = draw.randrange(256)
+        with contextlib.suppress(UserError):
+            require_sound_mat(bytes(broken), path)
+
+
+def test_every_kind_of_variable_is_sound(tmp_path):
+    from scipy.sparse import csc_matrix
+
+    content = {
+        "numbers": np.arange(3, dtype=np.int16),
+        "complex": np.array([1 + 2j]),
+        "text": "ä text",
+        "texts": np.array(["a", "bcd"]),
+        "logical": np.array([True]),
+        "sparse": csc_matrix(np.eye(3)),
+        "cells": np.array([[1], [np.zeros((0, 0))], ["x"]], dtype=object),
+        "nested": {"inner": {"deep": [1, 2]}},
+        "empty": np.zeros((0, 3)),
+    }
+    for compressed in (False, True):
+        savemat(tmp_path / "a.mat", {**content, "dbStruct": 3}, do_compression=compressed)
+        require_sound_mat((tmp_path / "a.mat").read_bytes(), tmp_path / "a.mat")

@@ -175,7 +175,7 @@ def test_broken_lists_are_refused(tmp_path):
     for name in ("cut", "junk"):
         with pytest.raises(UserError, match=rf"{name}\.npy is no readable \.npy file"):
             read_index_lists(tmp_path / f"{name}.npy")
-    with pytest.raises(UserError, match="cannot be read"):
+    with pytest.raises(UserError, match="does not exist"):
         read_index_lists(tmp_path / "absent.npy")
     with pytest.raises(UserError, match="no plain"):
         read_name_array(tmp_path / "whole.npy")
