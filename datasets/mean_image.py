@@ -117,6 +117,6 @@ def store_mean_image(path: Path, mean: np.ndarray, source: Mapping[str, object] 
     try:
         with atomic_path(path) as temporary:
             temporary.write_bytes(array + MARK + json.dumps(note).encode())
-    except OSError as error:
-        return f"mean image kept in memory: {path} cannot be written ({error.strerror or error})"
+    except UserError as error:
+        return f"mean image kept in memory: {path} cannot be written ({error})"
     return None
