@@ -130,7 +130,7 @@ def test_wakd_mines_tuples_in_generations(pictures, tmp_path, monkeypatch):
     numbers = logged(folder)
     assert {"train/loss_wakd_vlad", "train/loss_wakd_attention"} <= set(numbers)
     assert numbers["step"] == 8  # 8 queries, 2 a step, one epoch in each of two generations
-    assert "generation 1: starts over" in (folder / "log.txt").read_text()
+    assert "generation 1 starts over" in (folder / "log.txt").read_text()
     assert begun == ["resnet18", "mobilenetv3_small"]
     assert evaluate.main(["--weights", weights(folder), "--pca", "5"]) == 0
     reduced = load_file(folder / "models" / "best.pca5.safetensors")

@@ -53,7 +53,7 @@ def test_the_parts_of_mkd_and_the_two_forms_of_rkd():
     assert float(vectors.mkd(S, T) - vectors.kd(S, T, kd_temperature=1.0)) == pytest.approx(
         0.02596828 + 0.00076798, rel=1e-5
     )
-    # Which self-distances are above 0 by rounding, and so count in upstream's mean, differs from processor to processor.
+    # Which self-distances rounding puts above 0, so that they count in upstream's mean, differs by processor.
     assert float(relational.rkdg(S, T, legacy_mean=True)) == pytest.approx(0.03612103, rel=0.1)
     weighted = relational.rkd(S, T, rkdloss_distance_weight=25, rkdloss_angle_weight=50)
     assert float(weighted) == pytest.approx(25 * 0.01616685 + 50 * 0.00898059, rel=1e-5)
