@@ -5,19 +5,28 @@ training of its own with another seed varies besides, which no single run can te
 """
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-
-if TYPE_CHECKING:
-    from evaluation.results import PairResult
 
 FEW = 30
 """Queries below which a figure says little, and reports say so."""
 RESAMPLES = 2000
 _Z = 1.959963984540054  # standard normal, 97.5 %
 Interval = tuple[float, float]
+
+
+class Asked(Protocol):
+    """One pair of runs: the run that asks, and per query its rank, 0 where it was not evaluated."""
+
+    @property
+    def query_run(self) -> int:
+        """The run whose queries are asked."""
+
+    @property
+    def ranks(self) -> NDArray[np.int64]:
+        """int64 [queries]."""
 
 
 def wilson(share: float, count: float) -> Interval:
@@ -33,7 +42,7 @@ def wilson(share: float, count: float) -> Interval:
     return (0.0 if share == 0 else max(0.0, centre - reach)), (1.0 if share == 1 else min(1.0, centre + reach))
 
 
-def query_weights(pairs: "Sequence[PairResult]") -> NDArray[np.float64]:
+def query_weights(pairs: Sequence[Asked]) -> NDArray[np.float64]:
     """The share that each query frame has in the mean over ``pairs``, float64 [distinct queries], summing to 1.
 
     A pair counts 1 / pairs, and its queries alike; a frame asks several databases, so its shares add up.
