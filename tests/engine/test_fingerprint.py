@@ -282,26 +282,20 @@ def test_the_size_of_queries_counts_with_the_frames_that_are_queries(tmp_path):
     assert [a == b for a, b in zip(before, after, strict=True)] == [True, False]
 
 
+def frames_of(world):
+    """The two runs as a data set of their own."""
+    flags = ["--dataset", "frames", "--dataset_folder", str(world / "frames"), *RADII]
+    return build_data(parse(TrainOptions, flags, home=world, environment={}))
+
+
 def test_a_setting_that_is_not_known_to_be_harmless_counts(world):
-    options = parse(
-        TrainOptions,
-        ["--dataset", "frames", "--dataset_folder", str(world / "frames"), *RADII],
-        home=world,
-        environment={},
-    )
-    data = build_data(options)
+    data = frames_of(world)
     before = facts(data)
     data.settings = {**data.settings, "a_new_option": 3}
     assert facts(data) != before
 
 
 def test_the_recipe_of_augmented_images_counts(world):
-    options = parse(
-        TrainOptions,
-        ["--dataset", "frames", "--dataset_folder", str(world / "frames"), *RADII],
-        home=world,
-        environment={},
-    )
-    data = build_data(options)
+    data = frames_of(world)
     one, two = (facts(data, augmented=Augmented(7, (0.2, 0.1, 0.5), view)) for view in (0, 2))
     assert one != two

@@ -10,7 +10,7 @@ from torch import nn
 from common.errors import UserError
 from engine.optimisation import build_optimizer
 from engine.trainer import Trainer, active_triplets
-from tests.engine.toy_run import ToyNet, before_step, options_of, run_toy
+from tests.engine.toy_run import ToyNet, before_step, noting_sizes, options_of, run_toy
 
 
 def optimizer_of(folder, *flags, owned: nn.Module | None = None) -> torch.optim.Optimizer:
@@ -159,18 +159,8 @@ def test_the_rates_of_augmentation_reach_the_loader(tmp_path):
 def test_batches_grow_when_few_triplets_are_active(tmp_path, loss, threshold, size):
     flags = ["--batch_size_limit", "16", "--batch_expansion_rate", "2", "--batch_expansion_th", threshold]
     flags += ["--image_lr", "0.01", "--cloud_lr", "0.01"]
-    sizes = []
-
-    def note(trainer: Trainer) -> None:
-        take = trainer.train_step
-
-        def step(batch):
-            sizes.append(len(batch["keys"]))
-            return take(batch)
-
-        trainer.train_step = step
-
-    trainer = run_toy(options_of(tmp_path, "--loss", loss, *flags), tmp_path, note)
+    sizes: list[int] = []
+    trainer = run_toy(options_of(tmp_path, "--loss", loss, *flags), tmp_path, noting_sizes(sizes))
     assert trainer.sampler.batch_size == size
     assert max(sizes) == size
 

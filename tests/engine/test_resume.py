@@ -8,7 +8,7 @@ import torch
 
 from engine.program import Interrupted
 from engine.trainer import Trainer
-from tests.engine.toy_run import Killed, ask_to_stop, before_step, kill, options_of, run_toy
+from tests.engine.toy_run import Killed, ask_to_stop, before_step, kill, noting_sizes, options_of, run_toy
 
 EXPANSION = ["--batch_size_limit", "16", "--batch_expansion_rate", "1.25", "--batch_expansion_th", "1"]
 EXPANSION += ["--margin", "0.02", "--epochs", "5"]
@@ -67,18 +67,8 @@ def test_a_run_stopped_or_killed_anywhere_ends_the_same(tmp_path, flags):
 
 
 def test_the_cases_do_what_they_stand_for(tmp_path):
-    sizes = []
-
-    def note(trainer: Trainer) -> None:
-        take = trainer.train_step
-
-        def step(batch):
-            sizes.append(len(batch["keys"]))
-            return take(batch)
-
-        trainer.train_step = step
-
-    trainer = run_toy(options_of(tmp_path, *CASES["batch expansion and milestones"]), tmp_path, note)
+    sizes: list[int] = []
+    trainer = run_toy(options_of(tmp_path, *CASES["batch expansion and milestones"]), tmp_path, noting_sizes(sizes))
     assert {8, 10} <= set(sizes)
     assert [group["lr"] for group in trainer.optimizer.param_groups] == pytest.approx([1e-6, 1e-5])
 

@@ -33,6 +33,21 @@ class Killed(BaseException):
     """What stands for kill -9: nothing is saved any more."""
 
 
+def noting_sizes(sizes: list[int]) -> Callable[[Trainer], None]:
+    """What makes a trainer write the number of places of every batch into ``sizes``."""
+
+    def note(trainer: Trainer) -> None:
+        take = trainer.train_step
+
+        def step(batch):
+            sizes.append(len(batch["keys"]))
+            return take(batch)
+
+        trainer.train_step = step
+
+    return note
+
+
 class ToyData(PlaceData):
     """Two drives along the same street, a place every 10 m."""
 
