@@ -231,7 +231,8 @@ def _given(options: ModelOptions) -> dict[str, Any]:
 
 
 def _accepted(name: str, values: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in values.items() if key in models.model_settings(name)}
+    known = models.model_settings(name)
+    return {key: value for key, value in values.items() if key in known}
 
 
 def _ints(text: str) -> tuple[int, ...]:

@@ -107,6 +107,7 @@ WHITEN = ["--student_model", "resnet18_full", "--pool", "GeMFC", "--student_outp
 WHITEN += ["--distil_method", "whiten_mtd", "--whiten_dim", "6", "--teacher_output_dim", "16"]
 
 
+@pytest.mark.slow
 def test_whitened_teachers_teach_a_student_without_labels(landmarks, landmark_teachers, tmp_path):
     taught = ["--model", "resnet18_gem", "resnet18_dolg", "--teacher_weights_path", *landmark_teachers]
     folder = run(tmp_path, "s", *landmarks, *WHITEN, *taught)

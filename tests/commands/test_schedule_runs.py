@@ -20,6 +20,7 @@ def logged(folder) -> list[float]:
     return [line["train/lr_image"] for line in lines if "train/lr_image" in line]
 
 
+@pytest.mark.slow
 def test_every_step_has_its_rate_through_a_resume_too(tmp_path, monkeypatch):
     videos = ["--dataset", "svd", "--dataset_folder", str(write_svd(tmp_path / "svd")), "--logdir", str(tmp_path)]
     command = [*videos, *FLAGS, "--exp_name", "stopped", "--resume", "auto"]

@@ -12,8 +12,9 @@ from engine.lock import RunLock
 HOLD = (
     "import os, sys, time; from pathlib import Path; from engine.lock import RunLock\n"
     "lock = RunLock(Path(sys.argv[1])); lock.acquire()\n"
-    "if len(sys.argv) > 2 and os.fork() == 0: time.sleep(3); os._exit(0)\n"  # a child that outlives it holds no lock
-    "print('held', flush=True); time.sleep(60)"
+    "child = len(sys.argv) > 2 and os.fork() == 0\n"  # a child that outlives it holds no lock
+    "if child or len(sys.argv) == 2: print('held', flush=True)\n"  # said by the child, once it runs
+    "time.sleep(3 if child else 60); os._exit(0)"
 )
 
 
