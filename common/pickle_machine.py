@@ -1,6 +1,7 @@
 """The stack machine that a pickle is a program for: see :mod:`common.pickle_reader`."""
 
 import struct
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -21,14 +22,14 @@ class Call(NamedTuple):
     function: Callable[..., Any]
 
 
-class Stateful:
+class Stateful(ABC):
     """A stand-in that takes the state a pickle gives to the object it has made."""
 
     __slots__ = ()
 
+    @abstractmethod
     def set_state(self, state: Any) -> None:
         """Take over ``state``; :class:`PickleError` when it is none of this kind."""
-        raise NotImplementedError
 
 
 class Foreign:

@@ -10,6 +10,7 @@ pickles in a row followed by the storages' bytes. A file that is one pickle of N
 
 import mmap
 import zipfile
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -141,7 +142,7 @@ class _Table(dict[str, Any]):
         return super().__contains__(name)
 
 
-class TorchFile:
+class TorchFile(ABC):
     """A file that is open: ``value`` is what it holds, with a :class:`TensorRecord` for each tensor."""
 
     value: Any
@@ -163,8 +164,9 @@ class TorchFile:
         flat = torch.frombuffer(self._numbers(storage, storage.numel * element), dtype=torch.uint8).view(record.dtype)
         return flat.as_strided(record.shape, record.stride, record.offset)
 
+    @abstractmethod
     def _numbers(self, storage: Storage, size: int) -> bytearray:
-        raise NotImplementedError
+        """The first ``size`` bytes of a storage."""
 
 
 @contextmanager
