@@ -62,6 +62,7 @@ def test_a_pose_network_is_chosen_by_held_out_images_and_measured_in_metres(pose
     assert "<img" in page
 
 
+@pytest.mark.slow
 def test_sckd_distils_as_its_readme_writes_it(scene, pose_teacher, tmp_path):
     flags = ["--T_model", "resnet18", "--T_path", weights(pose_teacher), "--student_model", "resnet18pose"]
     flags += ["-SCmodule", "3", "4", "-hintmodule", "5", "--SCKL", "--distil_method", "sckd", "--val_fraction", "0"]
@@ -128,6 +129,7 @@ def test_whitened_teachers_teach_a_student_without_labels(landmarks, landmark_te
     assert not all(torch.equal(value, raw[name]) for name, value in one.items())
 
 
+@pytest.mark.slow
 def test_a_store_cannot_stand_in_for_a_teacher_of_crops(landmarks, landmark_teachers, tmp_path, capsys):
     taught = ["--model", "resnet18_gem", "--teacher_weights_path", landmark_teachers[0], "--teacher_outputs", "store"]
     assert train.main([*SHORT, *landmarks, *WHITEN, *taught, "--logdir", str(tmp_path)]) == 2
@@ -140,6 +142,7 @@ def test_landmarks_need_a_test_set_of_their_own(landmarks, tmp_path, capsys):
     assert "--test_dataset" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_videos_show_two_views_of_a_frame(tmp_path, monkeypatch):
     seen = []
     step = Trainer.train_step

@@ -60,6 +60,7 @@ PREPARED = [
 ]
 
 
+@pytest.mark.slow
 def test_every_checkpoint_is_prepared_as_its_own_run_was(pictures, tmp_path, scored):
     runs = [image_run(tmp_path / f"r{n}", pictures, **options) for n, options in enumerate([{}, *PREPARED])]
     together = scored("--weights", runs[0], "--compare", *runs[1:])
