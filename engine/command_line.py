@@ -52,6 +52,7 @@ def parse(
     """
     environment = os.environ if environment is None else environment
     flags = _read_flags(kind, argv)
+    _tell_retired(argv)
     recipe: dict[str, Any] = {}
     if (config := flags.pop("config", None)) is not None:
         recipe = read_yaml(Path(config))
@@ -118,6 +119,14 @@ def _read_flags(kind: type[OptionGroup], argv: Sequence[str]) -> dict[str, Any]:
         known = {"config", *(each for name in kind.model_fields for each in (name, *ALIASES.get(name, ())))}
         _refuse_unknown({flag.removeprefix("--"): None}, known, where="the command line")
     return _without_retired(resolve(vars(values)), retired)
+
+
+def _tell_retired(argv: Sequence[str]) -> None:
+    """A line for each flag of the published code that is accepted and has nothing to set here."""
+    given = {word.split("=")[0].removeprefix("--") for word in argv if word.startswith("--")}
+    for name, (inert, reason) in RETIRED.items():
+        if name in given and inert is None:
+            LOG.info("--%s has no effect here: %s", name, reason)
 
 
 def _without_retired(values: dict[str, Any], retired: list[str]) -> dict[str, Any]:

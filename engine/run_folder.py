@@ -145,10 +145,11 @@ class RunFolder:
         remedy = "put it back as it was, or choose another --exp_name to start over"
         before = read_typed_yaml(saved, remedy)
         now = options.model_dump()
-        if not before.keys() & now.keys():
-            raise UserError(f"{saved} is damaged (it holds none of a run's options): {remedy}")
+        if different := sorted(before.keys() ^ now.keys()):
+            what = "holds an unknown" if different[0] in before else "lacks the"
+            raise UserError(f"{saved} is damaged or of another version (it {what} option {different[0]}): {remedy}")
         for name, value in now.items():
-            if name not in {*NEUTRAL, "epochs"} and name in before and before[name] != value:
+            if name not in {*NEUTRAL, "epochs"} and before[name] != value:
                 raise UserError(
                     f"{self.path} was run with --{name} {before[name]}, now {value}: resume with the same options, "
                     "or choose another --exp_name"

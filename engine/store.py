@@ -7,6 +7,7 @@ teacher.
 """
 
 import glob
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,6 +23,7 @@ from engine.fingerprint import Comparison, Fingerprint
 from engine.teachers import StoredTeacher
 
 OUTPUTS, MANIFEST = "outputs.safetensors", "manifest.json"
+OWN_HASH = "manifest_sha256"
 LABELS = {"train": "training frames", "test": "test frames"}
 """Names of the parts in the tables, and in fingerprints."""
 REMEDY = "rebuild it: the same command with --rebuild_store"
@@ -58,7 +60,7 @@ def write_store(
         "test_keys": test[0],
     }
     with atomic_path(folder / MANIFEST) as temporary:
-        temporary.write_text(json.dumps(content))
+        temporary.write_text(json.dumps({**content, OWN_HASH: _own_hash(content)}))
 
 
 def has_store(folder: Path) -> bool:
@@ -87,7 +89,13 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     for part in LABELS:
         if len(set(manifest[f"{part}_keys"])) != len(manifest[f"{part}_keys"]):
             raise _damaged(folder, f"{part}_keys of {MANIFEST} holds a key twice")
+    if manifest.pop(OWN_HASH, None) != _own_hash(manifest):
+        raise _damaged(folder, f"{MANIFEST} does not match its own hash")
     return manifest
+
+
+def _own_hash(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def compare_store(folder: Path, made_from: Fingerprint) -> Comparison:

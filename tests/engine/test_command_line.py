@@ -210,3 +210,12 @@ def test_help_lists_every_option(tmp_path, capsys):
     assert caught.value.code == 0
     text = capsys.readouterr().out
     assert all(f"--{name}" in text for name in TrainOptions.model_fields)
+
+
+@pytest.mark.parametrize(("flag", "reason"), [("--resume_epoch 5", "--resume auto"), ("--models_dir=x", "run folder")])
+def test_flags_of_the_published_code_without_effect_are_told(flag, reason, tmp_path, caplog):
+    with caplog.at_level("INFO", logger="distilplace"):
+        read(tmp_path, *flag.split())
+    told = [record.getMessage() for record in caplog.records]
+    assert len(told) == 1
+    assert told[0].startswith(flag.split("=")[0].split()[0]) and reason in told[0]

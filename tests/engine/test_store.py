@@ -10,7 +10,17 @@ from safetensors.torch import load_file, save_file
 from common.errors import UserError
 from common.files import sha256
 from engine.fingerprint import Fingerprint
-from engine.store import LABELS, MANIFEST, OUTPUTS, compare_store, has_store, read_store, write_store
+from engine.store import (
+    LABELS,
+    MANIFEST,
+    OUTPUTS,
+    OWN_HASH,
+    _own_hash,
+    compare_store,
+    has_store,
+    read_store,
+    write_store,
+)
 
 KEYS = {"train": ["run/0", "run/1", "run/2"], "test": ["run/3", "run/4"]}
 
@@ -76,6 +86,16 @@ def test_an_interrupted_filling_counts_as_absent(store):
     assert not has_store(store)
 
 
+def rewrite(store: Path, change) -> None:
+    """Another manifest, with the hash that belongs to it where it is a table."""
+    manifest = json.loads((store / MANIFEST).read_text())
+    manifest.pop(OWN_HASH)
+    changed = change(manifest)
+    if isinstance(changed, dict):
+        changed = {**changed, OWN_HASH: _own_hash(changed)}
+    (store / MANIFEST).write_text(json.dumps(changed))
+
+
 def broken(**changes):
     def change(manifest: dict) -> object:
         for name, value in changes.items():
@@ -110,12 +130,18 @@ def broken(**changes):
     ],
 )
 def test_a_damaged_manifest_is_one_line_with_the_remedy(store, damage, named):
-    manifest = json.loads((store / MANIFEST).read_text())
-    (store / MANIFEST).write_text(json.dumps(damage(manifest)))
+    rewrite(store, damage)
     with pytest.raises(UserError) as refused:
         read_store(store, fingerprint())
     assert named in str(refused.value)
     assert "--rebuild_store" in str(refused.value)
+
+
+def test_a_changed_fact_of_the_manifest_is_noticed(store):
+    manifest = json.loads((store / MANIFEST).read_text())
+    (store / MANIFEST).write_text(json.dumps({**manifest, "facts": {"parameters": "8"}}))
+    with pytest.raises(UserError, match=r"its own hash.*--rebuild_store"):
+        read_store(store, fingerprint())
 
 
 @pytest.mark.parametrize("content", [b"{", b"\xff\xfe", b"[" * 100_000, b"", b"null"])
@@ -136,8 +162,7 @@ def test_a_manifest_that_is_no_json_is_one_line(store, content):
 )
 def test_tables_that_do_not_fit_their_keys_are_refused(store, tables):
     save_file(tables, store / OUTPUTS)
-    manifest = json.loads((store / MANIFEST).read_text())
-    (store / MANIFEST).write_text(json.dumps({**manifest, "sha256": sha256(store / OUTPUTS)}))
+    rewrite(store, broken(sha256=sha256(store / OUTPUTS)))
     with pytest.raises(UserError, match=r"damaged.*--rebuild_store"):
         read_store(store, fingerprint())
 
@@ -149,8 +174,7 @@ def test_changed_absent_or_foreign_outputs_are_refused(store):
     with pytest.raises(UserError, match="damaged"):
         read_store(store, fingerprint())
     (store / OUTPUTS).write_bytes(b"no tensors")
-    manifest = json.loads((store / MANIFEST).read_text())
-    (store / MANIFEST).write_text(json.dumps({**manifest, "sha256": sha256(store / OUTPUTS)}))
+    rewrite(store, broken(sha256=sha256(store / OUTPUTS)))
     with pytest.raises(UserError, match="damaged"):
         read_store(store, fingerprint())
     (store / OUTPUTS).unlink()

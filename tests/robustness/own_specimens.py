@@ -172,9 +172,7 @@ def write_checkpoint(path: Path) -> None:
 
 
 STORES = {
-    "manifest.json": Specimen(
-        lambda folder: store(folder, "manifest.json"), stored, tolerates=("flipped", "scrambled", "words_inside")
-    ),
+    "manifest.json": Specimen(lambda folder: store(folder, "manifest.json"), stored, checked=True),
     "outputs.safetensors": Specimen(lambda folder: store(folder, "outputs.safetensors"), stored, checked=True),
     "whitening.safetensors": Specimen(
         lambda folder: saved(folder, "whitening.safetensors", write_whitening), whitening, checked=True
@@ -193,7 +191,46 @@ def settings(path: Path) -> Value:
     return repr(read_yaml(path))
 
 
+def started_run(folder: Path) -> Path:
+    """The options of a run that was begun."""
+    from engine.run_folder import RunFolder
+
+    with RunFolder(folder / "run") as run:
+        run.begin(run_options(), "cpu")
+    return folder / "run" / "config.yaml"
+
+
+def run_options() -> Any:
+    from engine.options import TrainOptions
+
+    return TrainOptions(epochs=12, image_lr=0.001)
+
+
+def resumed(path: Path) -> Value:
+    from engine.run_folder import NEUTRAL, RunFolder
+    from engine.yaml_files import read_typed_yaml
+
+    with RunFolder(path.parent) as run:
+        before = path.read_bytes()
+        run.begin(run_options(), "cpu")
+    path.write_bytes(before)
+    return {name: value for name, value in read_typed_yaml(path).items() if name not in NEUTRAL}
+
+
+def personal(path: Path) -> Value:
+    from engine.command_line import parse
+    from engine.options import TrainOptions
+
+    return repr(parse(TrainOptions, [], home=path.parent, environment={}, all_read=False))
+
+
 SETTINGS = {
+    "config.yaml": Specimen(started_run, resumed, checked=True),
+    "paths.yaml": Specimen(
+        lambda folder: saved(folder, "paths.yaml", lambda path: path.write_text(PATHS)),
+        personal,
+        tolerates=(*WORDS, "truncated", "emptied"),
+    ),
     "recipe.yaml": Specimen(
         lambda folder: saved(folder, "recipe.yaml", lambda path: path.write_text(RECIPE)),
         settings,
@@ -201,5 +238,7 @@ SETTINGS = {
     ),
 }
 RECIPE = "# A recipe.\ndataset: frames\nepochs: 12\nmilestones: 5_9\nT_path: [a.pth, b.pth]\nimage_lr: 0.0001\n"
+
+PATHS = "dataset_folder: data/oxford\nnum_workers: 4\nlogdir: logs\nboreas:\n  dataset_folder: data/boreas\n"
 
 GROUPS = {"weights": WEIGHTS, "stores": STORES, "settings": SETTINGS}
