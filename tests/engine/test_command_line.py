@@ -218,4 +218,5 @@ def test_flags_of_the_published_code_without_effect_are_told(flag, reason, tmp_p
         read(tmp_path, *flag.split())
     told = [record.getMessage() for record in caplog.records]
     assert len(told) == 1
-    assert told[0].startswith(flag.split("=")[0].split()[0]) and reason in told[0]
+    assert told[0].startswith(flag.split("=")[0].split()[0])
+    assert reason in told[0]
