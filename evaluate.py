@@ -16,24 +16,24 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from common.errors import UserError
-from datasets.records import Benchmark
-from engine.building import build_fabric, build_network, build_test_data, student_settings, teacher_settings
-from engine.command_line import given, parse, read_yaml
-from engine.comparison import preprocessing, require_same_test, row_names, run_folder
-from engine.embedding import Embedder
-from engine.options import DataOptions, EvaluateOptions, ModelOptions
-from engine.program import exit_code
-from engine.progress import stage
-from engine.published_whitening import one_for_each, published_whitening, whitened
-from engine.reduction import whitening
-from engine.relevance import refuse_unread
-from engine.reporting import Outcome, report_outcome
-from evaluation.report import ReportEntry
-from models import model_requires
+from distilplace.common.errors import UserError
+from distilplace.common.home import home
+from distilplace.datasets.records import Benchmark
+from distilplace.engine.building import build_fabric, build_network, build_test_data, student_settings, teacher_settings
+from distilplace.engine.caches.published_whitening import one_for_each, published_whitening, whitened
+from distilplace.engine.caches.reduction import whitening
+from distilplace.engine.comparison import preprocessing, require_same_test, row_names, run_folder
+from distilplace.engine.embedding import Embedder
+from distilplace.engine.options import DataOptions, EvaluateOptions, ModelOptions
+from distilplace.engine.options.command_line import given, parse, read_yaml
+from distilplace.engine.options.relevance import refuse_unread
+from distilplace.engine.program import exit_code
+from distilplace.engine.progress import stage
+from distilplace.engine.reporting import Outcome, report_outcome
+from distilplace.evaluation.report.page import ReportEntry
+from distilplace.models import model_requires
 
 LOG = logging.getLogger("distilplace")
-HOME = Path(__file__).resolve().parent
 
 
 def run(argv: Sequence[str]) -> Path:
@@ -69,7 +69,7 @@ def read_rows(argv: Sequence[str]) -> list[EvaluateOptions]:
     """
 
     def row(argv: Sequence[str], weights: str | None, all_read: bool = False) -> EvaluateOptions:
-        return parse(EvaluateOptions, argv, home=HOME, saved=saved_options(weights), all_read=all_read)
+        return parse(EvaluateOptions, argv, home=home(), saved=saved_options(weights), all_read=all_read)
 
     rows = [row(argv, weights_flag(argv))]
     rows += [row([*argv, "--weights", weights], weights) for weights in rows[0].compare]

@@ -11,14 +11,14 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from datasets.records import Benchmark, TrainingSet, require_one_input_per_key
-from engine.assembly import Parts, assemble
-from engine.building import (
+from distilplace.common.home import home
+from distilplace.datasets.records import Benchmark, TrainingSet, require_one_input_per_key
+from distilplace.engine.assembly import Parts, assemble
+from distilplace.engine.building import (
     build_data,
     build_distiller,
     build_fabric,
@@ -29,20 +29,18 @@ from engine.building import (
     student_settings,
     teacher_settings,
 )
-from engine.clusters import start_clusters
-from engine.command_line import parse
-from engine.embedding import Embedder
-from engine.options import TrainOptions
-from engine.program import exit_code
-from engine.reporting import Outcome, log_validation, report_outcome
-from engine.run_folder import LOG, RunFolder
-from engine.selection import Selection
-from engine.teaching import Taught, TeacherOpener
-from engine.trainer import Trainer
-from evaluation.report import ReportEntry
-from models.checkpoints import load_weights, save_weights
-
-HOME = Path(__file__).resolve().parent
+from distilplace.engine.caches.clusters import start_clusters
+from distilplace.engine.embedding import Embedder
+from distilplace.engine.options import TrainOptions
+from distilplace.engine.options.command_line import parse
+from distilplace.engine.program import exit_code
+from distilplace.engine.reporting import Outcome, log_validation, report_outcome
+from distilplace.engine.runs.folder import LOG, RunFolder
+from distilplace.engine.selection import Selection
+from distilplace.engine.teaching import Taught, TeacherOpener
+from distilplace.engine.trainer import Trainer
+from distilplace.evaluation.report.page import ReportEntry
+from distilplace.models.checkpoints import load_weights, save_weights
 
 
 def run(options: TrainOptions) -> Outcome:
@@ -176,7 +174,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Command line; 0 on success, 2 on a user's mistake, 130 when stopped (go on with ``--resume auto``)."""
 
     def work() -> None:
-        options = parse(TrainOptions, sys.argv[1:] if argv is None else argv, home=HOME)
+        options = parse(TrainOptions, sys.argv[1:] if argv is None else argv, home=home())
         (rehearse if options.dry_run else run)(options)
 
     return exit_code(work)

@@ -1,12 +1,16 @@
 """Data sets by name. Nothing is read, and no optional library imported, before a data set is created."""
 
+from distilplace.common.extras import require_training
+
+require_training("distilplace.datasets")
+
 import importlib
 import inspect
 from typing import Any
 
-from common.errors import unknown_name
-from datasets.base import PlaceData
-from datasets.records import CloudSettings, EvaluationSet, PlaceRecord, TrainingSet
+from distilplace.common.errors import unknown_name
+from distilplace.datasets.base import PlaceData
+from distilplace.datasets.records import CloudSettings, EvaluationSet, PlaceRecord, TrainingSet
 
 __all__ = [
     "CloudSettings",
@@ -21,29 +25,29 @@ __all__ = [
 ]
 
 DATASETS = {
-    "oxford": "datasets.oxford:OxfordData",
-    "oxfordadafusion": "datasets.oxford:OxfordAdafusionData",
-    "boreas": "datasets.boreas:BoreasData",
-    "frames": "datasets.frames:FramesData",
-    "demo": "datasets.demo:DemoData",
-    "demo_poses": "datasets.demo_variants:DemoPosesData",
-    "demo_landmarks": "datasets.demo_variants:DemoLandmarksData",
-    "demo_videos": "datasets.demo_variants:DemoVideosData",
-    "images": "datasets.image_folder:ImagesData",
-    "sequences": "datasets.sequences:SequencesData",
-    "vprice": "datasets.sequences:SequencesData",
-    "nordland": "datasets.nordland:NordlandData",
-    "kitti": "datasets.kitti:KittiData",
-    "pitts30k": "datasets.pittsburgh:Pitts30kData",
-    "pitts250k": "datasets.pittsburgh:Pitts250kData",
-    "tokyo247": "datasets.tokyo:Tokyo247Data",
-    "tokyotm": "datasets.tokyo:TokyoTMData",
-    "cambridge": "datasets.cambridge:CambridgeData",
-    "7scenes": "datasets.seven_scenes:SevenScenesData",
-    "gldv2": "datasets.google_landmarks:GoogleLandmarksData",
-    "roxford5k": "datasets.revisited:ROxford5kData",
-    "rparis6k": "datasets.revisited:RParis6kData",
-    "svd": "datasets.svd:SVDData",
+    "oxford": "distilplace.datasets.readers.oxford.data:OxfordData",
+    "oxfordadafusion": "distilplace.datasets.readers.oxford.data:OxfordAdafusionData",
+    "boreas": "distilplace.datasets.readers.oxford.boreas:BoreasData",
+    "frames": "distilplace.datasets.readers.frames.data:FramesData",
+    "demo": "distilplace.datasets.readers.demo.data:DemoData",
+    "demo_poses": "distilplace.datasets.readers.demo.variants:DemoPosesData",
+    "demo_landmarks": "distilplace.datasets.readers.demo.variants:DemoLandmarksData",
+    "demo_videos": "distilplace.datasets.readers.demo.variants:DemoVideosData",
+    "images": "distilplace.datasets.readers.frames.image_folder:ImagesData",
+    "sequences": "distilplace.datasets.readers.frames.sequences:SequencesData",
+    "vprice": "distilplace.datasets.readers.frames.sequences:SequencesData",
+    "nordland": "distilplace.datasets.readers.vpr.nordland:NordlandData",
+    "kitti": "distilplace.datasets.readers.kitti.data:KittiData",
+    "pitts30k": "distilplace.datasets.readers.vpr.pittsburgh:Pitts30kData",
+    "pitts250k": "distilplace.datasets.readers.vpr.pittsburgh:Pitts250kData",
+    "tokyo247": "distilplace.datasets.readers.vpr.tokyo:Tokyo247Data",
+    "tokyotm": "distilplace.datasets.readers.vpr.tokyo:TokyoTMData",
+    "cambridge": "distilplace.datasets.readers.poses.cambridge:CambridgeData",
+    "7scenes": "distilplace.datasets.readers.poses.seven_scenes:SevenScenesData",
+    "gldv2": "distilplace.datasets.readers.landmarks.google_landmarks:GoogleLandmarksData",
+    "roxford5k": "distilplace.datasets.readers.landmarks.revisited:ROxford5kData",
+    "rparis6k": "distilplace.datasets.readers.landmarks.revisited:RParis6kData",
+    "svd": "distilplace.datasets.readers.landmarks.svd:SVDData",
 }
 
 
@@ -69,7 +73,7 @@ def dataset_settings(name: str) -> tuple[str, ...]:
 
 
 def dataset_views(name: str) -> str:
-    """The data set's own way to crop, augment and normalise images: a name of :data:`datasets.views.VIEWS`."""
+    """The data set's own way to crop, augment and normalise images: a name in ``views.VIEWS``."""
     return _class(name).views
 
 

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from common.errors import UserError
-from datasets.cloud_survey import survey
-from datasets.clouds import Cloud, checked_cloud
-from datasets.images import ImageSize, read_image
-from datasets.records import Benchmark, CloudSettings, PlaceRecord, TrainingSet
-from datasets.views import make_view
+from distilplace.common.errors import UserError
+from distilplace.datasets.io.cloud_survey import survey
+from distilplace.datasets.io.clouds import Cloud, checked_cloud
+from distilplace.datasets.io.images import ImageSize, read_image
+from distilplace.datasets.records import Benchmark, CloudSettings, PlaceRecord, TrainingSet
+from distilplace.datasets.transforms.views import make_view
 
 if TYPE_CHECKING:
     import torch
@@ -41,9 +41,9 @@ class PlaceData(ABC):
     sized_queries: bool = False
     """Are tested queries images of their own, never retrieved, so that ``query_resize`` can be given?"""
     normalisation: str = "imagenet"
-    """How pixels are normalised: a name of :data:`datasets.images.NORMALISATIONS`."""
+    """How pixels are normalised: a name of :data:`distilplace.datasets.io.images.NORMALISATIONS`."""
     views: str = "place"
-    """How images are cropped, augmented and normalised: a name of :data:`datasets.views.VIEWS`."""
+    """How images are cropped, augmented and normalised: a name of :data:`datasets.transforms.views.VIEWS`."""
     crop_size: int | None = None
     """Side of the crops of ``views``, pixels; None: the view's own."""
     mean_image: np.ndarray | None = None
@@ -87,7 +87,7 @@ class PlaceData(ABC):
     def reading(self) -> dict[str, Any]:
         """What beside ``settings`` decides how a file is read, such as what was guessed from the others: plain values.
 
-        Computed outputs are not used again where it differs (``engine.fingerprint``).
+        Computed outputs are not used again where it differs (``distilplace.engine.caches.fingerprint``).
         """
         return {}
 
@@ -158,7 +158,7 @@ def _within(crop: tuple[float, float, float, float], size: tuple[int, int], path
 
 
 def checked_points(points: np.ndarray, path: Path) -> np.ndarray:
-    """As :func:`datasets.clouds.checked_cloud`, for what must be ``[N, 3]`` itself."""
+    """As :func:`distilplace.datasets.io.clouds.checked_cloud`, for what must be ``[N, 3]`` itself."""
     if points.ndim != 2 or points.shape[1] != 3:
         raise UserError(f"cloud file {path}: expected an array of shape (N, 3), found {points.shape}")
     return checked_cloud(points, path)

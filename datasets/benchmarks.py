@@ -6,8 +6,8 @@ from typing import Literal
 
 import numpy as np
 
-from common.errors import UserError
-from datasets.records import Benchmark, PlaceRecord, distinct, require_one_input_per_key
+from distilplace.common.errors import UserError
+from distilplace.datasets.records import Benchmark, PlaceRecord, distinct, require_one_input_per_key
 
 VideoSimilarity = Literal["fme", "fmx", "sme", "smx", "cf"]
 

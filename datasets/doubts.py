@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from datasets.records import EvaluationSet, distance_text, positions
+from distilplace.datasets.records import EvaluationSet, distance_text, positions
 
 MOST = 0.5  # share of the database that matches a query on average
 SMALL = 1.0  # metres

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from common.errors import UserError
-from datasets.base import PlaceData
-from datasets.records import CloudSettings, EvaluationSet, PlaceRecord, RankingRules, TrainingSet, positions
-from datasets.relations import neighbours_within, training_relations
+from distilplace.common.errors import UserError
+from distilplace.datasets.base import PlaceData
+from distilplace.datasets.records import CloudSettings, EvaluationSet, PlaceRecord, RankingRules, TrainingSet, positions
+from distilplace.datasets.relations import neighbours_within, training_relations
 
 RUNS = ["database", "queries"]
 Truth = list[np.ndarray]

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from common.decoding import require_regular_file
-from common.errors import UserError
-from common.randomness import forked_random_state, generator
-from datasets.augmentation import augment_cloud
-from datasets.base import PlaceData
-from datasets.records import PlaceRecord, TrainingSet
-from datasets.sampling import PlaceSampler
-from datasets.workers import start_worker
+from distilplace.common.decoding import require_regular_file
+from distilplace.common.errors import UserError
+from distilplace.common.randomness import forked_random_state, generator
+from distilplace.datasets.base import PlaceData
+from distilplace.datasets.records import PlaceRecord, TrainingSet
+from distilplace.datasets.sampling.batches import PlaceSampler
+from distilplace.datasets.transforms.augmentation import augment_cloud
+from distilplace.datasets.workers import start_worker
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -295,7 +295,8 @@ def evaluation_loader(
 ) -> PlaceLoader:
     """Batches of ``records`` in order: clean (nearest image), or augmented once, as epoch 0 of ``augment_seed``.
 
-    ``rates`` and ``view`` say how, where augmented (:func:`datasets.views.make_view`). A batch is cut where the size of
+    ``rates`` and ``view`` say how, where augmented (:func:`distilplace.datasets.transforms.views.make_view`). A batch
+    is cut where the size of
     the images changes; with ``one_size`` that is refused. ``finish`` as in
     :func:`training_loader`.
     """

@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from common.errors import UserError
-from datasets.base import existing_folder
-from datasets.doubts import doubts
-from datasets.image_sets import Images, ImageSet, carve, evaluation_set, training_by_truth
-from datasets.records import EvaluationSet, TrainingSet
+from distilplace.common.errors import UserError
+from distilplace.datasets.base import existing_folder
+from distilplace.datasets.doubts import doubts
+from distilplace.datasets.image_sets import Images, ImageSet, carve, evaluation_set, training_by_truth
+from distilplace.datasets.records import EvaluationSet, TrainingSet
 
 
 class MatchedSet(ImageSet):

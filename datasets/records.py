@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from common.errors import UserError
+from distilplace.common.errors import UserError
 
 
 @dataclass(frozen=True)

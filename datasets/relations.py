@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from datasets.records import PlaceRecord, positions
+from distilplace.datasets.records import PlaceRecord, positions
 
 
 def neighbours_within(queries: np.ndarray, database: np.ndarray, radius: float) -> list[np.ndarray]:
@@ -24,7 +24,7 @@ def neighbours_within(queries: np.ndarray, database: np.ndarray, radius: float) 
 def training_relations(
     places: np.ndarray, positive_radius: float, negative_radius: float
 ) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Positives and non-negatives of each place, as :class:`datasets.records.TrainingSet` holds them.
+    """Positives and non-negatives of each place, as :class:`distilplace.datasets.records.TrainingSet` holds them.
 
     ``places`` is float64 ``[n, 2]``: northing, easting in metres. Positives lie within ``positive_radius`` metres (self
     excluded), non-negatives within ``negative_radius`` metres (self included).

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Run a command of DistilPlace in its image, building the image when it is missing:
 #
-#     docker/run.sh train.py --config recipes/demo_student.yaml
+#     docker/run.sh train.py --config recipes/demo/demo_student.yaml
 #     docker/run.sh -m tools.demo
 #     docker/run.sh selftest
 #

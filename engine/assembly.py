@@ -8,26 +8,26 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from common.errors import UserError
-from common.randomness import forked_random_state
-from datasets.item_sampling import GroupPairSampler, ItemBatchSampler, ViewBatchSampler
-from datasets.loading import training_loader
-from datasets.records import Layout, TrainingSet
-from datasets.sampling import PairBatchSampler, PlaceSampler
-from datasets.tuple_sampling import TupleBatchSampler
-from engine.building import TaskLoss, quantizer_for
-from engine.embedding import Embedder
-from engine.generations import Generations
-from engine.maps import map_builder
-from engine.optimisation import build_optimizer, build_scheduler
-from engine.options import TrainOptions
-from engine.run_folder import RunFolder
-from engine.step import ask
-from engine.teachers import LiveTeacher, TeacherSource
-from engine.trainer import Trainer
-from engine.whitening import WhitenedTeacher
-from losses.distiller import Distiller
-from losses.triplet import BatchHardTripletMarginLoss, MultiBatchHardTripletMarginLoss
+from distilplace.common.errors import UserError
+from distilplace.common.randomness import forked_random_state
+from distilplace.datasets.loading import training_loader
+from distilplace.datasets.records import Layout, TrainingSet
+from distilplace.datasets.sampling.batches import PairBatchSampler, PlaceSampler
+from distilplace.datasets.sampling.items import GroupPairSampler, ItemBatchSampler, ViewBatchSampler
+from distilplace.datasets.sampling.tuples import TupleBatchSampler
+from distilplace.engine.building import TaskLoss, quantizer_for
+from distilplace.engine.caches.whitening import WhitenedTeacher
+from distilplace.engine.embedding import Embedder
+from distilplace.engine.generations import Generations
+from distilplace.engine.maps import map_builder
+from distilplace.engine.optimisation import build_optimizer, build_scheduler
+from distilplace.engine.options import TrainOptions
+from distilplace.engine.runs.folder import RunFolder
+from distilplace.engine.step import ask
+from distilplace.engine.teachers import LiveTeacher, TeacherSource
+from distilplace.engine.trainer import Trainer
+from distilplace.losses.distiller import Distiller
+from distilplace.losses.triplet import BatchHardTripletMarginLoss, MultiBatchHardTripletMarginLoss
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ def refuse_idle_growth(options: TrainOptions, task_loss: TaskLoss, layout: str) 
 
 
 def build_sampler(options: TrainOptions, training: TrainingSet, layout: str) -> PlaceSampler:
-    """Batches of one :data:`datasets.records.Layout`."""
+    """Batches of one :data:`distilplace.datasets.records.Layout`."""
     most = 1 if options.dry_run else None
     if layout in _PLAIN_SAMPLERS:
         return _PLAIN_SAMPLERS[layout](training, options.train_batch_size, seed=options.seed, max_batches=most)

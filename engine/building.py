@@ -8,21 +8,19 @@ from typing import Any
 import torch
 from torch import nn
 
-import datasets
-import losses
-import models
-from common.errors import UserError
-from common.randomness import forked_random_state
-from datasets.base import PlaceData
-from datasets.images import parse_image_size
-from datasets.loading import Rates
-from datasets.records import Benchmark, EvaluationSet, TrainingSet
-from datasets.splitting import Split, split
-from engine.options import DataOptions, ModelOptions, RunOptions, TrainOptions
-from losses.combined import with_terms
-from losses.distiller import Distiller
-from losses.terms import term_settings
-from models.checkpoints import load_weights
+from distilplace import datasets, losses, models
+from distilplace.common.errors import UserError
+from distilplace.common.randomness import forked_random_state
+from distilplace.datasets.base import PlaceData
+from distilplace.datasets.io.images import parse_image_size
+from distilplace.datasets.loading import Rates
+from distilplace.datasets.records import Benchmark, EvaluationSet, TrainingSet
+from distilplace.datasets.sampling.splitting import Split, split
+from distilplace.engine.options import DataOptions, ModelOptions, RunOptions, TrainOptions
+from distilplace.losses.combined import with_terms
+from distilplace.losses.distiller import Distiller
+from distilplace.losses.terms import term_settings
+from distilplace.models.checkpoints import load_weights
 
 LOG = logging.getLogger("distilplace")
 
@@ -207,7 +205,7 @@ def quantizer_for(requires: Collection[str]) -> Callable[..., Any] | None:
     """The sparse engine's quantisation where batches must hold clouds; otherwise None, and no engine is imported."""
     if "coords" not in requires:
         return None
-    from models.sparse import quantize
+    from distilplace.models.sparse import quantize
 
     return quantize
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from common.errors import UserError
-from datasets.base import PlaceData
-from datasets.records import Benchmark, PlaceRecord
-from engine.options import EvaluateOptions
+from distilplace.common.errors import UserError
+from distilplace.datasets.base import PlaceData
+from distilplace.datasets.records import Benchmark, PlaceRecord
+from distilplace.engine.options import EvaluateOptions
 
 NO_TRUTH = {"name", "training_poses"}
 """Fields of a benchmark that say nothing of what is asked or right."""

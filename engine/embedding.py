@@ -10,15 +10,15 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from datasets.base import PlaceData
-from datasets.loading import RATES, Rates, evaluation_loader
-from datasets.records import Benchmark, PlaceRecord
-from engine.building import quantizer_for
-from engine.maps import map_builder
-from engine.options import ModelOptions
-from engine.scales import describe_at
-from engine.scoring import Table, score_table
-from evaluation.measures import Result
+from distilplace.datasets.base import PlaceData
+from distilplace.datasets.loading import RATES, Rates, evaluation_loader
+from distilplace.datasets.records import Benchmark, PlaceRecord
+from distilplace.engine.building import quantizer_for
+from distilplace.engine.maps import map_builder
+from distilplace.engine.options import ModelOptions
+from distilplace.engine.scales import describe_at
+from distilplace.engine.scoring import Table, score_table
+from distilplace.evaluation.retrieval.measures import Result
 
 
 def move(batch: dict[str, Any], device: torch.device) -> dict[str, Any]:

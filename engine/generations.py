@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import nn
 
-from engine.teachers import Frozen
+from distilplace.engine.teachers import Frozen
 
 
 class Generations:

@@ -6,8 +6,8 @@ from typing import Any
 
 from torch import nn
 
-from engine.options import ModelOptions
-from engine.step import split_batch
+from distilplace.engine.options import ModelOptions
+from distilplace.engine.step import split_batch
 
 Batch = dict[str, Any]
 
@@ -46,6 +46,6 @@ def map_builder(
     wanted = [settings for module in modules if hasattr(module, "kernel_maps") for settings in module.kernel_maps()]
     if options.sparse_maps == "device" or not wanted:
         return None
-    from models.sparse.backends import choose_map_maker
+    from distilplace.models.sparse.backends import choose_map_maker
 
     return MapBuilder(choose_map_maker(options.sparse_backend, device), frozenset(wanted), size)

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from common.errors import UserError
-from engine.options import TrainOptions
+from distilplace.common.errors import UserError
+from distilplace.engine.options import TrainOptions
 
 
 def build_optimizer(options: TrainOptions, network: nn.Module, losses: Mapping[str, object]) -> torch.optim.Optimizer:

@@ -4,9 +4,9 @@ import os
 import sys
 from collections.abc import Callable, Mapping
 
-from common.errors import UserError
-from common.files import is_write_failure, write_error
-from engine.run_folder import start_console_log
+from distilplace.common.errors import UserError
+from distilplace.common.files import is_write_failure, write_error
+from distilplace.engine.runs.folder import start_console_log
 
 
 class Interrupted(Exception):

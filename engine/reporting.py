@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from common.files import atomic_path
-from datasets.records import Benchmark, EvaluationSet
-from engine.run_folder import RunFolder
-from evaluation.intervals import FEW, interval_text
-from evaluation.measured_report import write_measured_report
-from evaluation.measures import Result
-from evaluation.pictures import example_retrievals
-from evaluation.report import ReportEntry, write_report
-from evaluation.results import RetrievalResult
+from distilplace.common.files import atomic_path
+from distilplace.datasets.records import Benchmark, EvaluationSet
+from distilplace.engine.runs.folder import RunFolder
+from distilplace.evaluation.report.measured_report import write_measured_report
+from distilplace.evaluation.report.page import ReportEntry, write_report
+from distilplace.evaluation.report.pictures import example_retrievals
+from distilplace.evaluation.retrieval.intervals import FEW, interval_text
+from distilplace.evaluation.retrieval.measures import Result
+from distilplace.evaluation.retrieval.results import RetrievalResult
 
 LOG = logging.getLogger("distilplace")
 FACTS = ("parameters", "ms per place")

@@ -6,11 +6,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from common.errors import UserError
-from datasets.benchmarks import LandmarkSet, PoseSet, VideoSet
-from datasets.records import Benchmark, EvaluationSet, PlaceRecord
-from engine.teachers import StoredTeacher
-from evaluation.measures import Result
+from distilplace.common.errors import UserError
+from distilplace.datasets.benchmarks import LandmarkSet, PoseSet, VideoSet
+from distilplace.datasets.records import Benchmark, EvaluationSet, PlaceRecord
+from distilplace.engine.teachers import StoredTeacher
+from distilplace.evaluation.retrieval.measures import Result
 
 Table = dict[str, Tensor]
 
@@ -47,27 +47,27 @@ def score_store(store: StoredTeacher, test: Benchmark) -> Result:
 
 
 def _places(rows: _Rows, test: EvaluationSet) -> Result:
-    from evaluation.precision_recall import with_f1
-    from evaluation.retrieval import evaluate_runs
+    from distilplace.evaluation.retrieval.precision_recall import with_f1
+    from distilplace.evaluation.retrieval.runs import evaluate_runs
 
     database, queries = [rows(run) for run in test.database], [rows(run) for run in test.queries]
     return with_f1(evaluate_runs(database, queries, test.query_sets, metric="cosine", rules=test.rules), test)
 
 
 def _poses(rows: _Rows, test: PoseSet) -> Result:
-    from evaluation.poses import evaluate_poses
+    from distilplace.evaluation.poses import evaluate_poses
 
     return evaluate_poses(rows(test.records, "pose").numpy(), test, test.training_poses)
 
 
 def _landmarks(rows: _Rows, test: LandmarkSet) -> Result:
-    from evaluation.landmarks import evaluate_landmarks
+    from distilplace.evaluation.landmarks import evaluate_landmarks
 
     return evaluate_landmarks(rows(test.queries).numpy(), rows(test.database).numpy(), test)
 
 
 def _videos(rows: _Rows, test: VideoSet) -> Result:
-    from evaluation.videos import evaluate_videos
+    from distilplace.evaluation.videos import evaluate_videos
 
     return evaluate_videos({name: rows(frames).numpy() for name, frames in test.videos.items()}, test)
 

@@ -2,11 +2,11 @@
 
 import logging
 
-from common.errors import UserError
-from datasets.benchmarks import LandmarkSet, PoseSet, VideoSet
-from datasets.records import Benchmark, EvaluationSet
-from evaluation.measures import Result
-from evaluation.results import RetrievalResult
+from distilplace.common.errors import UserError
+from distilplace.datasets.benchmarks import LandmarkSet, PoseSet, VideoSet
+from distilplace.datasets.records import Benchmark, EvaluationSet
+from distilplace.evaluation.retrieval.measures import Result
+from distilplace.evaluation.retrieval.results import RetrievalResult
 
 LOG = logging.getLogger("distilplace")
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from common.randomness import forked_random_state
+from distilplace.common.randomness import forked_random_state
 
 Batch = dict[str, Any]
 Output = dict[str, Any]

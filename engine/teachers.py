@@ -7,9 +7,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from common.errors import UserError
-from common.randomness import generator
-from engine.step import ask, flat, nested
+from distilplace.common.errors import UserError
+from distilplace.common.randomness import generator
+from distilplace.engine.step import ask, flat, nested
 
 
 class TeacherSource(Protocol):

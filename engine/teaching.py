@@ -7,21 +7,21 @@ from pathlib import Path
 
 from torch import nn
 
-from common.errors import UserError
-from common.files import sha256
-from datasets.records import Benchmark, PlaceRecord
-from engine.building import build_network, rates_of, teacher_settings
-from engine.embedding import Embedder
-from engine.fingerprint import Augmented, Fingerprint, of_frames, of_network
-from engine.options import TrainOptions
-from engine.published_whitening import one_for_each, published_whitening
-from engine.scoring import score_store
-from engine.store import LABELS, compare_store, compare_stores, has_store, read_store, write_store
-from engine.teachers import LiveTeacher, TeacherSource
-from engine.whitening import WhitenedTeacher, fitted_whitening
-from evaluation.measures import Result
-from losses.distiller import Distiller
-from models import model_requires
+from distilplace.common.errors import UserError
+from distilplace.common.files import sha256
+from distilplace.datasets.records import Benchmark, PlaceRecord
+from distilplace.engine.building import build_network, rates_of, teacher_settings
+from distilplace.engine.caches.fingerprint import Augmented, Fingerprint, of_frames, of_network
+from distilplace.engine.caches.published_whitening import one_for_each, published_whitening
+from distilplace.engine.caches.store import LABELS, compare_store, compare_stores, has_store, read_store, write_store
+from distilplace.engine.caches.whitening import WhitenedTeacher, fitted_whitening
+from distilplace.engine.embedding import Embedder
+from distilplace.engine.options import TrainOptions
+from distilplace.engine.scoring import score_store
+from distilplace.engine.teachers import LiveTeacher, TeacherSource
+from distilplace.evaluation.retrieval.measures import Result
+from distilplace.losses.distiller import Distiller
+from distilplace.models import model_requires
 
 LOG = logging.getLogger("distilplace")
 STAGES = ("layer1", "layer2", "layer3")  # what an image network has, for asking a method whether it wants maps at all

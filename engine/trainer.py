@@ -13,19 +13,19 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from common.errors import UserError
-from datasets.loading import set_epoch
-from engine.checkpoint import load_checkpoint, save_checkpoint
-from engine.embedding import move
-from engine.generations import Generations
-from engine.optimisation import by_step, restore_length, schedule_length
-from engine.options import TrainOptions
-from engine.program import Interrupted
-from engine.run_folder import RunFolder
-from engine.run_state import Progress
-from engine.step import forward_backward
-from engine.stopping import Stopping
-from engine.teachers import TeacherSource
+from distilplace.common.errors import UserError
+from distilplace.datasets.loading import set_epoch
+from distilplace.engine.embedding import move
+from distilplace.engine.generations import Generations
+from distilplace.engine.optimisation import by_step, restore_length, schedule_length
+from distilplace.engine.options import TrainOptions
+from distilplace.engine.program import Interrupted
+from distilplace.engine.runs.checkpoint import load_checkpoint, save_checkpoint
+from distilplace.engine.runs.folder import RunFolder
+from distilplace.engine.runs.state import Progress
+from distilplace.engine.runs.stopping import Stopping
+from distilplace.engine.step import forward_backward
+from distilplace.engine.teachers import TeacherSource
 
 LOG = logging.getLogger("distilplace")
 TaskLoss = Callable[..., tuple[Tensor, dict[str, float]]]

@@ -3,8 +3,8 @@
 Three protocols: easy (right = easy; hard and junk are ignored), medium (right = easy and hard; junk ignored), hard
 (right = hard; easy and junk ignored). Ignored images are taken out of the ranking before ranks are counted. Queries
 without a right answer under a protocol are left out of its means. Rankings are by cosine similarity; ties go to the
-lower database index (:mod:`evaluation.ranking`), and only a block of queries is ever ranked at once: a million
-distractors need no large memory.
+lower database index (:mod:`distilplace.evaluation.retrieval.ranking`), and only a block of queries is ever ranked at
+once: a million distractors need no large memory.
 """
 
 import math
@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from common.errors import UserError, unknown_name
-from evaluation.intervals import Interval, resampled
-from evaluation.measures import expected_precision_sum, finite_mean, in_percent, percent
-from evaluation.ranking import EmbeddingSpace, Indices, as_matrix, query_blocks, similarities
+from distilplace.common.errors import UserError, unknown_name
+from distilplace.evaluation.retrieval.intervals import Interval, resampled
+from distilplace.evaluation.retrieval.measures import expected_precision_sum, finite_mean, in_percent, percent
+from distilplace.evaluation.retrieval.ranking import EmbeddingSpace, Indices, as_matrix, query_blocks, similarities
 
 if TYPE_CHECKING:
-    from datasets.benchmarks import LandmarkSet
+    from distilplace.datasets.benchmarks import LandmarkSet
 
 Shares = NDArray[np.float64]
 Truth = Mapping[str, Indices]

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from common.errors import UserError
-from evaluation.intervals import Interval, resampled
-from evaluation.ranking import unit_rows
+from distilplace.common.errors import UserError
+from distilplace.evaluation.retrieval.intervals import Interval, resampled
+from distilplace.evaluation.retrieval.ranking import unit_rows
 
 if TYPE_CHECKING:
-    from datasets.benchmarks import PoseSet
+    from distilplace.datasets.benchmarks import PoseSet
 
 Values = NDArray[np.float64]
 QUANTILES = (25, 50, 75, 90, 95)

@@ -23,13 +23,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from common.errors import UserError, unknown_name
-from evaluation.intervals import Interval, resampled
-from evaluation.measures import expected_found_precision, expected_precision_sum, finite_mean, in_percent, percent
-from evaluation.ranking import Floats, Indices, as_matrix, unit_rows
+from distilplace.common.errors import UserError, unknown_name
+from distilplace.evaluation.retrieval.intervals import Interval, resampled
+from distilplace.evaluation.retrieval.measures import (
+    expected_found_precision,
+    expected_precision_sum,
+    finite_mean,
+    in_percent,
+    percent,
+)
+from distilplace.evaluation.retrieval.ranking import Floats, Indices, as_matrix, unit_rows
 
 if TYPE_CHECKING:
-    from datasets.benchmarks import VideoSet
+    from distilplace.datasets.benchmarks import VideoSet
 
 Shares = NDArray[np.float64]
 _Stack = tuple[Floats, Indices]
@@ -39,7 +45,7 @@ DEPTH = 100
 FIRST = 10
 _BLOCK = 2**24  # similarities of frames held at once, float32: 64 MiB
 _FRAME_GRID = 2.0**22  # cosines of frames (float32) that agree to 2e-7 are ties
-_GRID = 2.0**42  # those of one vector a video (float64): as in evaluation.ranking
+_GRID = 2.0**42  # those of one vector a video (float64): as in distilplace.evaluation.retrieval.ranking
 
 
 def average_precision(sorted_labels: Sequence[int] | NDArray[Any], k: int = 0, positives: int | None = None) -> float:

@@ -1,21 +1,25 @@
 """What is asked of a student: task losses, and distillation methods, one file per paper.
 
-The tables hold "module:Class", so that ``import losses`` loads neither the methods nor the libraries behind them.
-Each term of :data:`losses.terms.TERMS` is a method too: that term alone.
+The tables hold "module:Class", so that importing it loads neither the methods nor the libraries behind them.
+Each term of :data:`distilplace.losses.terms.TERMS` is a method too: that term alone.
 """
+
+from distilplace.common.extras import require_training
+
+require_training("distilplace.losses")
 
 import importlib
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from common.errors import unknown_name
-from losses.terms import TERMS, term_settings
+from distilplace.common.errors import unknown_name
+from distilplace.losses.terms import TERMS, term_settings
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from losses.distiller import Distiller
+    from distilplace.losses.distiller import Distiller
 
 __all__ = [
     "create_distiller",
@@ -29,28 +33,28 @@ __all__ = [
 ]
 
 _DISTILLERS = {
-    "nokd": "losses.distilvpr:NoDistillation",
-    "rkdg": "losses.distilvpr:SelfAgent",
-    "ours": "losses.distilvpr:CrossAgent",
-    "ours_rkdg": "losses.distilvpr:SelfCrossAgent",
-    "rkd": "losses.rkd:RKD",
-    "asht": "losses.asht:ASHT",
-    "wakd": "losses.wakd:WAKD",
-    "sckd": "losses.sckd:SCKD",
-    "whiten_mtd": "losses.whiten_mtd:WhitenMTD",
+    "nokd": "distilplace.losses.distilvpr:NoDistillation",
+    "rkdg": "distilplace.losses.distilvpr:SelfAgent",
+    "ours": "distilplace.losses.distilvpr:CrossAgent",
+    "ours_rkdg": "distilplace.losses.distilvpr:SelfCrossAgent",
+    "rkd": "distilplace.losses.rkd:RKD",
+    "asht": "distilplace.losses.asht:ASHT",
+    "wakd": "distilplace.losses.wakd:WAKD",
+    "sckd": "distilplace.losses.sckd:SCKD",
+    "whiten_mtd": "distilplace.losses.whiten_mtd:WhitenMTD",
 }
 
 _TASK_LOSSES = {
-    "MultiBatchHardTripletMarginLoss": "losses.triplet:MultiBatchHardTripletMarginLoss",
-    "BatchHardTripletMarginLoss": "losses.triplet:BatchHardTripletMarginLoss",
-    "TruncatedSmoothAP": "losses.smooth_ap:TruncatedSmoothAP",
-    "RankingCrossEntropy": "losses.ranking:RankingCrossEntropy",
-    "CorrelationRankingCrossEntropy": "losses.ranking:CorrelationRankingCrossEntropy",
-    "sare_ind": "losses.tuples:SareInd",
-    "sare_joint": "losses.tuples:SareJoint",
-    "triplet": "losses.tuples:TupleTriplet",
-    "pose": "losses.pose:PoseLoss",
-    "none": "losses.notask:NoTask",
+    "MultiBatchHardTripletMarginLoss": "distilplace.losses.triplet:MultiBatchHardTripletMarginLoss",
+    "BatchHardTripletMarginLoss": "distilplace.losses.triplet:BatchHardTripletMarginLoss",
+    "TruncatedSmoothAP": "distilplace.losses.smooth_ap:TruncatedSmoothAP",
+    "RankingCrossEntropy": "distilplace.losses.ranking:RankingCrossEntropy",
+    "CorrelationRankingCrossEntropy": "distilplace.losses.ranking:CorrelationRankingCrossEntropy",
+    "sare_ind": "distilplace.losses.tuples:SareInd",
+    "sare_joint": "distilplace.losses.tuples:SareJoint",
+    "triplet": "distilplace.losses.tuples:TupleTriplet",
+    "pose": "distilplace.losses.pose:PoseLoss",
+    "none": "distilplace.losses.notask:NoTask",
 }
 
 
@@ -62,7 +66,7 @@ def list_distillers() -> list[str]:
 def distiller_settings(name: str) -> tuple[str, ...]:
     """The settings that ``create_distiller(name, ...)`` accepts."""
     if _is_term(name):
-        from losses.combined import COMMON_SETTINGS
+        from distilplace.losses.combined import COMMON_SETTINGS
 
         return (*term_settings([name]), *COMMON_SETTINGS)
     return _settings(_class_of("distillation method", _DISTILLERS, name, list_distillers()))
@@ -89,7 +93,7 @@ def create_distiller(name: str, **settings: Any) -> "Distiller":
 
     """
     if _is_term(name):
-        from losses.combined import with_terms
+        from distilplace.losses.combined import with_terms
 
         _check_settings(f"distillation method {name}", settings, distiller_settings(name))
         return with_terms(None, [name], **settings)
@@ -109,7 +113,7 @@ def task_loss_settings(name: str) -> tuple[str, ...]:
 
 
 def task_loss_layout(name: str) -> str:
-    """How the loss wants batches composed: a :data:`datasets.records.Layout`, or "any"."""
+    """How the loss wants batches composed: a :data:`distilplace.datasets.records.Layout`, or "any"."""
     layout: str = getattr(_class_of("task loss", _TASK_LOSSES, name, _TASK_LOSSES), "layout", "pairs")
     return layout
 

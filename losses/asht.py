@@ -1,7 +1,7 @@
 """ASHT-KD (IEEE Xplore 10759546): several teachers, soft lessons for query images, hard ones for database images.
 
-No formula of the paper is public and its repository is a stub: apart from ``asht_repo_loss`` this is our reading,
-spec-methods.md section 3.2. For batches of P places with a query image q_i and a database image r_j each, student and
+No formula of the paper is public and its repository is a stub: apart from ``asht_repo_loss`` this is our reading.
+For batches of P places with a query image q_i and a database image r_j each, student and
 teachers are compared by their matrices ``z_ij = cos(q_i, r_j) / tau_student``, rows about query images, columns about
 database images; embeddings may differ in dimension. Goes with the task loss RankingCrossEntropy.
 """
@@ -12,11 +12,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from common.errors import UserError
-from losses import settings
-from losses.asht_terms import Lesson, attention_error, exchange_knowledge, hard_errors, repo_loss, soft_errors
-from losses.distiller import Distiller, Outputs, refuse_no_weight
-from losses.pairs import Pairs, pairs_of
+from distilplace.common.errors import UserError
+from distilplace.losses import settings
+from distilplace.losses.asht_terms import (
+    Lesson,
+    attention_error,
+    exchange_knowledge,
+    hard_errors,
+    repo_loss,
+    soft_errors,
+)
+from distilplace.losses.distiller import Distiller, Outputs, refuse_no_weight
+from distilplace.losses.parts.pairs import Pairs, pairs_of
 
 
 class ASHT(Distiller):

@@ -1,6 +1,6 @@
 """ASHT-KD's pieces as functions: how teachers are weighted and fused, and what a student is asked by them.
 
-All of it is our reading (spec-methods.md section 3.2) except :func:`repo_loss`, the published program's loss. Logits
+All of it is our reading except :func:`repo_loss`, the published program's loss. Logits
 are cosines over a temperature, [P, P], about the item of each row; for database images give transposed matrices.
 Entries of minus infinity take part in nothing.
 """
@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from losses.ranking import partner_errors
-from losses.vectors import unit
+from distilplace.losses.parts.vectors import unit
+from distilplace.losses.ranking import partner_errors
 
 
 @dataclass(frozen=True)

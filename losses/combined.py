@@ -8,12 +8,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from common.errors import UserError, unknown_name
-from common.randomness import counted_seed
-from losses import settings as rules
-from losses.checks import checked
-from losses.distiller import Distiller, Outputs, moved
-from losses.terms import EMBEDDING, Start, TermSpec, load_term, parse_term, term_inputs, term_settings
+from distilplace.common.errors import UserError, unknown_name
+from distilplace.common.randomness import counted_seed
+from distilplace.losses import settings as rules
+from distilplace.losses.distiller import Distiller, Outputs, moved
+from distilplace.losses.parts.checks import checked
+from distilplace.losses.terms import EMBEDDING, Start, TermSpec, load_term, parse_term, term_inputs, term_settings
 
 TEACHER = "teacher_"
 Taps = tuple[str, ...]
@@ -232,7 +232,7 @@ def with_terms(
     seed: int = 0,
     **settings: Any,
 ) -> Distiller:
-    """A method, or none, and the terms that ``specs`` name (:func:`losses.terms.parse_term`).
+    """A method, or none, and the terms that ``specs`` name (:func:`distilplace.losses.terms.parse_term`).
 
     Args:
         method: the method whose terms come first; None: the named terms alone. Returned as it is when ``specs`` is
@@ -240,7 +240,7 @@ def with_terms(
         specs: ``NAME[@TAPS[/TEACHER_TAPS]][:WEIGHT]`` each.
         auto_scale: divide each named term by the size of its first value (which is saved).
         seed: of the adaptors' random start and of drawn negatives.
-        settings: those of :func:`losses.terms.term_settings`; each goes to the terms that have it.
+        settings: those of :func:`distilplace.losses.terms.term_settings`; each goes to the terms that have it.
 
     Raises:
         UserError: an unknown term or setting (the nearest is offered), a bad number, or one term named twice.

@@ -1,7 +1,8 @@
 """DistilVPR's cross-agent relations: how the terms of ``dist``, ``sim`` and ``geo`` are computed and chosen.
 
 R(s, t) holds between the two networks' embeddings, made comparable by a norm function, in flat space (``dist``), on
-the sphere (``sim``) and on the Poincare ball (``geo``). AAAI 2024, arXiv 2312.10616; see :mod:`losses.distilvpr`.
+the sphere (``sim``) and on the Poincare ball (``geo``). AAAI 2024, arXiv 2312.10616; see
+:mod:`distilplace.losses.distilvpr`.
 """
 
 import warnings
@@ -13,11 +14,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from common.errors import UserError
-from losses import settings
-from losses.hyperbolic import distance_matrix, is_saturated, to_poincare
-from losses.relations import pairwise_distance, similarity, without_diagonal
-from losses.settings import Weights
+from distilplace.common.errors import UserError
+from distilplace.losses import settings
+from distilplace.losses.parts.hyperbolic import distance_matrix, is_saturated, to_poincare
+from distilplace.losses.parts.relations import pairwise_distance, similarity, without_diagonal
+from distilplace.losses.settings import Weights
 
 NORMS: Mapping[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]] = {
     "l2": (lambda x: F.normalize(x, dim=1), lambda x: F.normalize(x, dim=1)),

@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from common.errors import UserError
-from losses.vectors import in_full_precision
+from distilplace.common.errors import UserError
+from distilplace.losses.parts.vectors import in_full_precision
 
 Outputs = Mapping[str, Any]
-"""A model's output, DESIGN.md section 3: ``embedding`` [B, D], ``feature_maps`` {name: tensor} where asked for."""
+"""A model's output: ``embedding`` [B, D], ``feature_maps`` {name: tensor} where asked for."""
 
 
 class Distiller(nn.Module):

@@ -8,7 +8,7 @@ by a norm function (``l2``), in flat space (``dist``), on the sphere (``sim``) a
 
 with C the mean of squared (MSE) or absolute (L1) differences over all B x B entries and sg the stop-gradient. Three
 methods: ``rkdg`` (the paper's -S), ``ours`` (-C), ``ours_rkdg`` (-SC). Formulas from the paper and from the values
-that the published program gives; spec in ../shared/spec-methods.md section 2.
+that the published program gives.
 """
 
 import inspect
@@ -20,8 +20,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from losses import settings
-from losses.cross_agent import (
+from distilplace.losses import settings
+from distilplace.losses.cross_agent import (
     NORMS,
     Ball,
     CrossSettings,
@@ -31,11 +31,16 @@ from losses.cross_agent import (
     diagonal_share,
     mean_error,
 )
-from losses.distiller import Distiller, Outputs, refuse_no_weight, same_shape
-from losses.hyperbolic import distance_matrix, noisy_distance_matrix
-from losses.relations import divided_by_mean, divided_by_positive_mean, pairwise_distance, without_diagonal
-from losses.rkd import rkd_angle, rkd_distance
-from losses.settings import Weights
+from distilplace.losses.distiller import Distiller, Outputs, refuse_no_weight, same_shape
+from distilplace.losses.parts.hyperbolic import distance_matrix, noisy_distance_matrix
+from distilplace.losses.parts.relations import (
+    divided_by_mean,
+    divided_by_positive_mean,
+    pairwise_distance,
+    without_diagonal,
+)
+from distilplace.losses.rkd import rkd_angle, rkd_distance
+from distilplace.losses.settings import Weights
 
 SATURATION_WARNING = 0.05
 """Share of embeddings on the rim of the ball from which on a run is warned."""

@@ -6,9 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from common.errors import UserError
-from losses import settings
-from losses.vectors import in_full_precision, unit
+from distilplace.common.errors import UserError
+from distilplace.losses import settings
+from distilplace.losses.parts.vectors import in_full_precision, unit
 
 
 class PoseLoss(nn.Module):

@@ -1,7 +1,7 @@
 """Ranking cross-entropy of query-database pairs, the task loss of ASHT-KD (IEEE Xplore 10759546).
 
 The paper's framework figure shows the correlation matrix of both branches, its top-x pairs, a small fully connected
-network and a cross-entropy on ranking scores; no formula is public. Our reading, spec-methods.md section 3.2: of each
+network and a cross-entropy on ranking scores; no formula is public. Our reading: of each
 row and of each column of the cosine matrix the x largest, sorted, go through Linear-ReLU-Linear-ReLU-Linear, and the
 cross-entropy asks for the slot that holds the true partner.
 """
@@ -13,11 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from common.errors import UserError
-from common.randomness import forked_random_state
-from losses import settings
-from losses.pairs import pairs_of
-from losses.vectors import in_full_precision
+from distilplace.common.errors import UserError
+from distilplace.common.randomness import forked_random_state
+from distilplace.losses import settings
+from distilplace.losses.parts.pairs import pairs_of
+from distilplace.losses.parts.vectors import in_full_precision
 
 WIDTH = 64
 """Hidden units of the ranking network; twice x where that is more."""

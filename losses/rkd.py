@@ -10,10 +10,10 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor
 
-from common.errors import UserError
-from losses import settings
-from losses.distiller import Distiller, Outputs, refuse_no_weight
-from losses.relations import angle_loss, divided_by_mean, pairwise_distance, without_diagonal
+from distilplace.common.errors import UserError
+from distilplace.losses import settings
+from distilplace.losses.distiller import Distiller, Outputs, refuse_no_weight
+from distilplace.losses.parts.relations import angle_loss, divided_by_mean, pairwise_distance, without_diagonal
 
 MIN_SQUARE = 1e-12
 """Least squared distance of two different items, as in RKD's code: items that coincide count as 1e-6 apart."""

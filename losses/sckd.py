@@ -1,6 +1,6 @@
 """SCKD (e-LENS/SCKD): a pose network learns how well its teacher's similarities agree with those of the true poses.
 
-Formulas as in the published program where that is sound, spec-methods.md section 5.2. Its last commits cannot run;
+Formulas as in the published program where that is sound. Its last commits cannot run;
 which similarity loss is meant (squares, or KL of softmax rows with ``SCKL``) is our reading.
 """
 
@@ -13,12 +13,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from common.errors import UserError, unknown_name
-from common.randomness import counted_seed, forked_random_state
-from losses import settings
-from losses.baselines.units import same_batch
-from losses.distiller import Distiller, Outputs, refuse_no_weight
-from losses.vectors import in_full_precision, unit
+from distilplace.common.errors import UserError, unknown_name
+from distilplace.common.randomness import counted_seed, forked_random_state
+from distilplace.losses import settings
+from distilplace.losses.baselines.units import same_batch
+from distilplace.losses.distiller import Distiller, Outputs, refuse_no_weight
+from distilplace.losses.parts.vectors import in_full_precision, unit
 
 TAPS = {
     "1": "stem",

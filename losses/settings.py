@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterable, Sequence
 
-from common.errors import UserError, unknown_name
+from distilplace.common.errors import UserError, unknown_name
 
 Weights = float | str | Sequence[float | str]
 """One weight, or several: 0.1, "0.1", "1_0.5" (DistilVPR's way to write a list) or a sequence."""

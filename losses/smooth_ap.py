@@ -13,9 +13,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from common.errors import UserError
-from losses import settings
-from losses.relations import pairwise_distance
+from distilplace.common.errors import UserError
+from distilplace.losses import settings
+from distilplace.losses.parts.relations import pairwise_distance
 
 MAX_EXPONENT = 50.0
 

@@ -3,7 +3,8 @@
 A term is a function ``f(student, teacher) -> scalar`` of two tensors, or, where it owns parameters or remembers
 something, a module built from a :class:`Start` and called likewise. Its signature says the rest: further positional
 parameters are entries of the batch (``positives_mask``; optional where the default is None) or, as ``teacher_KEY``,
-of the teacher's output; keyword-only ones are settings, named as on the command line (:mod:`losses.checks`).
+of the teacher's output; keyword-only ones are settings, named as on the command line
+(:mod:`distilplace.losses.parts.checks`).
 
 A baseline is one such function, one line here, and one test. The teacher's tensors are constants: the distiller
 detaches them before a term sees them.
@@ -15,9 +16,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from common.errors import UserError, unknown_name
-from losses import settings
-from losses.checks import setting_defaults
+from distilplace.common.errors import UserError, unknown_name
+from distilplace.losses import settings
+from distilplace.losses.parts.checks import setting_defaults
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -40,32 +41,32 @@ class Kind:
 
 
 TERMS = {
-    "kd": Kind("losses.baselines.vectors:kd"),
-    "mse": Kind("losses.baselines.vectors:mse"),
-    "epcnet": Kind("losses.baselines.vectors:mse"),
-    "cc": Kind("losses.baselines.vectors:CC"),
-    "mkd": Kind("losses.baselines.vectors:mkd"),
-    "dist": Kind("losses.baselines.vectors:dist"),
-    "afd": Kind("losses.baselines.relational:afd"),
-    "rkd_d": Kind("losses.baselines.relational:rkd_d"),
-    "rkd_a": Kind("losses.baselines.relational:rkd_a"),
-    "rkd": Kind("losses.baselines.relational:rkd"),
-    "rkdg": Kind("losses.baselines.relational:rkdg"),
-    "sp": Kind("losses.baselines.relational:sp", "features"),
-    "selfsim": Kind("losses.baselines.relational:selfsim", "features"),
-    "pkt": Kind("losses.baselines.relational:pkt"),
-    "csd": Kind("losses.baselines.relational:csd"),
-    "simkl": Kind("losses.baselines.relational:simkl"),
-    "darkrank": Kind("losses.baselines.retrieval:darkrank"),
-    "lsdnet": Kind("losses.baselines.retrieval:lsdnet"),
-    "crd": Kind("losses.baselines.memory:CRD"),
-    "hint": Kind("losses.baselines.maps:Hint", "map"),
-    "vid": Kind("losses.baselines.maps:VID", "map"),
-    "at": Kind("losses.baselines.maps:at", "maps"),
-    "nst": Kind("losses.baselines.maps:nst", "maps"),
-    "posekd": Kind("losses.baselines.pose:posekd", "pose"),
-    "ail": Kind("losses.baselines.pose:AIL", "pose"),
-    "aht": Kind("losses.baselines.pose:AHT", "map"),
+    "kd": Kind("distilplace.losses.baselines.vectors:kd"),
+    "mse": Kind("distilplace.losses.baselines.vectors:mse"),
+    "epcnet": Kind("distilplace.losses.baselines.vectors:mse"),
+    "cc": Kind("distilplace.losses.baselines.vectors:CC"),
+    "mkd": Kind("distilplace.losses.baselines.vectors:mkd"),
+    "dist": Kind("distilplace.losses.baselines.vectors:dist"),
+    "afd": Kind("distilplace.losses.baselines.relational:afd"),
+    "rkd_d": Kind("distilplace.losses.baselines.relational:rkd_d"),
+    "rkd_a": Kind("distilplace.losses.baselines.relational:rkd_a"),
+    "rkd": Kind("distilplace.losses.baselines.relational:rkd"),
+    "rkdg": Kind("distilplace.losses.baselines.relational:rkdg"),
+    "sp": Kind("distilplace.losses.baselines.relational:sp", "features"),
+    "selfsim": Kind("distilplace.losses.baselines.relational:selfsim", "features"),
+    "pkt": Kind("distilplace.losses.baselines.relational:pkt"),
+    "csd": Kind("distilplace.losses.baselines.relational:csd"),
+    "simkl": Kind("distilplace.losses.baselines.relational:simkl"),
+    "darkrank": Kind("distilplace.losses.baselines.retrieval:darkrank"),
+    "lsdnet": Kind("distilplace.losses.baselines.retrieval:lsdnet"),
+    "crd": Kind("distilplace.losses.baselines.memory:CRD"),
+    "hint": Kind("distilplace.losses.baselines.maps:Hint", "map"),
+    "vid": Kind("distilplace.losses.baselines.maps:VID", "map"),
+    "at": Kind("distilplace.losses.baselines.maps:at", "maps"),
+    "nst": Kind("distilplace.losses.baselines.maps:nst", "maps"),
+    "posekd": Kind("distilplace.losses.baselines.pose:posekd", "pose"),
+    "ail": Kind("distilplace.losses.baselines.pose:AIL", "pose"),
+    "aht": Kind("distilplace.losses.baselines.pose:AHT", "map"),
 }
 
 

@@ -14,10 +14,10 @@ from pytorch_metric_learning.losses import TripletMarginLoss
 from pytorch_metric_learning.reducers import AvgNonZeroReducer
 from torch import Tensor, nn
 
-from common.errors import UserError
-from losses import settings
-from losses.relations import pairwise_distance
-from losses.settings import Weights
+from distilplace.common.errors import UserError
+from distilplace.losses import settings
+from distilplace.losses.parts.relations import pairwise_distance
+from distilplace.losses.settings import Weights
 
 KEYS = ("embedding", "cloud_embedding", "image_embedding")
 Triplets = tuple[Tensor, Tensor, Tensor]

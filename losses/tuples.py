@@ -7,7 +7,7 @@ A tuple is an anchor (query) a, a positive p, negatives n_1..n_J, and M difficul
     triplet     mean_j max(|a - p| - |a - n_j| + sqrt(margin), 0)
 
 with s the dot product over tau_0 = 0.07, or minus the squared distance. SARE: Liu, Li and Dai, ICCV 2019; regions and
-generations: SFRS, Ge et al., ECCV 2020; formulas as WAKD (ICPR 2022) trains with them, spec-methods.md 4.3 and 4.4.
+generations: SFRS, Ge et al., ECCV 2020; formulas as WAKD (ICPR 2022) trains with them.
 """
 
 from abc import abstractmethod
@@ -18,10 +18,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from common.errors import UserError
-from losses import settings
-from losses.settings import Weights
-from losses.vectors import in_full_precision, unit
+from distilplace.common.errors import UserError
+from distilplace.losses import settings
+from distilplace.losses.parts.vectors import in_full_precision, unit
+from distilplace.losses.settings import Weights
 
 
 def sare_ind(positive: Tensor, negatives: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """WAKD, ICPR 2022: a student learns how its teacher relates the images of a tuple, by VLAD vectors and by attention.
 
 Attention is a gradient-weighted map that needs no classifier. Formulas as in the published program (github.com/
-XuYifan98/WAKD), spec-methods.md section 4.2; ``wakd_vectors="embedding"``, for networks without NetVLAD, is our
+XuYifan98/WAKD); ``wakd_vectors="embedding"``, for networks without NetVLAD, is our
 reading. Only N x N matrices of the two networks meet, tuple by tuple: maps and vectors may differ in size.
 """
 
@@ -12,10 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from common.errors import UserError
-from losses import settings
-from losses.distiller import Distiller, Outputs, refuse_no_weight
-from losses.vectors import unit
+from distilplace.common.errors import UserError
+from distilplace.losses import settings
+from distilplace.losses.distiller import Distiller, Outputs, refuse_no_weight
+from distilplace.losses.parts.vectors import unit
 
 
 def gram(x: Tensor) -> Tensor:

@@ -1,13 +1,15 @@
 """Whiten-MTD, "Let All be Whitened" (AAAI 2024, arXiv 2312.09716): one student learns from several retrieval models.
 
 With X and Y the two views of the batch's P places (two images of a landmark, or two crops of a frame) and n(.) to unit
-length, S = n(X) n(Y)' of the student and T_k likewise of each teacher, fused to F entry by entry (losses.fusion):
+length, S = n(X) n(Y)' of the student and T_k likewise of each teacher, fused to F entry by entry
+(distilplace.losses.parts.fusion):
 
     L = KL(softmax(F / tau_T) | softmax(S / tau_S)) + KL(softmax(F' / tau_T) | softmax(S' / tau_S))
 
 each the mean over its P rows. P counts the places of all processes. Similarities of different teachers mean the same
-only after whitening, which the teachers' embeddings have behind them when they come here (models.whitening; the engine
-does it). There are no labels beyond "same landmark"; the task loss is ``none``. Spec-methods.md section 6.2.
+only after whitening, which the teachers' embeddings have behind them when they come here
+(distilplace.models.whitening; the engine does it). There are no labels beyond "same landmark"; the task loss is
+``none``.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,14 +18,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from common.errors import UserError
-from losses import settings
-from losses.baselines.relational import similarity_divergence
-from losses.baselines.units import same_batch
-from losses.distiller import Distiller, Outputs
-from losses.fusion import DRAWING, STRATEGIES, drawn_teachers, fuse, winning_shares
-from losses.gather import gather_rows
-from losses.relations import similarity
+from distilplace.common.errors import UserError
+from distilplace.losses import settings
+from distilplace.losses.baselines.relational import similarity_divergence
+from distilplace.losses.baselines.units import same_batch
+from distilplace.losses.distiller import Distiller, Outputs
+from distilplace.losses.parts.fusion import DRAWING, STRATEGIES, drawn_teachers, fuse, winning_shares
+from distilplace.losses.parts.gather import gather_rows
+from distilplace.losses.parts.relations import similarity
 
 
 class WhitenMTD(Distiller):
@@ -33,7 +35,7 @@ class WhitenMTD(Distiller):
     similar than the others do.
 
     Args:
-        strategy: how teachers are fused, one of :data:`losses.fusion.STRATEGIES`.
+        strategy: how teachers are fused, one of :data:`distilplace.losses.parts.fusion.STRATEGIES`.
         student_temperature: tau_S.
         teacher_temperature: tau_T.
 

@@ -1,14 +1,18 @@
 """What learns: teachers and students by name, built when asked for.
 
-The table holds names of classes, not classes, so that ``import models`` loads no torchvision and no sparse engine.
+The table holds names of classes, not classes, so that importing it loads no torchvision and no sparse engine.
 """
+
+from distilplace.common.extras import require_training
+
+require_training("distilplace.models")
 
 import functools
 import importlib
 import inspect
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from common.errors import unknown_name
+from distilplace.common.errors import unknown_name
 
 if TYPE_CHECKING:
     from torch import nn
@@ -55,31 +59,38 @@ _DINOV2 = {"s": "small", "b": "base", "l": "large"}
 _TIMM = "timm:"
 
 _MODELS: dict[str, _Entry] = {
-    "minkloc": _Entry("models.minkloc:MinkLoc", {}),
-    "minkloconly": _Entry("models.minkloc:MinkLocOnly", {}),
-    "minklocmmcat": _Entry("models.multimodal:MinkLocMultimodal", {"fusion": "cat"}),
-    "minklocmmadd": _Entry("models.multimodal:MinkLocMultimodal", {"fusion": "add"}),
-    **{name: _Entry("models.image:ImageNetwork", {"network": name}) for name in _IMAGE_NETWORKS},
+    "minkloc": _Entry("distilplace.models.cloud.minkloc:MinkLoc", {}),
+    "minkloconly": _Entry("distilplace.models.cloud.minkloc:MinkLocOnly", {}),
+    "minklocmmcat": _Entry("distilplace.models.fused:MinkLocMultimodal", {"fusion": "cat"}),
+    "minklocmmadd": _Entry("distilplace.models.fused:MinkLocMultimodal", {"fusion": "add"}),
+    **{name: _Entry("distilplace.models.image.network:ImageNetwork", {"network": name}) for name in _IMAGE_NETWORKS},
     **{
-        f"{name}_full": _Entry("models.image:ImageNetwork", {"network": name, "useallstages": True})
+        f"{name}_full": _Entry("distilplace.models.image.network:ImageNetwork", {"network": name, "useallstages": True})
         for name in _RESNETS
     },
-    **{f"{name}netvlad": _Entry("models.vlad:VLADNetwork", {"network": name}) for name in _VLAD_NETWORKS},
-    **{f"{name}pose": _Entry("models.pose:PoseNetwork", {"network": name}) for name in _POSE_TRUNKS},
     **{
-        f"{name}_{family}": _Entry("models.landmark:RetrievalNetwork", {"family": family, "network": name})
+        f"{name}netvlad": _Entry("distilplace.models.image.vlad:VLADNetwork", {"network": name})
+        for name in _VLAD_NETWORKS
+    },
+    **{f"{name}pose": _Entry("distilplace.models.pose:PoseNetwork", {"network": name}) for name in _POSE_TRUNKS},
+    **{
+        f"{name}_{family}": _Entry(
+            "distilplace.models.landmark.networks:RetrievalNetwork", {"family": family, "network": name}
+        )
         for name, families in _LANDMARK_NETWORKS.items()
         for family in families
     },
     **{
-        family: _Entry("models.landmark:RetrievalNetwork", {"family": family, "network": "resnet50"})
+        family: _Entry(
+            "distilplace.models.landmark.networks:RetrievalNetwork", {"family": family, "network": "resnet50"}
+        )
         for family in ("mocov3", "barlowtwins")
     },
-    "apformer": _Entry("models.pyramid_networks:APFormer", {}),
-    "dsformer": _Entry("models.pyramid_networks:DSFormer", {}),
+    "apformer": _Entry("distilplace.models.image.pyramid_networks:APFormer", {}),
+    "dsformer": _Entry("distilplace.models.image.pyramid_networks:DSFormer", {}),
     **{
         f"dinov2_vit{letter}14": _Entry(
-            "models.timm_network:TimmNetwork", {"network": f"vit_{size}_patch14_dinov2.lvd142m"}
+            "distilplace.models.image.timm_network:TimmNetwork", {"network": f"vit_{size}_patch14_dinov2.lvd142m"}
         )
         for letter, size in _DINOV2.items()
     },
@@ -117,7 +128,7 @@ def keeps_its_width(name: str) -> bool:
 def create_model(name: str, **settings: Any) -> "nn.Module":
     """A new network with the public interface of this room.
 
-    Every model takes a batch (DESIGN.md section 3) and returns a dict with ``embedding`` [B, output_dim]; it has
+    Every model takes a batch and returns a dict with ``embedding`` [B, output_dim]; it has
     ``requires`` (the batch keys it reads), ``output_dim`` and ``branch_parameters()``.
 
     Args:
@@ -136,14 +147,14 @@ def create_model(name: str, **settings: Any) -> "nn.Module":
     build = functools.partial(_model_class(entry), **entry.fixed)
     if settings.get("pretrained", "none") in STARTS:
         return build(**settings)
-    from models.starting import start_from_file
+    from distilplace.models.starting import start_from_file
 
     return start_from_file(name, build, settings)
 
 
 def _entry(name: str) -> _Entry:
     if name.startswith(_TIMM):
-        return _Entry("models.timm_network:TimmNetwork", {"network": name.removeprefix(_TIMM)})
+        return _Entry("distilplace.models.image.timm_network:TimmNetwork", {"network": name.removeprefix(_TIMM)})
     if name not in _MODELS:
         raise unknown_name("model", name, list_models())
     return _MODELS[name]

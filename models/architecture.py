@@ -6,8 +6,8 @@ from typing import Any
 
 from torch import Tensor
 
-from models.backbones import NETWORKS, WHOLE_FAMILIES
-from models.pooling import HEADS
+from distilplace.models.image.backbones import NETWORKS, WHOLE_FAMILIES
+from distilplace.models.image.pooling import HEADS
 
 # (blocks of stage 3, has a bottleneck / is version 2) -> name
 _RESNETS = {

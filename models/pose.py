@@ -7,10 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from common.errors import UserError, unknown_name
-from models.backbones import build_trunk, trunk_width
-from models.image_base import check_map_names, checked_images, image_branch
-from models.pretrained import load_pretrained
+from distilplace.common.errors import UserError, unknown_name
+from distilplace.models.image.backbones import build_trunk, trunk_width
+from distilplace.models.image.base import check_map_names, checked_images, image_branch
+from distilplace.models.image.pretrained import load_pretrained
 
 POSE_NETWORKS = ("resnet18", "resnet34", "resnet50", "resnet101")
 HIDDEN_WIDTH = 1024
@@ -21,7 +21,7 @@ SHORTEST = 1e-12
 class PoseHead(nn.Module):
     """Pooled features [B, C] to position and unit quaternion; its state-dict keys are the published program's.
 
-    Start (spec-methods.md section 5.3): all biases 0, weights normal with deviation 0.01, of the position 0.5.
+    Start: all biases 0, weights normal with deviation 0.01, of the position 0.5.
     """
 
     def __init__(self, width: int, dropout: float) -> None:

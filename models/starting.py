@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from common.errors import UserError
-from models.checkpoints import load_weights
-from models.checkpoints.content import is_counter
-from models.checkpoints.files import read_weights
+from distilplace.common.errors import UserError
+from distilplace.models.checkpoints import load_weights
+from distilplace.models.checkpoints.content import is_counter
+from distilplace.models.checkpoints.files import read_weights
 
 OF_NO_SHAPE = ("gem_p",)
 """Settings that change what a network with given weights computes and that no shape of a weight tells."""

@@ -1,4 +1,4 @@
-"""PCA whitening of a teacher's embeddings, as Whiten-MTD fits it (AAAI 2024; spec-methods.md section 6.1).
+"""PCA whitening of a teacher's embeddings, as Whiten-MTD fits it (AAAI 2024).
 
 Of m embeddings e with mean mu and covariance C = (1/m) sum (e - mu)(e - mu)', eigenvalues lambda floored at 1e-5 of the
 largest, and the d leading eigenvectors V:
@@ -17,9 +17,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from common.errors import UserError
-from common.tensor_files import read_tensors, write_tensors
-from models.checkpoints import read_state
+from distilplace.common.errors import UserError
+from distilplace.common.tensor_files import read_tensors, write_tensors
+from distilplace.models.checkpoints import read_state
 
 FLOOR = 1e-5
 """Smallest eigenvalue, as a share of the largest."""

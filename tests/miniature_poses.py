@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from datasets.pose_lists import HEADER
-from datasets.quaternions import quaternions_from_matrices
+from distilplace.datasets.readers.poses.lists import HEADER
+from distilplace.datasets.readers.poses.quaternions import quaternions_from_matrices
 from tests.miniature_images import write_picture
 
 SIZE = (96, 54)  # width, height

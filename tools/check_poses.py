@@ -7,11 +7,12 @@ import argparse
 import sys
 from pathlib import Path
 
-from common.errors import UserError
-from datasets import create_dataset
-from datasets.pose_checks import Finding, check_scene
-from datasets.pose_data import PoseData
-from engine.program import exit_code
+from distilplace.common.errors import UserError
+from distilplace.common.home import program
+from distilplace.datasets import create_dataset
+from distilplace.datasets.readers.poses.checks import Finding, check_scene
+from distilplace.datasets.readers.poses.data import PoseData
+from distilplace.engine.program import exit_code
 
 
 def check(dataset: str, folder: Path) -> list[Finding]:
@@ -30,7 +31,7 @@ def check(dataset: str, folder: Path) -> list[Finding]:
 
 def main(arguments: list[str] | None = None) -> int:
     """Command line; exit code 0, 1 (an error was found) or 2 (one line on bad input)."""
-    parser = argparse.ArgumentParser(prog="python -m tools.check_poses", description=__doc__, allow_abbrev=False)
+    parser = argparse.ArgumentParser(prog=program("tools.check_poses"), description=__doc__, allow_abbrev=False)
     parser.add_argument("--dataset", required=True, help="cambridge or 7scenes")
     parser.add_argument("--dataset_folder", type=Path, required=True, help="the scene's folder")
     chosen = parser.parse_args(arguments)

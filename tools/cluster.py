@@ -1,6 +1,6 @@
 """Cluster centres for a NetVLAD network before its training: the local descriptors that they are made of, in a file.
 
-    python -m tools.cluster --config recipes/wakd_pitts30k.yaml --dataset_folder D
+    python -m tools.cluster --config recipes/wakd/wakd_pitts30k.yaml --dataset_folder D
 
 ``train.py`` does the same by itself on first need. This command is for those who train on another machine: give the
 file it names as ``--clusters_file``.
@@ -10,9 +10,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from common.errors import UserError
-from engine.assembly import Parts
-from engine.building import (
+from distilplace.common.errors import UserError
+from distilplace.common.home import home
+from distilplace.engine.assembly import Parts
+from distilplace.engine.building import (
     build_data,
     build_fabric,
     build_network,
@@ -22,14 +23,12 @@ from engine.building import (
     student_settings,
     teacher_settings,
 )
-from engine.clusters import cluster_path, clusters_made_from, find_descriptors
-from engine.command_line import parse
-from engine.embedding import Embedder
-from engine.options import TrainOptions
-from engine.program import exit_code
-from engine.run_folder import LOG
-
-HOME = Path(__file__).resolve().parent.parent
+from distilplace.engine.caches.clusters import cluster_path, clusters_made_from, find_descriptors
+from distilplace.engine.embedding import Embedder
+from distilplace.engine.options import TrainOptions
+from distilplace.engine.options.command_line import parse
+from distilplace.engine.program import exit_code
+from distilplace.engine.runs.folder import LOG
 
 
 def cluster(options: TrainOptions) -> Path:
@@ -54,7 +53,7 @@ def cluster(options: TrainOptions) -> Path:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line: the options of ``train.py``."""
     flags = sys.argv[1:] if arguments is None else arguments
-    return exit_code(lambda: cluster(parse(TrainOptions, flags, home=HOME)))
+    return exit_code(lambda: cluster(parse(TrainOptions, flags, home=home())))
 
 
 if __name__ == "__main__":

@@ -7,11 +7,12 @@ import argparse
 import sys
 from pathlib import Path
 
-from common.errors import UserError
-from datasets.pose_data import PARTS
-from datasets.pose_lists import write_pose_list
-from datasets.seven_scenes import SevenScenesData
-from engine.program import exit_code
+from distilplace.common.errors import UserError
+from distilplace.common.home import program
+from distilplace.datasets.readers.poses.data import PARTS
+from distilplace.datasets.readers.poses.lists import write_pose_list
+from distilplace.datasets.readers.poses.seven_scenes import SevenScenesData
+from distilplace.engine.program import exit_code
 
 
 def convert(scene: Path, out: Path) -> list[Path]:
@@ -33,7 +34,7 @@ def convert(scene: Path, out: Path) -> list[Path]:
 
 def main(arguments: list[str] | None = None) -> int:
     """Command line; exit code 2 with one line on bad input."""
-    parser = argparse.ArgumentParser(prog="python -m tools.convert_7scenes", description=__doc__, allow_abbrev=False)
+    parser = argparse.ArgumentParser(prog=program("tools.convert_7scenes"), description=__doc__, allow_abbrev=False)
     parser.add_argument("--dataset_folder", type=Path, required=True, help="the scene: chess, fire ...")
     parser.add_argument("--out", type=Path, required=True, help="where the lists go; not into the scene")
     chosen = parser.parse_args(arguments)

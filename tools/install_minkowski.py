@@ -1,6 +1,6 @@
 """Build MinkowskiEngine 0.5.4 from its PyPI source package, install it into this environment, and check it.
 
-The source package is compared with its known hash and patched (``tools/minkowski_patches.py``); it is compiled in a
+The source package is compared with its known hash and patched (``tools/minkowski/patches.py``); it is compiled in a
 temporary environment, so that this one only receives the finished wheel. Wheels are kept (``--wheel-folder``), by
 PyTorch, Python and kind, and a second call installs at once. The build takes 6 to 10 minutes on 2 cores (CPU).
 
@@ -20,14 +20,13 @@ from pathlib import Path
 
 import torch
 
-from common.errors import UserError
-from engine.program import exit_code
-from models.sparse.backends import choose_backend
-from tools.minkowski_build import build_wheel, cache_key, cached_wheel, default_cache, run_logged
-from tools.minkowski_check import TOLERANCE, compare
-from tools.minkowski_machine import check_machine, find_nvcc
-
-HOME = Path(__file__).resolve().parent.parent
+from distilplace.common.errors import UserError
+from distilplace.common.home import home, program
+from distilplace.engine.program import exit_code
+from distilplace.models.sparse.backends import choose_backend
+from distilplace.tools.minkowski.build import build_wheel, cache_key, cached_wheel, default_cache, run_logged
+from distilplace.tools.minkowski.check import TOLERANCE, compare
+from distilplace.tools.minkowski.machine import check_machine, find_nvcc
 
 
 def install(*, cuda: bool, source: Path | None, wheels: Path, jobs: int) -> None:
@@ -83,7 +82,7 @@ def check() -> bool:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line; 0 on success, 1 when the check fails, 2 with one line when something is missing."""
     parser = argparse.ArgumentParser(
-        prog="python -m tools.install_minkowski",
+        prog=program("tools.install_minkowski"),
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
@@ -109,7 +108,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return status
     # Another process: this one may hold an older MinkowskiEngine.
     return subprocess.run(
-        [sys.executable, "-m", "tools.install_minkowski", "--check"], cwd=HOME, check=False
+        [sys.executable, "-m", "distilplace.tools.install_minkowski", "--check"], cwd=home(), check=False
     ).returncode
 
 

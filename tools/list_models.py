@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 import torch
 
-from engine.program import exit_code
-from models import create_model, list_models, model_settings
-from models.checkpoints import expected_keys
+from distilplace.common.home import program
+from distilplace.engine.program import exit_code
+from distilplace.models import create_model, list_models, model_settings
+from distilplace.models.checkpoints import expected_keys
 
 
 def described(name: str) -> list[str]:
@@ -29,7 +30,7 @@ def described(name: str) -> list[str]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line; 0 on success, 2 for an unknown network."""
-    parser = argparse.ArgumentParser("python -m tools.list_models", description=__doc__)
+    parser = argparse.ArgumentParser(program("tools.list_models"), description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help="networks to describe; none: list all")
     chosen = parser.parse_args(arguments).names
 

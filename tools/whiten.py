@@ -1,6 +1,6 @@
 """Whitenings of a run's teachers ahead of its training (Whiten-MTD): fitted, kept where ``train.py`` looks for them.
 
-    python -m tools.whiten --config recipes/whiten_mtd_gldv2.yaml --dataset_folder D --model resnet101_gem \
+    python -m tools.whiten --config recipes/whiten_mtd/whiten_mtd_gldv2.yaml --dataset_folder D --model resnet101_gem \
         --teacher_weights_path W --whiten_dim 512
 
 The options are those of ``train.py``, which does the same by itself on first need. This command tells how much of each
@@ -11,17 +11,16 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from common.errors import UserError
-from engine.building import build_data, build_fabric, build_network, teacher_settings
-from engine.command_line import parse
-from engine.embedding import Embedder
-from engine.options import TrainOptions
-from engine.program import exit_code
-from engine.run_folder import LOG
-from engine.whitening import fitted_whitening
-from models.whitening import Whitening
-
-HOME = Path(__file__).resolve().parent.parent
+from distilplace.common.errors import UserError
+from distilplace.common.home import home
+from distilplace.engine.building import build_data, build_fabric, build_network, teacher_settings
+from distilplace.engine.caches.whitening import fitted_whitening
+from distilplace.engine.embedding import Embedder
+from distilplace.engine.options import TrainOptions
+from distilplace.engine.options.command_line import parse
+from distilplace.engine.program import exit_code
+from distilplace.engine.runs.folder import LOG
+from distilplace.models.whitening import Whitening
 
 
 def whiten(options: TrainOptions) -> list[Whitening]:
@@ -54,7 +53,7 @@ def whiten(options: TrainOptions) -> list[Whitening]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line: the options of ``train.py``."""
     flags = sys.argv[1:] if arguments is None else arguments
-    return exit_code(lambda: whiten(parse(TrainOptions, flags, home=HOME)))
+    return exit_code(lambda: whiten(parse(TrainOptions, flags, home=home())))
 
 
 if __name__ == "__main__":

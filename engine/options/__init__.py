@@ -1,21 +1,21 @@
 """Every option of ``train.py`` and ``evaluate.py``, once: name, type, default, help (DistilVPR's names are kept).
 
-The classes in this package are the truth, one file per group; ``engine.command_line`` makes flags, recipes and
-environment variables of them.
+The classes in this package are the truth, one file per group; ``distilplace.engine.options.command_line`` makes flags,
+recipes and environment variables of them.
 """
 
 from typing import Literal
 
 from pydantic import Field, model_validator
 
-from engine.options.data import DataOptions
-from engine.options.fields import OptionGroup
-from engine.options.losses import LossOptions
-from engine.options.methods import MethodOptions
-from engine.options.model import ModelOptions
-from engine.options.reduction import ReductionOptions
-from engine.options.run import RunOptions
-from engine.options.training import TrainingOptions
+from distilplace.engine.options.data import DataOptions
+from distilplace.engine.options.fields import OptionGroup
+from distilplace.engine.options.losses import LossOptions
+from distilplace.engine.options.methods import MethodOptions
+from distilplace.engine.options.model import ModelOptions
+from distilplace.engine.options.reduction import ReductionOptions
+from distilplace.engine.options.run import RunOptions
+from distilplace.engine.options.training import TrainingOptions
 
 __all__ = [
     "RETIRED",
@@ -55,7 +55,7 @@ class TrainOptions(DataOptions, ModelOptions, LossOptions, MethodOptions, Traini
     @model_validator(mode="after")
     def _engine_runs_here(self) -> "TrainOptions":
         if self.sparse_backend != "auto":  # better now than after the data is read
-            from models.sparse.backends import choose_backend
+            from distilplace.models.sparse.backends import choose_backend
 
             choose_backend(self.sparse_backend, self.device_kind())
         return self

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt
 
-from engine.options.fields import Count, ImageSize, OptionGroup
+from distilplace.engine.options.fields import Count, ImageSize, OptionGroup
 
 
 class DataOptions(OptionGroup):

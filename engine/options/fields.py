@@ -4,8 +4,8 @@ from typing import Annotated, Any, get_args, get_origin
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
-from common.numbers import parse_number
-from datasets.images import parse_image_size
+from distilplace.common.numbers import parse_number
+from distilplace.datasets.io.images import parse_image_size
 
 NonNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=0)]

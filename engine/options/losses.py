@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt
 
-from engine.options.fields import FloatList, NonNegative, OptionGroup
+from distilplace.engine.options.fields import FloatList, NonNegative, OptionGroup
 
 
 class LossOptions(OptionGroup):

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt
 
-from engine.options.fields import Count, FloatList, NonNegative, OptionGroup
+from distilplace.engine.options.fields import Count, FloatList, NonNegative, OptionGroup
 
 
 class MethodOptions(OptionGroup):

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
-from engine.options.fields import Count, IntList, OptionGroup
+from distilplace.engine.options.fields import Count, IntList, OptionGroup
 
 Pooling = Literal["GeM", "GeMFC", "NetVLAD", "ConvAP", "CosPlace", "mean"]
 
@@ -46,7 +46,7 @@ class ModelOptions(OptionGroup):
     @model_validator(mode="after")
     def _known_engine(self) -> "ModelOptions":
         if self.sparse_backend != "auto":  # a run that leaves the choice open may never need an engine
-            from models.sparse.backends import require_known
+            from distilplace.models.sparse.backends import require_known
 
             require_known(self.sparse_backend)
         return self

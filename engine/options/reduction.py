@@ -2,7 +2,7 @@
 
 from pydantic import Field, PositiveInt, model_validator
 
-from engine.options.fields import ImageSize, OptionGroup
+from distilplace.engine.options.fields import ImageSize, OptionGroup
 
 
 class ReductionOptions(OptionGroup):

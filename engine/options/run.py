@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from engine.options.fields import Count, OptionGroup
+from distilplace.engine.options.fields import Count, OptionGroup
 
 
 class RunOptions(OptionGroup):

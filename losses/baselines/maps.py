@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from common.randomness import forked_random_state
-from losses.baselines.units import flat, same_batch, to_size, to_smaller, unit
-from losses.checks import Switch
-from losses.terms import Start
+from distilplace.common.randomness import forked_random_state
+from distilplace.losses.baselines.units import flat, same_batch, to_size, to_smaller, unit
+from distilplace.losses.parts.checks import Switch
+from distilplace.losses.terms import Start
 
 VID_INITIAL_VARIANCE = 5.0
 VID_LEAST_VARIANCE = 1e-5

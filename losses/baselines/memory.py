@@ -6,11 +6,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from common.errors import UserError
-from common.randomness import counted_seed, forked_random_state, generator
-from losses.baselines.units import same_batch, unit
-from losses.checks import Count, Positive, Share
-from losses.terms import Start
+from distilplace.common.errors import UserError
+from distilplace.common.randomness import counted_seed, forked_random_state, generator
+from distilplace.losses.baselines.units import same_batch, unit
+from distilplace.losses.parts.checks import Count, Positive, Share
+from distilplace.losses.terms import Start
 
 
 class CRD(nn.Module):

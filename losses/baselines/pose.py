@@ -7,10 +7,10 @@ Poses are rows [B, 7], x y z (m) and unit quaternion w p q r, compared as plain 
 import torch
 from torch import Tensor, nn
 
-from losses.baselines.maps import Regressor
-from losses.baselines.units import same_batch
-from losses.checks import Share
-from losses.terms import Start
+from distilplace.losses.baselines.maps import Regressor
+from distilplace.losses.baselines.units import same_batch
+from distilplace.losses.parts.checks import Share
+from distilplace.losses.terms import Start
 
 LEAST_RANGE = 1e-12
 

@@ -10,13 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from losses.baselines.units import flat, same_batch, unit
-from losses.checks import OneOf, Positive, PositiveOrNone, Switch, Weight
-from losses.cross_agent import Ball
-from losses.distiller import same_shape
-from losses.distilvpr import rkdg_geodesic
-from losses.relations import pairwise_distance, similarity, without_diagonal
-from losses.rkd import rkd_angle, rkd_distance
+from distilplace.losses.baselines.units import flat, same_batch, unit
+from distilplace.losses.cross_agent import Ball
+from distilplace.losses.distiller import same_shape
+from distilplace.losses.distilvpr import rkdg_geodesic
+from distilplace.losses.parts.checks import OneOf, Positive, PositiveOrNone, Switch, Weight
+from distilplace.losses.parts.relations import pairwise_distance, similarity, without_diagonal
+from distilplace.losses.rkd import rkd_angle, rkd_distance
 
 PKT_EPSILON = 1e-7
 
@@ -28,7 +28,7 @@ def rkd_d(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 def rkd_a(student: Tensor, teacher: Tensor) -> Tensor:
-    """RKD's angles alone; dimensions may differ. See :func:`losses.rkd.rkd_angle`."""
+    """RKD's angles alone; dimensions may differ. See :func:`distilplace.losses.rkd.rkd_angle`."""
     same_batch(student, teacher)
     return rkd_angle(pairwise_distance(student), pairwise_distance(teacher))
 

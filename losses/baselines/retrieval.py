@@ -6,9 +6,9 @@ Both take embeddings [B, D] of student and teacher, whose dimensions may differ,
 import torch
 from torch import Tensor
 
-from losses.baselines.units import same_batch, unit
-from losses.checks import Count, Positive
-from losses.relations import pairwise_distance
+from distilplace.losses.baselines.units import same_batch, unit
+from distilplace.losses.parts.checks import Count, Positive
+from distilplace.losses.parts.relations import pairwise_distance
 
 
 def darkrank(

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from common.errors import UserError
+from distilplace.common.errors import UserError
 
 MIN_LENGTH = 1e-12
 

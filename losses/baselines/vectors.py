@@ -8,11 +8,11 @@ from typing import Annotated
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from common.randomness import forked_random_state
-from losses.baselines.units import same_batch, unit
-from losses.checks import CountOrZero, OneOf, Positive
-from losses.distiller import same_shape
-from losses.terms import Start
+from distilplace.common.randomness import forked_random_state
+from distilplace.losses.baselines.units import same_batch, unit
+from distilplace.losses.distiller import same_shape
+from distilplace.losses.parts.checks import CountOrZero, OneOf, Positive
+from distilplace.losses.terms import Start
 
 NORMS = {"l2": unit, "none": lambda x: x, "softmax": lambda x: F.softmax(x, dim=1)}
 

@@ -5,9 +5,9 @@ DistilVPR's, as the models' own are. Parts that DistilVPR stores and never uses 
 lists in ``unused_checkpoint_prefixes``; any other difference is refused.
 """
 
-from models.checkpoints.files import read_metadata, read_state, save_weights
-from models.checkpoints.fitting import LoadReport, fit_state
-from models.checkpoints.loading import expected_keys, load_weights
+from distilplace.models.checkpoints.files import read_metadata, read_state, save_weights
+from distilplace.models.checkpoints.fitting import LoadReport, fit_state
+from distilplace.models.checkpoints.loading import expected_keys, load_weights
 
 __all__ = [
     "LoadReport",

@@ -6,10 +6,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from common.errors import UserError
-from common.pickle_numpy import Array
-from common.pickle_reader import Foreign
-from models.checkpoints.torch_files import TensorRecord, Unusable
+from distilplace.common.errors import UserError
+from distilplace.common.pickle_numpy import Array
+from distilplace.common.pickle_reader import Foreign
+from distilplace.models.checkpoints.torch_files import TensorRecord, Unusable
 
 NESTS = (
     *("model", "state_dict", "model_state_dict", "model_state", "net", "network", "module", "weights", "params"),

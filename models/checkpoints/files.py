@@ -7,11 +7,11 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from common.errors import UserError
-from common.pickle_reader import ForeignClassError
-from common.tensor_files import read_tensors, write_tensors
-from models.checkpoints.content import State, find_state
-from models.checkpoints.torch_files import open_torch_file
+from distilplace.common.errors import UserError
+from distilplace.common.pickle_reader import ForeignClassError
+from distilplace.common.tensor_files import read_tensors, write_tensors
+from distilplace.models.checkpoints.content import State, find_state
+from distilplace.models.checkpoints.torch_files import open_torch_file
 
 _METADATA_KEY = "distilplace"
 _REMEDY = "fetch or make it again"

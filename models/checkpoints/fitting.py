@@ -6,9 +6,9 @@ from typing import Any
 
 from torch import Tensor
 
-from common.errors import UserError
-from models.architecture import differences
-from models.checkpoints.content import is_counter
+from distilplace.common.errors import UserError
+from distilplace.models.architecture import differences
+from distilplace.models.checkpoints.content import is_counter
 
 _NAMES_SHOWN = 3
 

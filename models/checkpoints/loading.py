@@ -6,10 +6,10 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from common.errors import UserError
-from models.checkpoints.content import is_counter
-from models.checkpoints.files import read_weights
-from models.checkpoints.fitting import LoadReport, fit_state, some_of
+from distilplace.common.errors import UserError
+from distilplace.models.checkpoints.content import is_counter
+from distilplace.models.checkpoints.files import read_weights
+from distilplace.models.checkpoints.fitting import LoadReport, fit_state, some_of
 
 _MOST_FRONTS = 4
 

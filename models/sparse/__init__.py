@@ -4,13 +4,13 @@ Sources: C. Choy, J. Gwak, S. Savarese, "4D Spatio-Temporal ConvNets: Minkowski 
 (CVPR 2019) for the operations; the conventions (offset order, strides, first occurrence kept) are measured ones.
 """
 
-from models.sparse.convolution import SparseConv, SparseTransposedConv
-from models.sparse.coordinates import CoordinateManager
-from models.sparse.kernel_map import KernelMap, kernel_offsets
-from models.sparse.layers import GeM, SparseReLU, broadcast_multiply, global_average
-from models.sparse.normalisation import SparseBatchNorm
-from models.sparse.quantisation import batched_coordinates, quantize
-from models.sparse.tensor import SparseTensor
+from distilplace.models.sparse.convolution import SparseConv, SparseTransposedConv
+from distilplace.models.sparse.coordinates import CoordinateManager
+from distilplace.models.sparse.kernel_map import KernelMap, kernel_offsets
+from distilplace.models.sparse.layers import GeM, SparseReLU, broadcast_multiply, global_average
+from distilplace.models.sparse.normalisation import SparseBatchNorm
+from distilplace.models.sparse.quantisation import batched_coordinates, quantize
+from distilplace.models.sparse.tensor import SparseTensor
 
 __all__ = [
     "CoordinateManager",

@@ -97,7 +97,7 @@ def refine(keys: np.ndarray, children: tuple[np.ndarray, np.ndarray], coarse: Pa
     """Pairs of a level (as :func:`search` gives them) from those of the next coarser one.
 
     ``children``: first child and number of children of the coarse voxels; ``nearness`` is the table of
-    :func:`models.sparse.neighbours.nearness`.
+    :func:`distilplace.models.sparse.neighbours.nearness`.
     """
     first, many = children
     above, beside, offsets = coarse

@@ -5,8 +5,8 @@ import math
 import torch
 from torch import nn
 
-from common.errors import UserError
-from models.sparse.tensor import SparseTensor
+from distilplace.common.errors import UserError
+from distilplace.models.sparse.tensor import SparseTensor
 
 
 class _SparseConvBase(nn.Module):

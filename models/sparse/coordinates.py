@@ -11,12 +11,12 @@ from typing import Any
 
 import torch
 
-from common.errors import UserError
-from models.sparse.backends.base import Manager, check_coordinates, check_stride, checked_batch_size
-from models.sparse.functional import sparse_convolution
-from models.sparse.kernel_map import KernelMap, Workspace, build_map
-from models.sparse.neighbours import Neighbours, find_neighbours
-from models.sparse.transport import restore, state_of
+from distilplace.common.errors import UserError
+from distilplace.models.sparse.backends.base import Manager, check_coordinates, check_stride, checked_batch_size
+from distilplace.models.sparse.functional import sparse_convolution
+from distilplace.models.sparse.kernel_map import KernelMap, Workspace, build_map
+from distilplace.models.sparse.neighbours import Neighbours, find_neighbours
+from distilplace.models.sparse.transport import restore, state_of
 
 AXIS_BITS = 17  # a batch may span 2^17 voxels per axis
 BATCH_BITS = 12  # and hold 4096 clouds: 3 * 17 + 12 = 63 bits, the positive int64
@@ -45,7 +45,7 @@ def morton_keys(batch: torch.Tensor, grid: torch.Tensor, axis_bits: int) -> torc
 def _keys(batch: torch.Tensor, grid: torch.Tensor) -> torch.Tensor:
     if batch.device.type != "cpu":
         return morton_keys(batch, grid, AXIS_BITS)
-    from models.sparse import compiled
+    from distilplace.models.sparse import compiled
 
     return torch.from_numpy(compiled.morton(batch.contiguous().numpy(), grid.contiguous().numpy(), AXIS_BITS))
 
@@ -73,7 +73,7 @@ class Level:
     def _parents(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Row of each voxel's parent ``[N]``, and the first child of each parent (int32)."""
         if self.keys.device.type == "cpu":
-            from models.sparse import compiled
+            from distilplace.models.sparse import compiled
 
             parent, starts = compiled.parents(self.keys.numpy())
             return torch.from_numpy(parent), torch.from_numpy(starts)

@@ -1,8 +1,8 @@
 """Sparse convolution as an autograd function of its own, which keeps nothing but the input and the kernel.
 
 Two implementations share its three products (forward, gradient of the input, gradient of the kernel): compiled loops in
-one pass over the pairs on the CPU (:mod:`models.sparse.fused`), library calls elsewhere and for other types
-(:mod:`models.sparse.gathered`).
+one pass over the pairs on the CPU (:mod:`distilplace.models.sparse.fused`), library calls elsewhere and for other types
+(:mod:`distilplace.models.sparse.gathered`).
 """
 
 from types import ModuleType
@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch.autograd.function import once_differentiable
 
-from models.sparse import fused, gathered
-from models.sparse.kernel_map import KernelMap
+from distilplace.models.sparse import fused, gathered
+from distilplace.models.sparse.kernel_map import KernelMap
 
 
 def sparse_convolution(features: torch.Tensor, kernel: torch.Tensor, kernel_map: KernelMap) -> torch.Tensor:

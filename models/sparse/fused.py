@@ -5,8 +5,8 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from models.sparse.kernel_map import KernelMap
-from models.sparse.threads import share
+from distilplace.models.sparse.kernel_map import KernelMap
+from distilplace.models.sparse.threads import share
 
 LANES = 16  # float32 numbers of one vector of the kernels
 PIECES = 16  # into which the work of one layer is cut at most
@@ -19,7 +19,7 @@ def fits(table: torch.Tensor, channels: int) -> bool:
 
 
 def convolve(features: torch.Tensor, kernel: torch.Tensor, kernel_map: KernelMap) -> torch.Tensor:
-    """See :func:`models.sparse.gathered.convolve`."""
+    """See :func:`distilplace.models.sparse.gathered.convolve`."""
     if kernel_map.centre is None:
         out = features.new_zeros(kernel_map.n_out, kernel.shape[2])
     else:
@@ -29,14 +29,14 @@ def convolve(features: torch.Tensor, kernel: torch.Tensor, kernel_map: KernelMap
 
 
 def input_gradient(gradient: torch.Tensor, kernel: torch.Tensor, kernel_map: KernelMap) -> torch.Tensor:
-    """See :func:`models.sparse.gathered.input_gradient`."""
+    """See :func:`distilplace.models.sparse.gathered.input_gradient`."""
     return convolve(gradient, kernel.transpose(1, 2).contiguous(), kernel_map.reverse)
 
 
 def kernel_gradient(
     features: torch.Tensor, gradient: torch.Tensor, kernel_map: KernelMap, kernel: torch.Tensor
 ) -> torch.Tensor:
-    """See :func:`models.sparse.gathered.kernel_gradient`."""
+    """See :func:`distilplace.models.sparse.gathered.kernel_gradient`."""
     out = torch.zeros_like(kernel, memory_format=torch.contiguous_format)
     if kernel_map.centre is not None:
         torch.mm(features.t(), gradient, out=out[kernel_map.centre])
@@ -46,7 +46,7 @@ def kernel_gradient(
 
 def _run(name: str, first: torch.Tensor, second: torch.Tensor, kernel_map: KernelMap, out: torch.Tensor) -> None:
     """Call a kernel, its tasks shared among as many threads as PyTorch may use (:mod:`models.sparse.threads`)."""
-    from models.sparse import fused_kernels
+    from distilplace.models.sparse import fused_kernels
 
     kernel: Callable[..., None] = getattr(fused_kernels, name)
     starts = np.concatenate([[0], np.cumsum(kernel_map.sizes)])

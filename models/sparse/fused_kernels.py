@@ -15,8 +15,8 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from models.sparse.compiled import compiled
-from models.sparse.fused import LANES
+from distilplace.models.sparse.compiled import compiled
+from distilplace.models.sparse.fused import LANES
 
 ROWS = 8  # output rows, and
 CHANNELS = 16  # input channels, whose sums are held at a time

@@ -6,7 +6,7 @@ bags (``embedding_bag``): deterministic, and parallel over rows.
 
 import torch
 
-from models.sparse.kernel_map import KernelMap
+from distilplace.models.sparse.kernel_map import KernelMap
 
 
 def bag_sum(

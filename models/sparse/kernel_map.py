@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from common.errors import UserError
-from models.sparse.neighbours import MAX_REACH, expand
+from distilplace.common.errors import UserError
+from distilplace.models.sparse.neighbours import MAX_REACH, expand
 
 if TYPE_CHECKING:
-    from models.sparse.coordinates import CoordinateManager
+    from distilplace.models.sparse.coordinates import CoordinateManager
 
 
 def kernel_offsets(kernel_size: int) -> torch.Tensor:
@@ -179,7 +179,7 @@ def by_offset_compiled(
     rows: torch.Tensor, cols: torch.Tensor, codes: torch.Tensor, index: torch.Tensor, volume: int
 ) -> tuple[tuple[int, ...], torch.Tensor, torch.Tensor]:
     """:func:`by_offset_vectorised` as a counting sort, on the CPU."""
-    from models.sparse import compiled
+    from distilplace.models.sparse import compiled
 
     arrays = (rows.numpy(), cols.numpy(), codes.numpy(), index.numpy())
     sizes, out_rows, in_rows = compiled.by_offset(*arrays, volume)
@@ -201,7 +201,7 @@ def by_offset_vectorised(
 def _gathering(rows: torch.Tensor, count: int) -> Gathering:
     """For each of ``count`` rows the positions at which it stands in ``rows``."""
     if rows.device.type == "cpu":
-        from models.sparse import compiled
+        from distilplace.models.sparse import compiled
 
         return Gathering(*map(torch.from_numpy, compiled.bags(rows.numpy(), count)))
     order = rows.sort(stable=True).indices

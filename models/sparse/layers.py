@@ -1,7 +1,7 @@
 """ReLU, pooling and broadcasting on sparse tensors.
 
 Reductions run per batch element over its rows, in batch order. MinkowskiEngine's CPU build permutes the rows of a batch
-there (../shared/goldens/reference-oddities.md, 1); a batch of N equals N batches of one here.
+there; a batch of N equals N batches of one here.
 """
 
 from typing import Any
@@ -10,8 +10,8 @@ import torch
 from torch import nn
 from torch.autograd.function import once_differentiable
 
-from models.sparse.backends.base import Manager
-from models.sparse.tensor import SparseTensor
+from distilplace.models.sparse.backends.base import Manager
+from distilplace.models.sparse.tensor import SparseTensor
 
 
 class SparseReLU(nn.Module):

@@ -3,7 +3,7 @@
 Two voxels at most r steps apart have parents at most (r + 1) // 2 steps apart. So the pairs of a level are among the
 children of the pairs of the next coarser level; only a small top level is searched by key. For 30 000 voxels this
 replaces 3.75 million key searches of a 5^3 kernel by about 200 000 table look-ups. On the CPU the loops are compiled
-(:mod:`models.sparse.compiled`); on other devices they are tensor operations.
+(:mod:`distilplace.models.sparse.compiled`); on other devices they are tensor operations.
 """
 
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 
 if TYPE_CHECKING:
-    from models.sparse.coordinates import CoordinateManager, Level
+    from distilplace.models.sparse.coordinates import CoordinateManager, Level
 
 SEARCH_BELOW = 256  # levels of at most so many voxels are searched directly
 MAX_REACH = 15  # (2 * 15 + 1)^3 codes fit in int16
@@ -48,7 +48,7 @@ def expand(counts: torch.Tensor, starts: torch.Tensor) -> tuple[torch.Tensor, to
 
 def find_neighbours(manager: "CoordinateManager", number: int, reach: int) -> Neighbours:
     """All pairs of level ``number`` at most ``reach`` grid steps apart per axis."""
-    from models.sparse.coordinates import MAX_LEVEL
+    from distilplace.models.sparse.coordinates import MAX_LEVEL
 
     level = manager.level(number)
     on_cpu = level.keys.device.type == "cpu"
@@ -64,7 +64,7 @@ def find_neighbours(manager: "CoordinateManager", number: int, reach: int) -> Ne
 
 def search_compiled(level: "Level", reach: int) -> Neighbours:
     """:func:`search_vectorised` as one compiled loop, on the CPU."""
-    from models.sparse import compiled
+    from distilplace.models.sparse import compiled
 
     keys, batch, grid = (each.numpy() for each in (level.keys, level.batch, level.grid))
     return Neighbours(*map(torch.from_numpy, compiled.search(keys, batch, grid, level.axis_bits, reach)))
@@ -72,7 +72,7 @@ def search_compiled(level: "Level", reach: int) -> Neighbours:
 
 def search_vectorised(level: "Level", reach: int) -> Neighbours:
     """The plain way: look every neighbour's key up among the sorted keys, (2r + 1)^3 searches per voxel."""
-    from models.sparse.coordinates import morton_keys
+    from distilplace.models.sparse.coordinates import morton_keys
 
     device, count = level.keys.device, len(level)
     steps = torch.arange(-reach, reach + 1, device=device)
@@ -88,7 +88,7 @@ def search_vectorised(level: "Level", reach: int) -> Neighbours:
 
 def refine_compiled(level: "Level", above: "Level", coarse: Neighbours, reach: int) -> Neighbours:
     """:func:`refine_vectorised` as one compiled loop, on the CPU."""
-    from models.sparse import compiled
+    from distilplace.models.sparse import compiled
 
     children = (above.child_starts.numpy(), above.child_counts.numpy())
     pairs = (coarse.rows.numpy(), coarse.cols.numpy(), coarse.codes.numpy())

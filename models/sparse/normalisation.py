@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.autograd.function import once_differentiable
 
-from models.sparse.tensor import SparseTensor
+from distilplace.models.sparse.tensor import SparseTensor
 
 
 class SparseBatchNorm(nn.Module):

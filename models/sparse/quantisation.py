@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
-from common.errors import UserError
+from distilplace.common.errors import UserError
 
 Array = TypeVar("Array", np.ndarray, torch.Tensor)
 

@@ -2,9 +2,9 @@
 
 import torch
 
-from common.errors import UserError
-from models.sparse.backends import AUTO, choose_backend
-from models.sparse.backends.base import Manager
+from distilplace.common.errors import UserError
+from distilplace.models.sparse.backends import AUTO, choose_backend
+from distilplace.models.sparse.backends.base import Manager
 
 
 class SparseTensor:
@@ -29,7 +29,8 @@ class SparseTensor:
     ) -> None:
         """Either from ``coordinates`` int32 ``[N, 4]`` (batch, x, y, z) at ``stride``, or as level of a ``manager``.
 
-        ``backend`` names the engine that makes a manager of the coordinates (:mod:`models.sparse.backends`).
+        ``backend`` names the engine that makes a manager of the coordinates
+        (:mod:`distilplace.models.sparse.backends`).
 
         With a manager the features must be in its row order already.
         """

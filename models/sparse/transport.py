@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from models.sparse.kernel_map import KernelMap, Workspace
+from distilplace.models.sparse.kernel_map import KernelMap, Workspace
 
 if TYPE_CHECKING:
-    from models.sparse.coordinates import CoordinateManager
+    from distilplace.models.sparse.coordinates import CoordinateManager
 
 ALIGNMENT = 16  # bytes, so that every part can be viewed in its own type
 Layout = list[tuple[torch.dtype, tuple[int, ...]]]
@@ -61,7 +61,7 @@ def state_of(manager: "CoordinateManager") -> dict[str, Any]:
 
 def restore(manager: "CoordinateManager", state: dict[str, Any]) -> None:
     """Fill an empty manager with a :func:`state_of`, on the device of its buffer."""
-    from models.sparse.coordinates import Level
+    from distilplace.models.sparse.coordinates import Level
 
     tensors = iter(unflatten(state["buffer"], state["layout"]))
     manager.base_stride, manager.batch_size, axis_bits = state["scalars"]

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import pytest
 
-import train
+from distilplace import train
 from tests.miniature import write_boreas, write_oxford
 
 SMALL = ["--pretrained", "none", "--train_batch_size", "8", "--epochs", "2"]

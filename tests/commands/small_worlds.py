@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torchvision.models import get_model
 
-from engine.building import student_settings, teacher_settings
-from engine.command_line import parse
-from engine.options import EvaluateOptions, OptionGroup, TrainOptions
-from models import create_model
-from models.checkpoints import save_weights
-from models.mobilenet_wakd import MobileNetV3WAKD
+from distilplace.engine.building import student_settings, teacher_settings
+from distilplace.engine.options import EvaluateOptions, OptionGroup, TrainOptions
+from distilplace.engine.options.command_line import parse
+from distilplace.models import create_model
+from distilplace.models.checkpoints import save_weights
+from distilplace.models.image.mobilenet_wakd import MobileNetV3WAKD
 from tests.commands.written import RUN
 from tests.miniature import write_boreas, write_oxford
 from tests.miniature_dbstruct import write_pittsburgh, write_tokyo247, write_tokyotm
@@ -125,7 +125,7 @@ class Place:
         return self._with_weights(rest, self._parsed(kind, rest))
 
     def _parsed(self, kind: type[OptionGroup], words: list[str]) -> Any:
-        from evaluate import saved_options
+        from distilplace.evaluate import saved_options
 
         saved = saved_options(words[words.index("--weights") + 1]) if "--weights" in words else None
         return parse(kind, words, home=self.folder, saved=saved, environment={})

@@ -10,9 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-import evaluate
-import train
-from models import create_model
+from distilplace import evaluate, train
+from distilplace.models import create_model
 from tests.commands.conftest import make_oxford
 
 
@@ -182,7 +181,7 @@ def test_small_databases_and_pairs_without_questions_work(tmp_path, capsys):
     world = make_oxford(tmp_path, submaps=12)
     flags = [*world.flags, *ALONE, "--epochs", "0", "--logdir", str(tmp_path), "--exp_name", "small"]
     path = world.folder / "oxford_evaluation_query.pickle"
-    from datasets.pickles import load_pickle
+    from distilplace.datasets.io.pickles import load_pickle
 
     queries = load_pickle(path)
     for entry in queries[0].values():

@@ -7,10 +7,9 @@ import pytest
 import torch
 import yaml
 
-import evaluate
-import train
-from engine.trainer import Trainer
-from models.checkpoints import read_state
+from distilplace import evaluate, train
+from distilplace.engine.trainer import Trainer
+from distilplace.models.checkpoints import read_state
 from tests.miniature_landmarks import write_gldv2, write_revisited, write_svd
 from tests.miniature_poses import write_cambridge
 

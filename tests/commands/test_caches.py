@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-import train
-from common.randomness import forked_random_state
-from models import create_model
-from models.checkpoints import save_weights
+from distilplace import train
+from distilplace.common.randomness import forked_random_state
+from distilplace.models import create_model
+from distilplace.models.checkpoints import save_weights
 from tests.miniature_images import numbered, write_images, write_picture
 
 SMALL = ["--pretrained", "none", "--image_size", "48x64", "--train_batch_size", "8", "--epochs", "0"]

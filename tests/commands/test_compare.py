@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-import evaluate
-from models import create_model
-from models.checkpoints import save_weights
+from distilplace import evaluate
+from distilplace.models import create_model
+from distilplace.models.checkpoints import save_weights
 from tests.miniature_images import numbered, write_images
 
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-import train
+from distilplace import train
 from tests.miniature_images import numbered, write_picture
 
 
@@ -15,10 +15,18 @@ def test_teacher_and_student_on_a_flat_folder(tmp_path, capsys):
     own = ["--data_dir", str(tmp_path / "D"), "--frame_tolerance", "2", "--logdir", str(tmp_path / "logs")]
     short = ["--image_size", "48x64", "--epochs", "1", "--train_batch_size", "8", "--val_batch_size", "8"]
     widths = ["--teacher_output_dim", "16"]
-    teacher = ["--config", "recipes/asht_teacher_sequences.yaml", "--model", "dsformer", *widths, "--exp_name", "t"]
+    teacher = [
+        "--config",
+        "asht_teacher_sequences",
+        "--model",
+        "dsformer",
+        *widths,
+        "--exp_name",
+        "t",
+    ]
     assert train.main([*teacher, *own, *short]) == 0
     weights = str(tmp_path / "logs" / "t" / "models" / "best.safetensors")
-    student = ["--config", "recipes/asht_sequences.yaml", "--model", "dsformer", "dsformer", *widths]
+    student = ["--config", "recipes/asht_kd/asht_sequences.yaml", "--model", "dsformer", "dsformer", *widths]
     student += ["--student_output_dim", "16", "--teacher_weights_path", weights, weights, "--exp_name", "s"]
     assert train.main([*student, *own, *short]) == 0
     text = capsys.readouterr().out

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-import train
+from distilplace import train
 
 RADII = ["--positive_radius", "3", "--negative_radius", "10", "--eval_radius", "5"]
 

@@ -7,12 +7,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-import engine.embedding
-import evaluate
-import train
-from engine.trainer import Trainer
-from models import create_model
-from models.vlad import VLADNetwork
+from distilplace import evaluate, train
+from distilplace.engine import embedding
+from distilplace.engine.trainer import Trainer
+from distilplace.models import create_model
+from distilplace.models.image.vlad import VLADNetwork
 from tests.miniature_images import numbered, write_images
 
 PYRAMID = ["--student_output_dim", "16", "--teacher_output_dim", "16"]
@@ -108,7 +107,7 @@ TUPLES = ["--tuple_size", "2", "--pos_num", "1", "--neg_num", "2", "--cache_size
 @pytest.mark.slow
 def test_wakd_mines_tuples_in_generations(pictures, tmp_path, monkeypatch):
     begun, widths = [], []
-    begin, score = VLADNetwork.initialise_clusters, engine.embedding.score_table
+    begin, score = VLADNetwork.initialise_clusters, embedding.score_table
 
     def watch_clusters(self, descriptors):
         begun.append(self.network)
@@ -119,7 +118,7 @@ def test_wakd_mines_tuples_in_generations(pictures, tmp_path, monkeypatch):
         return score(keys, table, test)
 
     monkeypatch.setattr(VLADNetwork, "initialise_clusters", watch_clusters)
-    monkeypatch.setattr(engine.embedding, "score_table", watch_widths)
+    monkeypatch.setattr(embedding, "score_table", watch_widths)
     teach = ["--train_mode", "train_teacher", "--model", "resnet18netvlad", "--loss", "sare_ind", *TUPLES]
     small = [*pictures, "--image_size", "96x96", "--train_fraction", "0.34"]
     teacher = run(small, tmp_path, "teacher", *teach)
@@ -198,12 +197,12 @@ def test_real_images_give_the_stated_recall(shared_data, tmp_path):
 
 def test_every_recipe_is_complete(root):
     """Each names a known method, loss and networks, and every one is in the table of contents."""
-    from engine.building import build_distiller, build_task_loss, student_settings, teacher_settings
-    from engine.command_line import parse
-    from engine.options import TrainOptions
+    from distilplace.engine.building import build_distiller, build_task_loss, student_settings, teacher_settings
+    from distilplace.engine.options import TrainOptions
+    from distilplace.engine.options.command_line import parse
 
     contents = (root / "recipes" / "README.md").read_text()
-    for path in sorted((root / "recipes").glob("*.yaml")):
+    for path in sorted((root / "recipes").rglob("*.yaml")):
         options = parse(TrainOptions, ["--config", str(path)], home=root, environment={})
         build_task_loss(options)
         build_distiller(options)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-import train
+from distilplace import train
 
 pytestmark = pytest.mark.slow
 LONG = ["--distil_method", "nokd", "--val_fraction", "0", "--epochs", "3", "--save_every", "1"]
@@ -123,7 +123,7 @@ def test_a_full_disk_is_one_line(root, oxford, tmp_path):
 
 def test_a_process_that_ends_with_idle_workers_does_not_wait_for_them(root):
     program = (
-        "import sys; from datasets.workers import start_worker; from torch.utils.data import DataLoader\n"
+        "import sys; from distilplace.datasets.workers import start_worker; from torch.utils.data import DataLoader\n"
         "loader = DataLoader(range(100), num_workers=2, worker_init_fn=start_worker, persistent_workers=True)\n"
         "batches = iter(loader); next(batches); sys.modules['kept'] = batches; print('ends')"
     )

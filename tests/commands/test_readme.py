@@ -3,8 +3,8 @@
 import re
 from importlib.util import find_spec
 
-from engine.aliases import ALIASES
-from engine.options import EvaluateOptions, TrainOptions
+from distilplace.engine.options import EvaluateOptions, TrainOptions
+from distilplace.engine.options.aliases import ALIASES
 from tests.commands.test_readme_commands import BOREAS, OXFORD
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-import train
-from models import create_model
+from distilplace import train
+from distilplace.models import create_model
 
 OXFORD_TEACHER = (
     "teacher_weights/oxford__T:minklocmmcat__resnet18__img256__pc128__32_64_64__1_1_1__1__allstgF__b128__trainteacher"
@@ -79,7 +79,7 @@ arguments = sys.argv[1:]
 weights = arguments[arguments.index("--logdir") + 1] + "/s/models/best.safetensors"
 code = train.main(arguments) or evaluate.main(["--weights", weights])
 loaded = [name for name in sys.modules if name.split(".")[0] in ("open3d", "MinkowskiEngine", "libusb_package")]
-loaded += [name for name in sys.modules if name.startswith(("models.sparse", "models.mink"))]
+loaded += [name for name in sys.modules if name.startswith(("distilplace.models.sparse", "models.mink"))]
 print("LOADED", loaded)
 sys.exit(code)
 """

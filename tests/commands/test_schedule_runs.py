@@ -5,8 +5,8 @@ import math
 
 import pytest
 
-import train
-from engine.trainer import Trainer
+from distilplace import train
+from distilplace.engine.trainer import Trainer
 from tests.miniature_landmarks import write_svd
 
 FLAGS = ["--train_mode", "train_teacher", "--model", "resnet18_gem", "--teacher_output_dim", "8", "--batches", "views"]

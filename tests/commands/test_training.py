@@ -9,15 +9,14 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-import evaluate
-import train
-from engine import trainer as trainer_module
-from engine.command_line import parse
-from engine.embedding import Embedder
-from engine.options import TrainOptions
-from engine.trainer import Trainer
-from models import create_model
-from models.checkpoints import load_weights
+from distilplace import evaluate, train
+from distilplace.engine import trainer as trainer_module
+from distilplace.engine.embedding import Embedder
+from distilplace.engine.options import TrainOptions
+from distilplace.engine.options.command_line import parse
+from distilplace.engine.trainer import Trainer
+from distilplace.models import create_model
+from distilplace.models.checkpoints import load_weights
 
 REST = ("rkdg", "ours", "rkd")
 """Methods beside the published command's, which holds the terms of all."""
@@ -235,7 +234,7 @@ def test_evaluate_reads_the_runs_architecture_and_ignores_its_loss_options(oxfor
 
 def test_names_of_runs_tell_options_apart(tmp_path):
     def name(*flags):
-        from engine.run_folder import run_name
+        from distilplace.engine.runs.folder import run_name
 
         return run_name(parse(TrainOptions, flags, home=tmp_path, environment={}))
 

@@ -4,12 +4,10 @@ from pathlib import Path
 
 import pytest
 
-import evaluate
-import tools.cluster
-import tools.whiten
-import train
-from engine.command_line import parse
-from engine.options import EvaluateOptions, TrainOptions
+from distilplace import evaluate, train
+from distilplace.engine.options import EvaluateOptions, TrainOptions
+from distilplace.engine.options.command_line import parse
+from distilplace.tools import cluster, whiten
 from tests.commands.small_worlds import Place
 from tests.commands.written import readme_commands, recipe_commands
 from tests.conftest import ROOT
@@ -23,7 +21,9 @@ def test_every_published_recipe_says_how_it_is_run():
     published = {name for name in RECIPES if not name.startswith("demo_")}
     assert {name for name, commands in RECIPES.items() if commands} == published
     for name in published:
-        assert any(f"recipes/{name}" in command for command in RECIPES[name]), name
+        assert any(
+            word.startswith("recipes/") and word.endswith(f"/{name}") for command in RECIPES[name] for word in command
+        ), name
     assert list(ROWS) == ["DistilVPR", "ASHT-KD", "WAKD", "SCKD", "Whiten_MTD", "RepDistiller"]
     assert sum(map(len, ROWS.values())) >= 19
 
@@ -45,8 +45,8 @@ def data(tmp_path_factory) -> Path:
 PROGRAMS = {
     "train.py": train.main,
     "evaluate.py": evaluate.main,
-    "tools.cluster": tools.cluster.main,
-    "tools.whiten": tools.whiten.main,
+    "tools.cluster": cluster.main,
+    "tools.whiten": whiten.main,
 }
 
 

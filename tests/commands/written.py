@@ -12,7 +12,7 @@ RUN = "logs/<run>"
 def recipe_commands(root: Path) -> dict[str, list[list[str]]]:
     """Per recipe the words of its commands, in their order; ``python`` omitted."""
     found = {}
-    for path in sorted((root / "recipes").glob("*.yaml")):
+    for path in sorted((root / "recipes").rglob("*.yaml")):
         lines = [line.removeprefix("# ") for line in path.read_text().splitlines() if line.startswith("# python ")]
         found[path.name] = [_words(line) for line in lines]
     return found

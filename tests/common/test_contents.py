@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from common import contents
-from common.contents import content_hashes
-from common.errors import UserError
+from distilplace.common import contents
+from distilplace.common.contents import content_hashes
+from distilplace.common.errors import UserError
 
 HOUR_AGO = 1_700_000_000_000_000_000
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from common.decoding import ORIENTATION, decode_rgb, image_size, image_suffixes
-from common.errors import UserError
+from distilplace.common.decoding import ORIENTATION, decode_rgb, image_size, image_suffixes
+from distilplace.common.errors import UserError
 
 GREY = np.random.default_rng(0).integers(0, 256, (12, 16), dtype=np.uint8)
 COLOUR = np.random.default_rng(1).integers(0, 256, (12, 16, 3), dtype=np.uint8)

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from common.errors import UserError
-from common.files import atomic_path
-from common.randomness import counted_seed, forked_random_state, generator
+from distilplace.common.errors import UserError
+from distilplace.common.files import atomic_path
+from distilplace.common.randomness import counted_seed, forked_random_state, generator
 
 
 def write_half(target):

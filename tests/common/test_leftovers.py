@@ -10,8 +10,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from common.errors import UserError
-from common.files import atomic_path, remove_leftovers
+from distilplace.common.errors import UserError
+from distilplace.common.files import atomic_path, remove_leftovers
 
 MANY = {"x": torch.zeros(100_000)}
 
@@ -72,7 +72,7 @@ def test_a_folder_that_cannot_be_made_or_written_is_one_line(tmp_path, monkeypat
 
 def test_leftovers_of_dead_writers_go_and_those_of_living_ones_stay(tmp_path):
     program = (
-        "import os, sys; from pathlib import Path; from common.files import atomic_path\n"
+        "import os, sys; from pathlib import Path; from distilplace.common.files import atomic_path\n"
         "with atomic_path(Path(sys.argv[1])) as path:\n"
         "    path.write_text('half'); os._exit(9)"
     )

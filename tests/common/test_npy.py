@@ -8,7 +8,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from common.npy import load_npy, load_npz
+from distilplace.common.npy import load_npy, load_npz
 
 HUGE = 10**12
 

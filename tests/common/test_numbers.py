@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from common.numbers import number_hint, parse_finite, parse_number, parse_whole
+from distilplace.common.numbers import number_hint, parse_finite, parse_number, parse_whole
 
 
 @pytest.mark.parametrize("text", ["1", "-1.5", "+.5", "5.", " 1e3\t", "1.2E-07", "0005", "9.9e-001"])

@@ -7,8 +7,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from common.errors import UserError
-from common.tensor_files import HASH, content_hash, read_tensors, write_tensors
+from distilplace.common.errors import UserError
+from distilplace.common.tensor_files import HASH, content_hash, read_tensors, write_tensors
 
 TENSORS = {
     "weight": torch.arange(6.0).reshape(2, 3),

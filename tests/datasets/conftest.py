@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from datasets.records import PlaceRecord, TrainingSet
-from datasets.relations import training_relations
+from distilplace.datasets.records import PlaceRecord, TrainingSet
+from distilplace.datasets.relations import training_relations
 from tests.miniature import Miniature, write_boreas, write_oxford
 
 

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from common.errors import UserError
-from datasets import create_dataset
-from datasets.doubts import doubts
-from datasets.image_sets import Images, evaluation_set, record
-from datasets.records import RankingRules, distance_text
+from distilplace.common.errors import UserError
+from distilplace.datasets import create_dataset
+from distilplace.datasets.doubts import doubts
+from distilplace.datasets.image_sets import Images, evaluation_set, record
+from distilplace.datasets.records import RankingRules, distance_text
 from tests.miniature_frames import straight, write_run
 from tests.miniature_images import numbered, utm_name, write_images
 

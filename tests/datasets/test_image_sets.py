@@ -8,11 +8,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from common.errors import UserError
-from datasets.image_sets import Images, carve, evaluation_set, record, training_by_distance, training_by_truth
-from datasets.images import evaluation_transform, parse_image_size
-from datasets.sampling import PairBatchSampler
-from datasets.splitting import subset
+from distilplace.common.errors import UserError
+from distilplace.datasets.image_sets import (
+    Images,
+    carve,
+    evaluation_set,
+    record,
+    training_by_distance,
+    training_by_truth,
+)
+from distilplace.datasets.io.images import evaluation_transform, parse_image_size
+from distilplace.datasets.sampling.batches import PairBatchSampler
+from distilplace.datasets.sampling.splitting import subset
 
 
 def made(count: int, truth: list[list[int]]) -> Images:

@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import train
-from common.errors import UserError
-from datasets import create_dataset
-from datasets.benchmarks import LandmarkSet, PoseSet, VideoSet
-from datasets.image_folder import ImagesData
-from datasets.records import EvaluationSet, PlaceRecord, TrainingSet, require_one_input_per_key
+from distilplace import train
+from distilplace.common.errors import UserError
+from distilplace.datasets import create_dataset
+from distilplace.datasets.benchmarks import LandmarkSet, PoseSet, VideoSet
+from distilplace.datasets.readers.frames.image_folder import ImagesData
+from distilplace.datasets.records import EvaluationSet, PlaceRecord, TrainingSet, require_one_input_per_key
 from tests.miniature_frames import straight, write_run
 from tests.miniature_images import numbered, write_images, write_truth
 

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from common.errors import UserError
-from datasets import create_dataset
-from datasets.images import read_image
-from datasets.loading import PlaceItems, collate, evaluation_loader, set_epoch, training_loader
-from datasets.sampling import PairBatchSampler
+from distilplace.common.errors import UserError
+from distilplace.datasets import create_dataset
+from distilplace.datasets.io.images import read_image
+from distilplace.datasets.loading import PlaceItems, collate, evaluation_loader, set_epoch, training_loader
+from distilplace.datasets.sampling.batches import PairBatchSampler
 from tests.miniature import Miniature
 
 ALL = ("images", "coords", "features")
@@ -197,11 +197,12 @@ def test_imports_are_silent_and_image_batches_load_no_engine(oxford_written, roo
     heavy = {"open3d", "timm", "torchvision", "faiss", "matplotlib", "MinkowskiEngine", "sklearn", "PIL", "models"}
     program = f"""
 import sys
-import datasets, datasets.loading
+from distilplace import datasets
+from distilplace.datasets import loading
 assert not {heavy} & set(sys.modules), {heavy} & set(sys.modules)
 data = datasets.create_dataset("oxford", dataset_folder=sys.argv[1], image_path=sys.argv[2])
 records = data.evaluation_set().database[0][:4]
-loader = datasets.loading.evaluation_loader(
+loader = loading.evaluation_loader(
     data, records, wants=["images"], quantize=None, batch_size=4, num_workers=0
 )
 assert len(list(loader)) == 1

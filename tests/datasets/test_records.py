@@ -6,8 +6,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from datasets.records import PlaceRecord, TrainingSet, distinct
-from datasets.relations import neighbours_within, training_relations, true_neighbours
+from distilplace.datasets.records import PlaceRecord, TrainingSet, distinct
+from distilplace.datasets.relations import neighbours_within, training_relations, true_neighbours
 
 
 def slow_masks(training: TrainingSet, indices: list[int]) -> tuple[torch.Tensor, torch.Tensor]:

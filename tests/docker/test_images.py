@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
-from models.sparse.backends import AUTO, list_backends
+from distilplace.models.sparse.backends import AUTO, list_backends
 from tests.commands.conftest import make_oxford
 
 DOCKERFILES = ("Dockerfile", "student.Dockerfile")
@@ -26,7 +26,7 @@ class Without:
     def __getattr__(self, name):
         return getattr(self.finder, name)
 sys.meta_path[:] = map(Without, sys.meta_path)
-import train, evaluate
+from distilplace import evaluate, train
 sys.exit(train.main(sys.argv[1:]) or evaluate.main(["--weights", "logs/student/models/best.safetensors"]))
 """
 

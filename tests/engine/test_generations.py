@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from engine.generations import Generations
+from distilplace.engine.generations import Generations
 
 
 class Toy(nn.Module):

@@ -6,13 +6,13 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from common.errors import UserError
-from engine.embedding import move
-from engine.maps import map_builder
-from engine.step import split_batch
-from models import create_model
-from models.sparse import CoordinateManager
-from models.sparse.transport import flatten, unflatten
+from distilplace.common.errors import UserError
+from distilplace.engine.embedding import move
+from distilplace.engine.maps import map_builder
+from distilplace.engine.step import split_batch
+from distilplace.models import create_model
+from distilplace.models.sparse import CoordinateManager
+from distilplace.models.sparse.transport import flatten, unflatten
 
 
 def batch_of(clouds=5, points=80):

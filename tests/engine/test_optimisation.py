@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from common.errors import UserError
-from engine.optimisation import build_optimizer
-from engine.trainer import Trainer, active_triplets
+from distilplace.common.errors import UserError
+from distilplace.engine.optimisation import build_optimizer
+from distilplace.engine.trainer import Trainer, active_triplets
 from tests.engine.toy_run import ToyNet, before_step, noting_sizes, options_of, run_toy
 
 

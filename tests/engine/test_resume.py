@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from engine.program import Interrupted
-from engine.trainer import Trainer
+from distilplace.engine.program import Interrupted
+from distilplace.engine.trainer import Trainer
 from tests.engine.toy_run import Killed, ask_to_stop, before_step, kill, noting_sizes, options_of, run_toy
 
 EXPANSION = ["--batch_size_limit", "16", "--batch_expansion_rate", "1.25", "--batch_expansion_th", "1"]

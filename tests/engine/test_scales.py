@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from engine.scales import describe_at
+from distilplace.engine.scales import describe_at
 
 
 class Sums(nn.Module):

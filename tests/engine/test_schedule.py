@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 
-from common.errors import UserError
-from engine.optimisation import build_optimizer, build_scheduler
-from engine.options import TrainOptions
+from distilplace.common.errors import UserError
+from distilplace.engine.optimisation import build_optimizer, build_scheduler
+from distilplace.engine.options import TrainOptions
 
 
 class Toy(torch.nn.Module):

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from common.errors import UserError
-from datasets.benchmarks import LandmarkSet, PoseSet, VideoSet
-from datasets.records import EvaluationSet, PlaceRecord, RankingRules
-from engine.scoring import score_table
+from distilplace.common.errors import UserError
+from distilplace.datasets.benchmarks import LandmarkSet, PoseSet, VideoSet
+from distilplace.datasets.records import EvaluationSet, PlaceRecord, RankingRules
+from distilplace.engine.scoring import score_table
 
 
 def places(run: str, count: int) -> list[PlaceRecord]:

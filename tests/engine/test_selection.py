@@ -5,10 +5,10 @@ import json
 import pytest
 from safetensors.torch import load_file
 
-from common.errors import UserError
-from datasets.benchmarks import LandmarkSet, PoseSet, VideoSet
-from engine.run_state import Progress
-from engine.selection import Selection, query_count
+from distilplace.common.errors import UserError
+from distilplace.datasets.benchmarks import LandmarkSet, PoseSet, VideoSet
+from distilplace.engine.runs.state import Progress
+from distilplace.engine.selection import Selection, query_count
 from tests.engine.toy_run import PLACES, ToyData, options_of, run_toy
 
 VALIDATED = ["--val_fraction", "0.1", "--epochs", "5"]
@@ -47,7 +47,7 @@ def test_a_split_too_small_to_choose_by_is_logged_and_the_last_epoch_kept(tmp_pa
 
 def falling(monkeypatch, values) -> None:
     """Let the validations find these recalls."""
-    from evaluation.results import RetrievalResult
+    from distilplace.evaluation.retrieval.results import RetrievalResult
 
     found = iter([*values, *values])
     monkeypatch.setattr(RetrievalResult, "judged", property(lambda self: next(found)))
@@ -105,7 +105,7 @@ def test_progress_of_another_kind_is_refused():
 
 def test_the_epoch_may_be_chosen_by_another_recall(tmp_path, monkeypatch):
     """R@1 falls from epoch to epoch while R@5 has its best in the third."""
-    from evaluation.results import RetrievalResult
+    from distilplace.evaluation.retrieval.results import RetrievalResult
 
     one, five = iter([50.0, 40.0, 30.0, 20.0, 10.0]), iter([60.0, 70.0, 90.0, 80.0, 80.0])
     made = RetrievalResult.__init__

@@ -5,7 +5,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import nn
 
-from engine.step import forward_backward, split_batch
+from distilplace.engine.step import forward_backward, split_batch
 
 
 class Toy(nn.Module):

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from engine.teachers import LiveTeacher, StoredTeacher
+from distilplace.engine.teachers import LiveTeacher, StoredTeacher
 
 
 class Net(nn.Module):

@@ -12,19 +12,19 @@ from PIL import Image
 from torch import nn
 from torch.nn import functional
 
-import train
-from datasets.base import PlaceData
-from datasets.records import CloudSettings, EvaluationSet, PlaceRecord, TrainingSet
-from datasets.relations import training_relations, true_neighbours
-from engine.assembly import Parts, assemble
-from engine.building import build_distiller, build_task_loss
-from engine.command_line import parse
-from engine.embedding import Embedder
-from engine.options import TrainOptions
-from engine.run_folder import RunFolder, start_console_log
-from engine.selection import Selection
-from engine.teachers import LiveTeacher
-from engine.trainer import Trainer
+from distilplace import train
+from distilplace.datasets.base import PlaceData
+from distilplace.datasets.records import CloudSettings, EvaluationSet, PlaceRecord, TrainingSet
+from distilplace.datasets.relations import training_relations, true_neighbours
+from distilplace.engine.assembly import Parts, assemble
+from distilplace.engine.building import build_distiller, build_task_loss
+from distilplace.engine.embedding import Embedder
+from distilplace.engine.options import TrainOptions
+from distilplace.engine.options.command_line import parse
+from distilplace.engine.runs.folder import RunFolder, start_console_log
+from distilplace.engine.selection import Selection
+from distilplace.engine.teachers import LiveTeacher
+from distilplace.engine.trainer import Trainer
 
 PLACES = 12
 

@@ -8,18 +8,18 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from common.errors import UserError
-from datasets.benchmarks import LandmarkSet
-from datasets.pickles import load_pickle
-from datasets.records import PlaceRecord
-from evaluation import ranking
-from evaluation.landmarks import (
+from distilplace.common.errors import UserError
+from distilplace.datasets.benchmarks import LandmarkSet
+from distilplace.datasets.io.pickles import load_pickle
+from distilplace.datasets.records import PlaceRecord
+from distilplace.evaluation.landmarks import (
     average_precision,
     evaluate_landmarks,
     expected_score,
     mean_average_precision,
     precision_at,
 )
+from distilplace.evaluation.retrieval import ranking
 
 PROTOCOLS = {"E": "easy", "M": "medium", "H": "hard"}
 

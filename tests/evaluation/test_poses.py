@@ -6,10 +6,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from common.errors import UserError
-from datasets.benchmarks import PoseSet
-from datasets.records import PlaceRecord
-from evaluation.poses import constant_guess, evaluate_poses, median_errors, pose_errors
+from distilplace.common.errors import UserError
+from distilplace.datasets.benchmarks import PoseSet
+from distilplace.datasets.records import PlaceRecord
+from distilplace.evaluation.poses import constant_guess, evaluate_poses, median_errors, pose_errors
 
 
 def pose(quaternion, position=(0.0, 0.0, 0.0)):

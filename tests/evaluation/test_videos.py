@@ -8,11 +8,17 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from common.errors import UserError
-from datasets.benchmarks import VideoSet
-from datasets.records import PlaceRecord
-from evaluation import videos as module
-from evaluation.videos import SIMILARITIES, average_precision, evaluate_videos, similarity_matrix, video_similarity
+from distilplace.common.errors import UserError
+from distilplace.datasets.benchmarks import VideoSet
+from distilplace.datasets.records import PlaceRecord
+from distilplace.evaluation import videos as module
+from distilplace.evaluation.videos import (
+    SIMILARITIES,
+    average_precision,
+    evaluate_videos,
+    similarity_matrix,
+    video_similarity,
+)
 
 
 def video_set(frames, queries, labels, unlabelled, similarity="fmx"):

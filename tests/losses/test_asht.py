@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from common.errors import UserError
-from losses.asht import ASHT
+from distilplace.common.errors import UserError
+from distilplace.losses.asht import ASHT
 
 TAU, T = 0.5, 3.0
 """Temperatures of the cases computed by loops; the cosines' is higher than the default, so that rows are not sharp."""

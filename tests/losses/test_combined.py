@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from common.errors import UserError
-from losses import create_distiller, distiller_settings, list_distillers
-from losses.combined import Combined, with_terms
-from losses.distiller import Distiller
-from losses.terms import TERMS, TermSpec, parse_term, term_settings
+from distilplace.common.errors import UserError
+from distilplace.losses import create_distiller, distiller_settings, list_distillers
+from distilplace.losses.combined import Combined, with_terms
+from distilplace.losses.distiller import Distiller
+from distilplace.losses.terms import TERMS, TermSpec, parse_term, term_settings
 
 LEVELS = ("layer1", "layer2", "layer3")
 PLACES = 12

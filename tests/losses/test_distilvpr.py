@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from common.errors import UserError
-from losses import create_distiller
-from losses.cross_agent import Ball
-from losses.distilvpr import rkdg_geodesic
-from losses.hyperbolic import distance_matrix
+from distilplace.common.errors import UserError
+from distilplace.losses import create_distiller
+from distilplace.losses.cross_agent import Ball
+from distilplace.losses.distilvpr import rkdg_geodesic
+from distilplace.losses.parts.hyperbolic import distance_matrix
 
 README = {
     "rkdgloss_weight": 10.0,

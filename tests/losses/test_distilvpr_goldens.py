@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from losses import create_distiller
-from losses.cross_agent import MAPPINGS, Ball, cross_errors, mean_error
-from losses.distilvpr import rkdg_geodesic
-from losses.hyperbolic import distance_matrix
-from losses.relations import pairwise_distance
-from losses.rkd import rkd_angle, rkd_distance
+from distilplace.losses import create_distiller
+from distilplace.losses.cross_agent import MAPPINGS, Ball, cross_errors, mean_error
+from distilplace.losses.distilvpr import rkdg_geodesic
+from distilplace.losses.parts.hyperbolic import distance_matrix
+from distilplace.losses.parts.relations import pairwise_distance
+from distilplace.losses.rkd import rkd_angle, rkd_distance
 
 PAIRS = (
     *("b4", "b4_gauss", "b16", "b64", "b4_large", "b4_dup", "b16_dup", "b4_zero_row", "b4_all_same"),

@@ -5,8 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from common.errors import UserError
-from losses.fusion import DRAWING, STRATEGIES, drawn_teachers, fuse, winning_shares
+from distilplace.common.errors import UserError
+from distilplace.losses.parts.fusion import DRAWING, STRATEGIES, drawn_teachers, fuse, winning_shares
 
 
 def slow_fusion(similarities, strategy, drawn):

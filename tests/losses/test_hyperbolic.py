@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from losses import hyperbolic as ball
+from distilplace.losses.parts import hyperbolic as ball
 
 FUNCTIONS = {
     "expmap0": ball.expmap0,

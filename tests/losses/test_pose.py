@@ -6,8 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from common.errors import UserError
-from losses.pose import PoseLoss
+from distilplace.common.errors import UserError
+from distilplace.losses.pose import PoseLoss
 
 
 def draw(seed: int, *shape: int) -> torch.Tensor:

@@ -8,9 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from common.errors import UserError
-from losses.pairs import pairs_of
-from losses.ranking import CorrelationRankingCrossEntropy, RankingCrossEntropy, ranking_loss, ranking_network
+from distilplace.common.errors import UserError
+from distilplace.losses.parts.pairs import pairs_of
+from distilplace.losses.ranking import (
+    CorrelationRankingCrossEntropy,
+    RankingCrossEntropy,
+    ranking_loss,
+    ranking_network,
+)
 
 BOTH = (RankingCrossEntropy, CorrelationRankingCrossEntropy)
 

@@ -11,8 +11,15 @@ from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from losses import create_distiller, relations
-from losses.relations import angle_loss, divided_by_mean, pairwise_distance, similarity, without_diagonal
+from distilplace.losses import create_distiller
+from distilplace.losses.parts import relations
+from distilplace.losses.parts.relations import (
+    angle_loss,
+    divided_by_mean,
+    pairwise_distance,
+    similarity,
+    without_diagonal,
+)
 
 
 def rows(seed: int, count: int, width: int, scale: float = 1.0) -> Tensor:

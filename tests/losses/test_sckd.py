@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from common.errors import UserError
-from losses.combined import with_terms
-from losses.sckd import SCKD, bridge, cross_similarity, parse_taps, self_similarity
+from distilplace.common.errors import UserError
+from distilplace.losses.combined import with_terms
+from distilplace.losses.sckd import SCKD, bridge, cross_similarity, parse_taps, self_similarity
 
 INTENDED = "NOT_REFERENCE_intended (kl_div fed log-probabilities)"
 SMALLEST_REPAIR = (

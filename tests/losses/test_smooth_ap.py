@@ -7,8 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from common.errors import UserError
-from losses import create_task_loss
+from distilplace.common.errors import UserError
+from distilplace.losses import create_task_loss
 
 NAME = "TruncatedSmoothAP"
 RECORDED = ("ap_b16", "ap_b32_cosine", "ap_pairs_fewer_positives", "ap_row_without_positive")

@@ -7,10 +7,10 @@ import sys
 import pytest
 from torch import nn
 
-import losses
-from common.errors import UserError
-from losses.distiller import Distiller
-from losses.terms import TERMS
+from distilplace import losses
+from distilplace.common.errors import UserError
+from distilplace.losses.distiller import Distiller
+from distilplace.losses.terms import TERMS
 
 HEAVY = ("pytorch_metric_learning", "open3d", "timm", "torchvision", "faiss", "matplotlib", "MinkowskiEngine")
 
@@ -65,7 +65,7 @@ def test_settings_are_upstreams_flags_with_upstreams_defaults():
         "curvature": 0.1,
         "logit_mapping_fn": "identity",
     }
-    from losses.distilvpr import SelfCrossAgent
+    from distilplace.losses.distilvpr import SelfCrossAgent
 
     for name in ("rkdg", "ours", "ours_rkdg"):
         assert set(wanted) <= set(losses.distiller_settings(name))
@@ -92,7 +92,8 @@ def test_unknown_losses_are_answered_with_the_nearest(ask):
 
 def test_importing_the_room_prints_nothing_and_loads_little(root):
     use = "losses.create_distiller('ours_rkdg', rkdgloss_weight=1); losses.list_distillers()"
-    program = f"import losses, sys; {use}; print([name for name in {HEAVY!r} if name in sys.modules])"
+    program = f"import sys; from distilplace import losses; {use}\n"
+    program += f"print([name for name in {HEAVY!r} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", program], cwd=root, capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
     assert done.stderr == ""

@@ -7,8 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from common.errors import UserError
-from losses import create_task_loss
+from distilplace.common.errors import UserError
+from distilplace.losses import create_task_loss
 
 MULTI, SINGLE = "MultiBatchHardTripletMarginLoss", "BatchHardTripletMarginLoss"
 RECORDED = (

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from common.errors import UserError
-from losses.tuples import SareInd, SareJoint, TupleTriplet
+from distilplace.common.errors import UserError
+from distilplace.losses.tuples import SareInd, SareJoint, TupleTriplet
 
 ALL = (SareInd, SareJoint, TupleTriplet)
 TUPLES = torch.tensor([[0, 1, 2, 3], [4, 5, 6, 2]])

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from common.errors import UserError
-from losses.wakd import WAKD, class_free_attention, gram_vlad, row_groups
+from distilplace.common.errors import UserError
+from distilplace.losses.wakd import WAKD, class_free_attention, gram_vlad, row_groups
 
 KINDS = ("attention", "vlad", "activation")
 TUPLES = {"tuples": torch.tensor([[0, 1, 2], [4, 3, 5]]), "difficult_positives": torch.tensor([[6, 1], [3, 3]])}

@@ -11,12 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from common.errors import UserError
-from losses.baselines.relational import row_divergence, simkl
-from losses.fusion import DRAWING, STRATEGIES, fuse
-from losses.gather import gather_rows
-from losses.notask import NoTask
-from losses.whiten_mtd import WhitenMTD, pair_similarity
+from distilplace.common.errors import UserError
+from distilplace.losses.baselines.relational import row_divergence, simkl
+from distilplace.losses.notask import NoTask
+from distilplace.losses.parts.fusion import DRAWING, STRATEGIES, fuse
+from distilplace.losses.parts.gather import gather_rows
+from distilplace.losses.whiten_mtd import WhitenMTD, pair_similarity
 
 
 def two_views(places: int) -> Tensor:
@@ -229,7 +229,7 @@ import sys
 import torch
 from torch import distributed as dist
 from torch.nn.parallel import DistributedDataParallel
-from losses.whiten_mtd import WhitenMTD
+from distilplace.losses.whiten_mtd import WhitenMTD
 torch.set_num_threads(1)
 folder, rank = sys.argv[1], int(sys.argv[2])
 dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)

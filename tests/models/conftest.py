@@ -24,7 +24,7 @@ def start(name: str, config: pytest.Config) -> None:
     if name == "triton_cases":
         environment["TRITON_INTERPRET"] = "1"
     output = config.stash[OUTPUTS][name] = tempfile.TemporaryFile("w+")  # noqa: SIM115 (closed at the session's end)
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"tests/models/{name}.py"]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"tests/models/sparse/{name}.py"]
     config.stash[STARTED][name] = subprocess.Popen(
         command, cwd=ROOT, env=environment, stdout=output, stderr=subprocess.STDOUT
     )

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from common.errors import UserError
-from models import create_model
-from models.architecture import describe
-from models.checkpoints import load_weights
+from distilplace.common.errors import UserError
+from distilplace.models import create_model
+from distilplace.models.architecture import describe
+from distilplace.models.checkpoints import load_weights
 
 MEAN = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
 STD = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)

@@ -5,10 +5,10 @@ import torch
 import torch.nn.functional as F
 from torchvision.models import get_model
 
-from common.errors import UserError
-from models import create_model
-from models.checkpoints import load_weights, save_weights
-from models.pose import POSE_NETWORKS, PoseHead, PoseNetwork
+from distilplace.common.errors import UserError
+from distilplace.models import create_model
+from distilplace.models.checkpoints import load_weights, save_weights
+from distilplace.models.pose import POSE_NETWORKS, PoseHead, PoseNetwork
 
 PARAMETERS = {"resnet18": 11_708_999, "resnet34": 21_817_159, "resnet50": 25_613_383}
 RECORDED = tuple(PARAMETERS)

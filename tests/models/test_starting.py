@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from common.errors import UserError
-from models import create_model
-from models.checkpoints import save_weights
+from distilplace.common.errors import UserError
+from distilplace.models import create_model
+from distilplace.models.checkpoints import save_weights
 
 CLOUD = {"cloud_planes": (8, 8, 8), "cloud_fe_dim": 16, "image_fe_dim": 16}
 NETWORKS = {

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from common.errors import UserError
-from models.whitening import FLOOR, Whitening
+from distilplace.common.errors import UserError
+from distilplace.models.whitening import FLOOR, Whitening
 
 
 def features(seed: int, rows: int, dim: int) -> Tensor:
@@ -73,7 +73,7 @@ def test_whitened_training_features_have_identity_covariance(seed, dim1, share, 
     dim2 = max(1, round(share * dim1))
     x = features(seed, dim1 + more, dim1)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("models.whitening.ROWS_PER_BLOCK", rows_per_block)
+        patch.setattr("distilplace.models.whitening.ROWS_PER_BLOCK", rows_per_block)
         fitted = Whitening.fit(x, dim2)
     values = torch.linalg.eigvalsh(covariance(x)).flip(0)
     expected = torch.diag((values / values.clamp_min(FLOOR * values[0]))[:dim2])  # 1, but for floored ones

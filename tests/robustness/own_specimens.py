@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from common.tensor_files import write_tensors
+from distilplace.common.tensor_files import write_tensors
 from tests.robustness.specimens import WORDS, Specimen, Value, saved
 
 
@@ -27,7 +27,7 @@ def tensors(model: nn.Module) -> Mapping[str, Tensor]:
 
 
 def weights(path: Path) -> Value:
-    from models.checkpoints import load_weights
+    from distilplace.models.checkpoints import load_weights
 
     torch.manual_seed(5)
     model = Small()
@@ -36,7 +36,7 @@ def weights(path: Path) -> Value:
 
 
 def own_weights(folder: Path) -> Path:
-    from models.checkpoints import save_weights
+    from distilplace.models.checkpoints import save_weights
 
     return save_weights(Small(), folder / "best.safetensors", {"model": "small"})
 
@@ -46,14 +46,14 @@ def write_numpy(path: Path) -> None:
 
 
 def write_published(path: Path) -> None:
-    from models.whitening import Whitening
+    from distilplace.models.whitening import Whitening
 
     torch.manual_seed(6)
     torch.save(Whitening.fit(torch.randn(50, 8), 4).state(), path)
 
 
 def published_whitening(path: Path) -> Value:
-    from models.whitening import Whitening
+    from distilplace.models.whitening import Whitening
 
     found = Whitening.published(path)
     return [found.mean, found.dvt]
@@ -90,14 +90,14 @@ KEYS = ["frame 1", "frame 2", "frame 3"]
 
 
 def made_from() -> Any:
-    from engine.fingerprint import Fingerprint
-    from engine.store import LABELS
+    from distilplace.engine.caches.fingerprint import Fingerprint
+    from distilplace.engine.caches.store import LABELS
 
     return Fingerprint({"model": "small"}, {f"keys ({label})": KEYS for label in LABELS.values()})
 
 
 def store(folder: Path, name: str) -> Path:
-    from engine.store import write_store
+    from distilplace.engine.caches.store import write_store
 
     table = {"embedding": torch.arange(12.0).reshape(3, 4)}
     write_store(
@@ -111,35 +111,35 @@ def store(folder: Path, name: str) -> Path:
 
 
 def stored(path: Path) -> Value:
-    from engine.store import read_store
+    from distilplace.engine.caches.store import read_store
 
     return [teacher.outputs({"keys": KEYS}) for teacher in read_store(path.parent, made_from())]
 
 
 def whitening(path: Path) -> Value:
-    from models.whitening import Whitening
+    from distilplace.models.whitening import Whitening
 
     found = Whitening.load(path, "these images")
     return [found.mean, found.dvt]
 
 
 def write_whitening(path: Path) -> None:
-    from models.whitening import Whitening
+    from distilplace.models.whitening import Whitening
 
     torch.manual_seed(6)
     Whitening.fit(torch.randn(50, 8), 4).save(path, "these images")
 
 
 def pca(path: Path) -> Value:
-    from engine.reduction import _read
+    from distilplace.engine.caches.reduction import _read
 
     found = _read(path)
     return [found.mean, found.projection]
 
 
 def write_pca(path: Path) -> None:
-    from engine.reduction import _write
-    from evaluation.whitening import PCAWhitening
+    from distilplace.engine.caches.reduction import _write
+    from distilplace.evaluation.retrieval.whitening import PCAWhitening
 
     rows = np.random.default_rng(8).normal(size=(40, 6)).astype(np.float32)
     _write(path, PCAWhitening.fit(rows, 3), made_from())
@@ -152,13 +152,13 @@ def write_clusters(path: Path) -> None:
 
 
 def clusters(path: Path) -> Value:
-    from engine.clusters import read_descriptors
+    from distilplace.engine.caches.clusters import read_descriptors
 
     return read_descriptors(path)
 
 
 def checkpoint(path: Path) -> Value:
-    from engine.checkpoint import load_checkpoint
+    from distilplace.engine.runs.checkpoint import load_checkpoint
 
     torch.manual_seed(7)
     model = Small()
@@ -166,7 +166,7 @@ def checkpoint(path: Path) -> Value:
 
 
 def write_checkpoint(path: Path) -> None:
-    from engine.checkpoint import save_checkpoint
+    from distilplace.engine.runs.checkpoint import save_checkpoint
 
     save_checkpoint(path, {"network": Small()}, {"epoch": 2, "step": 31})
 
@@ -186,14 +186,14 @@ STORES = {
 
 
 def settings(path: Path) -> Value:
-    from engine.command_line import read_yaml
+    from distilplace.engine.options.command_line import read_yaml
 
     return repr(read_yaml(path))
 
 
 def started_run(folder: Path) -> Path:
     """The options of a run that was begun."""
-    from engine.run_folder import RunFolder
+    from distilplace.engine.runs.folder import RunFolder
 
     with RunFolder(folder / "run") as run:
         run.begin(run_options(), "cpu")
@@ -201,14 +201,14 @@ def started_run(folder: Path) -> Path:
 
 
 def run_options() -> Any:
-    from engine.options import TrainOptions
+    from distilplace.engine.options import TrainOptions
 
     return TrainOptions(epochs=12, image_lr=0.001)
 
 
 def resumed(path: Path) -> Value:
-    from engine.run_folder import NEUTRAL, RunFolder
-    from engine.yaml_files import read_typed_yaml
+    from distilplace.engine.options.yaml_files import read_typed_yaml
+    from distilplace.engine.runs.folder import NEUTRAL, RunFolder
 
     with RunFolder(path.parent) as run:
         before = path.read_bytes()
@@ -218,8 +218,8 @@ def resumed(path: Path) -> Value:
 
 
 def personal(path: Path) -> Value:
-    from engine.command_line import parse
-    from engine.options import TrainOptions
+    from distilplace.engine.options import TrainOptions
+    from distilplace.engine.options.command_line import parse
 
     return repr(parse(TrainOptions, [], home=path.parent, environment={}, all_read=False))
 

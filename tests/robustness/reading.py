@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from common.errors import UserError
+from distilplace.common.errors import UserError
 from tests.robustness import own_specimens, specimens
 from tests.robustness.mutations import MUTATIONS, REPEATED
 from tests.robustness.specimens import Specimen

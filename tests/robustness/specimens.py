@@ -44,7 +44,7 @@ def points() -> np.ndarray:
 
 
 def cloud(path: Path) -> np.ndarray:
-    from datasets.clouds import read_cloud
+    from distilplace.datasets.io.clouds import read_cloud
 
     return read_cloud(path, 3)
 
@@ -105,7 +105,7 @@ def picture(path: Path) -> None:
 
 
 def image(path: Path) -> np.ndarray:
-    from datasets.images import read_image
+    from distilplace.datasets.io.images import read_image
 
     return np.asarray(read_image(path, upright=True))
 
@@ -122,7 +122,7 @@ IMAGES = {
 
 
 def poses(path: Path) -> Value:
-    from datasets.frames_layout import read_runs
+    from distilplace.datasets.readers.frames.layout import read_runs
 
     return [(run.name, run.frames, run.positions.tolist()) for run in read_runs(path.parent)]
 
@@ -135,13 +135,13 @@ NAMES = [f"{number:04d}.png" for number in range(12)]
 
 
 def truth(path: Path) -> Value:
-    from datasets.matches import read_truth
+    from distilplace.datasets.matches import read_truth
 
     return [row.tolist() for row in read_truth(path, NAMES, NAMES, ("database", "queries"))]
 
 
 def struct(path: Path) -> Value:
-    from datasets.dbstruct import read_dbstruct
+    from distilplace.datasets.readers.vpr.dbstruct import read_dbstruct
 
     found = read_dbstruct(path)
     return [found.database, found.queries]
@@ -153,38 +153,38 @@ def write_struct(path: Path) -> None:
 
 
 def scene(path: Path) -> Value:
-    from datasets.pose_lists import read_pose_list
+    from distilplace.datasets.readers.poses.lists import read_pose_list
 
     found = read_pose_list(path)
     return [found.names, found.poses.tolist()]
 
 
 def landmarks(path: Path) -> Value:
-    from datasets.revisited import read_revisited_truth
+    from distilplace.datasets.readers.landmarks.revisited import read_revisited_truth
 
     return [read_revisited_truth(path).database, read_revisited_truth(path).queries]
 
 
 def clean(path: Path) -> Value:
-    from datasets.google_landmarks import read_clean_list
+    from distilplace.datasets.readers.landmarks.google_landmarks import read_clean_list
 
     return read_clean_list(path)
 
 
 def videos(path: Path) -> Value:
-    from datasets.svd_lists import read_ground_truth
+    from distilplace.datasets.readers.landmarks.svd_lists import read_ground_truth
 
     return repr(read_ground_truth(path))
 
 
 def mean_image(path: Path) -> np.ndarray:
-    from datasets.mean_image import read_mean_image
+    from distilplace.datasets.transforms.mean_image import read_mean_image
 
     return read_mean_image(path, (9, 16))
 
 
 def positions(path: Path) -> Value:
-    from datasets.patch_netvlad import read_position_truth
+    from distilplace.datasets.readers.vpr.patch_netvlad import read_position_truth
 
     found = read_position_truth(path)
     return [found.database, found.queries, found.radius]
@@ -196,13 +196,13 @@ def write_positions(path: Path) -> None:
 
 
 def name_array(path: Path) -> Value:
-    from datasets.npy_lists import read_name_array
+    from distilplace.datasets.io.npy_lists import read_name_array
 
     return read_name_array(path)
 
 
 def training_rows(path: Path) -> Value:
-    from datasets.upstream import read_training
+    from distilplace.datasets.readers.oxford.tables import read_training
 
     rows = read_training(path)
     return [rows.paths, rows.positions.tolist(), [row.tolist() for row in rows.positives]]

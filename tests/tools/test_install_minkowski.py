@@ -12,10 +12,13 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from common.errors import UserError
-from models.sparse.backends import choose_backend
-from tools import install_minkowski, minkowski_build, minkowski_check, minkowski_machine
-from tools.minkowski_patches import PATCHES, Patch, apply_patches
+from distilplace.common.errors import UserError
+from distilplace.models.sparse.backends import choose_backend
+from distilplace.tools import install_minkowski
+from distilplace.tools.minkowski import build as minkowski_build
+from distilplace.tools.minkowski import check as minkowski_check
+from distilplace.tools.minkowski import machine as minkowski_machine
+from distilplace.tools.minkowski.patches import PATCHES, Patch, apply_patches
 
 
 def fake_sources(folder: Path) -> Path:

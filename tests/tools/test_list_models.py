@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from models import create_model, list_models
-from models.checkpoints import expected_keys
-from tools.list_models import described, main
+from distilplace.models import create_model, list_models
+from distilplace.models.checkpoints import expected_keys
+from distilplace.tools.list_models import described, main
 
 
 def test_all_networks_are_listed(capsys):

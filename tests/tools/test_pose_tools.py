@@ -5,18 +5,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import datasets
-from datasets.pose_lists import read_pose_list
-from datasets.seven_scenes import SevenScenesData
+from distilplace import datasets
+from distilplace.datasets.readers.poses.lists import read_pose_list
+from distilplace.datasets.readers.poses.seven_scenes import SevenScenesData
+from distilplace.tools import check_poses, convert_7scenes
 from tests.miniature_images import utm_name, write_picture
 from tests.miniature_poses import write_cambridge, write_seven_scenes
-from tools import check_poses, convert_7scenes
 
 
 @pytest.fixture(autouse=True)
 def _names(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(datasets.DATASETS, "cambridge", "datasets.cambridge:CambridgeData")
-    monkeypatch.setitem(datasets.DATASETS, "7scenes", "datasets.seven_scenes:SevenScenesData")
+    monkeypatch.setitem(datasets.DATASETS, "cambridge", "distilplace.datasets.readers.poses.cambridge:CambridgeData")
+    monkeypatch.setitem(datasets.DATASETS, "7scenes", "distilplace.datasets.readers.poses.seven_scenes:SevenScenesData")
 
 
 @pytest.fixture

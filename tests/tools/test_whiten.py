@@ -2,11 +2,11 @@
 
 import pytest
 
-from common.randomness import forked_random_state
-from models import create_model
-from models.checkpoints import save_weights
+from distilplace.common.randomness import forked_random_state
+from distilplace.models import create_model
+from distilplace.models.checkpoints import save_weights
+from distilplace.tools import whiten
 from tests.miniature_images import numbered, write_images
-from tools import whiten
 
 PLACES = 24
 

@@ -5,15 +5,15 @@ from typing import Any
 
 import torch
 
-from common.errors import UserError, unknown_name
-from models.sparse.backends.base import Manager
+from distilplace.common.errors import UserError, unknown_name
+from distilplace.models.sparse.backends.base import Manager
 
 # From the fastest on: "auto" takes the first that can run on the device.
 _BACKENDS = {
-    "triton": "models.sparse.backends.triton:TritonManager",
-    "torch": "models.sparse.coordinates:CoordinateManager",
-    "spconv": "models.sparse.backends.spconv:SpconvManager",
-    "minkowski": "models.sparse.backends.minkowski:MinkowskiManager",
+    "triton": "distilplace.models.sparse.backends.triton:TritonManager",
+    "torch": "distilplace.models.sparse.coordinates:CoordinateManager",
+    "spconv": "distilplace.models.sparse.backends.spconv:SpconvManager",
+    "minkowski": "distilplace.models.sparse.backends.minkowski:MinkowskiManager",
 }
 AUTO = "auto"
 

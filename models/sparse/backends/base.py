@@ -5,7 +5,7 @@ from typing import ClassVar
 
 import torch
 
-from common.errors import UserError
+from distilplace.common.errors import UserError
 
 
 def check_coordinates(coordinates: torch.Tensor) -> None:

@@ -2,7 +2,7 @@
 
 C. Choy, J. Gwak, S. Savarese, "4D Spatio-Temporal ConvNets: Minkowski Convolutional Neural Networks" (CVPR 2019).
 Its coordinate maps and convolutions are used as they are; pooling and broadcasting are ours, by batch index, because
-its CPU build mixes the clouds of a batch there (../shared/goldens/reference-oddities.md, 1).
+its CPU build mixes the clouds of a batch there.
 """
 
 import importlib
@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from models.sparse.backends.base import Manager, check_coordinates, check_stride, checked_batch_size
+from distilplace.models.sparse.backends.base import Manager, check_coordinates, check_stride, checked_batch_size
 
 INSTALL = "python -m tools.install_minkowski"
 

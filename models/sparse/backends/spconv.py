@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from models.sparse.coordinates import CoordinateManager
+from distilplace.models.sparse.coordinates import CoordinateManager
 
 MASK_BITS = 32  # larger kernels (the 5^3 stem) visit every offset: its bit masks are one word
 

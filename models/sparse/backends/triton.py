@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 
-from models.sparse.backends.triton_tiles import TiledMap
-from models.sparse.coordinates import CoordinateManager
+from distilplace.models.sparse.backends.triton_tiles import TiledMap
+from distilplace.models.sparse.coordinates import CoordinateManager
 
 OLDEST_CAPABILITY = (8, 0)  # Ampere: the matrix products in three TF32 steps need it
 
@@ -70,7 +70,7 @@ class TritonManager(CoordinateManager):
         """See :class:`Manager`."""
         if kernel.dtype == torch.float64:
             return super().convolution(features, kernel, number, kernel_size, stride, dilation)
-        from models.sparse.backends.triton_convolution import tiled_convolution
+        from distilplace.models.sparse.backends.triton_convolution import tiled_convolution
 
         return tiled_convolution(features, kernel, self.tiled_map(number, kernel_size, stride, dilation))
 
@@ -80,12 +80,12 @@ class TritonManager(CoordinateManager):
         """See :class:`Manager`."""
         if kernel.dtype == torch.float64:
             return super().transposed_convolution(features, kernel, number, kernel_size)
-        from models.sparse.backends.triton_convolution import tiled_convolution
+        from distilplace.models.sparse.backends.triton_convolution import tiled_convolution
 
         return tiled_convolution(features, kernel, self.tiled_map(number - 1, kernel_size, 2, 1), backwards=True)
 
     def sum_rows(self, features: torch.Tensor, number: int) -> torch.Tensor:
         """Sums over consecutive rows in a fixed order, in float32 at least, without waiting for the GPU."""
-        from models.sparse.backends.triton_convolution import segment_sum
+        from distilplace.models.sparse.backends.triton_convolution import segment_sum
 
         return segment_sum(features, *self.segments(number))

@@ -6,13 +6,13 @@ import torch
 import triton
 from torch.autograd.function import once_differentiable
 
-from models.sparse.backends.triton_kernels import (
+from distilplace.models.sparse.backends.triton_kernels import (
     kernel_gradient_kernel,
     product_kernel,
     segment_sum_kernel,
     stem_kernel,
 )
-from models.sparse.backends.triton_tiles import TiledMap
+from distilplace.models.sparse.backends.triton_tiles import TiledMap
 
 # Block sizes are a fixed rule, so that nothing is tuned in the middle of training.
 STEM_ROWS = 32

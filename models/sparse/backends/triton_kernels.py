@@ -1,9 +1,10 @@
 """The Triton kernels: products over pairs, their weight gradient, the one-channel stem, sums per batch element.
 
-Tables of tiles are those of :mod:`models.sparse.backends.triton_tiles`. Matrices are contiguous, row-major; row numbers
-are widened to 64 bits before they are multiplied by a number of channels. ``WIDEN``: convert the operands of a product
-to float32 first, for the interpreter, which multiplies bfloat16 as if it were integers (Triton 3.6). Loops with
-bounds known at run time are written with ``while``: the interpreter's ``range`` fails on them under NumPy 2.4.
+Tables of tiles are those of :mod:`distilplace.models.sparse.backends.triton_tiles`. Matrices are contiguous,
+row-major; row numbers are widened to 64 bits before they are multiplied by a number of channels. ``WIDEN``: convert
+the operands of a product to float32 first, for the interpreter, which multiplies bfloat16 as if it were integers
+(Triton 3.6). Loops with bounds known at run time are written with ``while``: the interpreter's ``range`` fails on them
+under NumPy 2.4.
 """
 
 import triton

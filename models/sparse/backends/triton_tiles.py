@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from models.sparse.kernel_map import KernelMap
+from distilplace.models.sparse.kernel_map import KernelMap
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from losses.combined import with_terms
-from losses.terms import TERMS
+from distilplace.losses.combined import with_terms
+from distilplace.losses.terms import TERMS
 
 NEVER_ZERO = {"darkrank", "vid", "crd", "afd", "ail"}
 """Not 0 when the student equals its teacher, as section 7 lists them."""
@@ -174,7 +174,7 @@ def test_with_one_possible_negative_crd_does_not_depend_on_the_order():
 
 @pytest.mark.parametrize("name", TERMS)
 def test_other_dimensions_are_compared_or_refused_in_one_line(name):
-    from common.errors import UserError
+    from distilplace.common.errors import UserError
 
     student, teacher, batch = network(1), network(2, width=11, channels=5, side=3), world(3)
     direct = {"kd", "mse", "epcnet", "mkd", "dist", "afd", "csd"}

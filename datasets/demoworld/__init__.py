@@ -1,1 +1,0 @@
-"""A small procedural town, seen by a camera and a LiDAR on several traversals (made and read by ``datasets.demo``)."""

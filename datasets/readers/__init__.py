@@ -1,0 +1,1 @@
+"""Readers, one folder per family of data sets."""

@@ -1,0 +1,1 @@
+"""The generated world, read like the benchmarks it imitates."""

@@ -1,0 +1,1 @@
+"""Your own frames, images and sequences."""

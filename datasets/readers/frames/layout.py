@@ -1,0 +1,189 @@
+"""Reading the ``frames`` layout: one folder per run with poses.csv, image_<camera>/ and cloud/ (README, "own robot").
+
+poses.csv: header ``frame,timestamp,easting,northing`` and optionally ``altitude,roll,pitch,yaw``; metres, seconds,
+radians. ``image_<camera>/<frame>.jpg|png`` or whatever Pillow reads, ``cloud/<frame>.bin|npy|pcd|ply``. Files are
+listed here, not read.
+"""
+
+import os
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from distilplace.common.decoding import USUAL, image_size, image_suffixes
+from distilplace.common.errors import UserError
+from distilplace.common.numbers import number_hint, parse_finite
+from distilplace.datasets.io.clouds import CLOUD_SUFFIXES
+from distilplace.datasets.io.image_files import Tally, depth_notes, files_by_stem
+from distilplace.datasets.io.text_tables import read_table
+
+POSES = "poses.csv"
+REQUIRED = ("frame", "timestamp", "easting", "northing")
+OPTIONAL = ("altitude", "roll", "pitch", "yaw")
+
+
+@dataclass(frozen=True)
+class FrameRun:
+    """One run in the order of its timestamps.
+
+    ``positions`` is float64 [n,2] = (northing, easting) in metres; ``images[i]`` holds one path per camera (cameras in
+    alphabetical order); ``clouds[i]`` is None for every i when the run has no cloud folder.
+    """
+
+    name: str
+    frames: tuple[str, ...]
+    positions: np.ndarray
+    cameras: tuple[str, ...]
+    images: tuple[tuple[Path, ...], ...]
+    clouds: tuple[Path | None, ...]
+    unlisted: int
+    notes: tuple[str, ...] = ()
+    """What lies in its folders and is no image or cloud."""
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+
+def read_runs(folder: Path) -> list[FrameRun]:
+    """The runs under ``folder`` sorted by name, or the folder itself as the only run when it holds a poses.csv.
+
+    A run is called as its folder or the link to it is; two links to one folder are refused.
+    """
+    folder = Path(os.path.abspath(folder))  # "." has no name; links stay
+    if (folder / POSES).is_file():
+        return [_read_run(folder)]
+    children = sorted(child for child in folder.iterdir() if child.is_dir() and not child.name.startswith("."))
+    runs = [child for child in children if (child / POSES).is_file()]
+    if not runs:
+        raise UserError(
+            f"no run in {folder}: neither it nor one of its {len(children)} folders has a {POSES}: set "
+            "--dataset_folder to a run's folder or to the folder of the runs"
+        )
+    _refuse_repeats(runs)
+    return [_read_run(run) for run in runs]
+
+
+def _refuse_repeats(runs: Sequence[Path]) -> None:
+    """:class:`UserError` when two runs are one folder: each would find its own pictures in the other."""
+    seen: dict[Path, Path] = {}
+    for run in runs:
+        first = seen.setdefault(run.resolve(), run)
+        if first is not run:
+            raise UserError(f"runs {first} and {run} are one folder, {run.resolve()}: remove a link")
+
+
+def _read_run(folder: Path) -> FrameRun:
+    rows = _read_poses(folder / POSES)
+    frames = tuple(frame for frame, _, _ in rows)
+    cameras = tuple(sorted(child.name for child in folder.glob("image_?*") if child.is_dir()))
+    has_clouds = (folder / "cloud").is_dir()
+    if not cameras and not has_clouds:
+        raise UserError(f"run {folder} has neither an image_<camera> nor a cloud folder: see README, frames format")
+    tallies = {kind: Tally() for kind in (*cameras, "cloud")}
+    pictures = [files_by_stem(folder / camera, image_suffixes(), tallies[camera]) for camera in cameras]
+    clouds = files_by_stem(folder / "cloud", CLOUD_SUFFIXES, tallies["cloud"], "cloud file") if has_clouds else {}
+    for kind, files, suffixes in [
+        *((camera, files, USUAL) for camera, files in zip(cameras, pictures, strict=True)),
+        *([("cloud", clouds, ", ".join(CLOUD_SUFFIXES))] if has_clouds else []),
+    ]:
+        _check_complete(folder, kind, rows, files, suffixes, tallies[kind])
+    known = set(frames)
+    unlisted = sum(len(files.keys() - known) for files in (*pictures, clouds))
+    return FrameRun(
+        name=folder.name,
+        frames=frames,
+        positions=np.array([(northing, easting) for _, _, (northing, easting) in rows], dtype=np.float64),
+        cameras=cameras,
+        images=tuple(tuple(files[frame] for files in pictures) for frame in frames),
+        clouds=tuple(clouds.get(frame) for frame in frames),
+        unlisted=unlisted,
+        notes=(
+            *(note for kind, tally in tallies.items() for note in tally.notes(f"{folder.name}/{kind}")),
+            *(
+                note
+                for camera, files in zip(cameras, pictures, strict=True)
+                for note in depth_notes(f"{folder.name}/{camera}", files[frames[0]])
+            ),
+        ),
+    )
+
+
+def common_image_size(runs: Sequence[FrameRun]) -> tuple[tuple[int, int] | None, list[str]]:
+    """Smallest (width, height) over all runs and cameras, and the sizes met, as text; reads one header per camera."""
+    sizes = {image_size(path, upright=True) for run in runs for path in run.images[0]}
+    if not sizes:
+        return None, []
+    widths, heights = zip(*sizes, strict=True)
+    return (min(widths), min(heights)), [f"{width}x{height}" for width, height in sorted(sizes)]
+
+
+def _check_complete(
+    folder: Path,
+    kind: str,
+    rows: list[tuple[str, int, tuple[float, float]]],
+    files: Collection[str],
+    suffixes: str,
+    tally: Tally,
+) -> None:
+    absent = [(frame, line) for frame, line, _ in rows if frame not in files]
+    if not absent:
+        return
+    frame, line = absent[0]
+    more = f" (and {len(absent) - 1} more rows)" if len(absent) > 1 else ""
+    others = f"; {kind} also holds {tally.described()}{tally.remedy()}" if tally.left_out else ""
+    raise UserError(
+        f"{folder / POSES} line {line}: frame {frame} has no file {kind}/{frame}({suffixes}){more}: "
+        f"add the file or remove the row{others}"
+    )
+
+
+def _read_poses(path: Path) -> list[tuple[str, int, tuple[float, float]]]:
+    """(frame, line in the file, (northing, easting)) of every row, in the order of the timestamps."""
+    advice = f"it must name {', '.join(REQUIRED)} (optional: {', '.join(OPTIONAL)})"
+    table = read_table(path, REQUIRED, advice, _other_names)
+    if not table.rows:
+        raise UserError(f"{path} has a header but no row: write one row per frame")
+    rows: list[tuple[float, str, int, tuple[float, float]]] = []
+    seen: dict[str, int] = {}
+    for line, row in table.rows:
+        frame, numbers = row["frame"], _checked_row(path, line, row)
+        if frame in seen:
+            raise UserError(
+                f"{path} line {line}: frame {frame} is already on line {seen[frame]}: frames must be unique"
+            )
+        seen[frame] = line
+        rows.append((numbers["timestamp"], frame, line, (numbers["northing"], numbers["easting"])))
+    rows.sort(key=lambda row: row[0])
+    return [row[1:] for row in rows]
+
+
+def _other_names(header: list[str]) -> str:
+    """What a header without easting and northing seems to name instead."""
+    names = set(header)
+    if {"x", "y"} <= names:
+        return "if x points east and y north, both in metres, rename them easting and northing"
+    if names & {"lat", "latitude"} and names & {"lon", "lng", "long", "longitude"}:
+        return "latitude and longitude are degrees: convert them to metres, such as UTM easting and northing"
+    return ""
+
+
+def _checked_row(path: Path, line: int, row: dict[str, str]) -> dict[str, float]:
+    """The numbers of a row whose frame is a file name."""
+    frame = row["frame"]
+    if not frame or frame.startswith(".") or "/" in frame or "\\" in frame:
+        raise UserError(
+            f"{path} line {line}: frame '{frame}' is no file name: give the name of the image without its suffix"
+        )
+    numbers: dict[str, float] = {}
+    for name in (*REQUIRED[1:], *OPTIONAL):
+        value = parse_finite(row.get(name, "0"))
+        if value is None:
+            word = row[name]
+            raise UserError(
+                f"{path} line {line}: {name} of frame {frame} is '{word}', not a finite number{number_hint(word)}: "
+                "correct it"
+            )
+        numbers[name] = value
+    return numbers

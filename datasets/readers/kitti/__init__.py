@@ -1,0 +1,1 @@
+"""KITTI odometry drives."""

@@ -1,0 +1,1 @@
+"""Landmark and video retrieval: ROxford, RParis, Google Landmarks v2, SVD."""

@@ -1,0 +1,1 @@
+"""Oxford RobotCar and Boreas, in PointNetVLAD's benchmark layout."""

@@ -1,0 +1,1 @@
+"""Camera-pose benchmarks: Cambridge Landmarks and 7-Scenes."""

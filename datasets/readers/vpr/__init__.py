@@ -1,0 +1,1 @@
+"""Visual place-recognition benchmarks: Pittsburgh, Tokyo, Nordland."""

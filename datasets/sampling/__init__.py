@@ -1,0 +1,1 @@
+"""Which items make a batch, and which a validation split."""

@@ -1,0 +1,1 @@
+"""What is computed once and kept: fingerprints, teacher stores, whitening, clusters."""

@@ -1,0 +1,91 @@
+"""Teachers whose embeddings are whitened before they are distilled (Whiten-MTD, AAAI 2024)."""
+
+import glob
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+from torch.nn import functional
+
+from distilplace.common.files import sha256
+from distilplace.common.randomness import generator
+from distilplace.datasets.records import PlaceRecord
+from distilplace.datasets.transforms.views import WHITENING_VIEW
+from distilplace.engine.building import rates_of, teacher_settings
+from distilplace.engine.caches.fingerprint import Augmented, Fingerprint, log_nearest, of_frames, of_network
+from distilplace.engine.embedding import Embedder
+from distilplace.engine.options import TrainOptions
+from distilplace.engine.teachers import LiveTeacher
+from distilplace.models import model_requires
+from distilplace.models.whitening import Whitening
+
+LOG = logging.getLogger("distilplace")
+
+
+class WhitenedTeacher:
+    """A teacher source whose embeddings are of unit length, whitened, and of unit length again."""
+
+    def __init__(self, source: LiveTeacher, whitening: Whitening) -> None:
+        self.source = source
+        self.requires = source.requires
+        self.network = source.network
+        self._whitening = whitening
+
+    def outputs(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """The source's outputs with the whitened embedding [B, dim2]."""
+        outputs = self.source.outputs(batch)
+        whitening = self._whitening.to(outputs["embedding"].device)
+        unit = functional.normalize(outputs["embedding"].double(), dim=1)
+        return {**outputs, "embedding": functional.normalize(whitening(unit), dim=1).float()}
+
+
+def fitted_whitening(
+    options: TrainOptions,
+    embedder: Embedder,
+    network: nn.Module,
+    name: str,
+    weights: Path,
+    records: Sequence[PlaceRecord],
+) -> Whitening:
+    """The whitening to ``--whiten_dim`` of one teacher: read from beside the stores, or fitted and kept there.
+
+    Fitted on ``--whiten_samples`` random training images, as training sees them (augmented once); of videos, on random
+    frames. The file's name holds the hash of its fingerprint: network, width, and the very images.
+    """
+    assert options.whiten_dim is not None
+    embedder = replace(embedder, rates=rates_of(options), view=WHITENING_VIEW.get(embedder.data.views, 0))
+    chosen = chosen_records(embedder.data.whitening_records(records, options.seed), options)
+    made_from = whitening_made_from(options, embedder, name, weights, chosen)
+    home, label = Path(options.logdir) / "teacher_stores", f"whitening-{name.replace(':', '_').replace('/', '_')}"
+    path = home / f"{label}-{made_from.digest()[:16]}.safetensors"
+    if path.is_file():
+        LOG.info("whitening of %s: read from %s", name, path)
+        return Whitening.load(path, made_from.text())
+    log_nearest(f"whitening of {name}", sorted(home.glob(f"{glob.escape(label)}-*.safetensors")), made_from)
+    _, table = embedder.embed(network, chosen, "training images, to whiten", options.seed)
+    whitening = Whitening.fit(functional.normalize(table["embedding"], dim=1), options.whiten_dim)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    whitening.save(path, made_from.text())
+    share = 100 * whitening.kept
+    LOG.info("whitening of %s: %d numbers keep %.1f %% of the energy -> %s", name, options.whiten_dim, share, path)
+    return whitening
+
+
+def whitening_made_from(
+    options: TrainOptions, embedder: Embedder, name: str, weights: Path, chosen: Sequence[PlaceRecord]
+) -> Fingerprint:
+    """What a whitening depends on: network, width, and the images ``chosen`` as ``embedder`` augments them."""
+    network = of_network(name, teacher_settings(options, name), sha256(weights), options.precision)
+    augmented = Augmented(options.seed, embedder.rates, embedder.view)
+    frames = of_frames("training images", embedder.data, chosen, model_requires(name), augmented=augmented)
+    return network | Fingerprint({"width": options.whiten_dim}) | frames
+
+
+def chosen_records(records: Sequence[PlaceRecord], options: TrainOptions) -> list[PlaceRecord]:
+    """``--whiten_samples`` of the records, drawn by the seed, in their order; all of them for 0."""
+    count = options.whiten_samples or len(records)
+    order = generator(options.seed, "whitening").permutation(len(records))[:count]
+    return [records[index] for index in sorted(order.tolist())]

@@ -1,0 +1,257 @@
+"""One folder per run: options, environment, log, metrics, checkpoint, weights, report (README, "Run folder")."""
+
+import hashlib
+import json
+import logging
+import platform
+import shutil
+import subprocess
+import sys
+import warnings
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from distilplace.common.errors import UserError
+from distilplace.common.files import atomic_path, remove_leftovers, write_error
+from distilplace.engine.options import RunOptions, TrainOptions
+from distilplace.engine.options.yaml_files import read_typed_yaml
+from distilplace.engine.runs.lock import RunLock
+from distilplace.engine.runs.metrics import Metrics
+
+LOG = logging.getLogger("distilplace")
+# Options that change where or how fast a run goes, not what it computes.
+NEUTRAL = {"logdir", "exp_name", "resume", "save_every", "num_workers", "accelerator", "cuda", "dry_run", "tryid"}
+NEUTRAL |= {"val_batch_size", "teacher_store", "rebuild_store", "sparse_backend", "sparse_maps", "save_epoch_freq"}
+PACKAGES = ("torch", "torchvision", "numpy", "pytorch-metric-learning", "lightning-fabric", "open3d", "safetensors")
+
+
+def start_console_log() -> None:
+    """Messages go to standard output, bare; a second call follows a changed ``sys.stdout``."""
+    for handler in [handler for handler in LOG.handlers if handler.name == "console"]:
+        LOG.removeHandler(handler)
+    console = logging.StreamHandler(sys.stdout)
+    console.name = "console"
+    console.setFormatter(logging.Formatter("%(message)s"))
+    LOG.addHandler(console)
+    LOG.setLevel(logging.INFO)
+    LOG.propagate = False
+    warnings.showwarning = _log_warning
+
+
+def _log_warning(message: Warning | str, *_: object, **__: object) -> None:
+    """A warning as one line; where in the code it arose says nothing to a user."""
+    LOG.warning("warning: %s", " ".join(str(message).split()))
+
+
+def options_hash(options: TrainOptions) -> str:
+    """Eight hex digits of everything that can change the numbers but ``--epochs``, so that a run can be prolonged."""
+    relevant = {name: value for name, value in options.model_dump().items() if name not in {*NEUTRAL, "epochs"}}
+    return hashlib.sha256(json.dumps(relevant, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def run_name(options: TrainOptions) -> str:
+    """``--exp_name``, or upstream's kind of name with a hash of all options that matter."""
+    if options.exp_name is not None:
+        return options.exp_name
+    teacher = "+".join(options.model)
+    if options.train_mode == "train_teacher":
+        parts = [options.dataset, f"T-{teacher}", f"b{options.train_batch_size}", "trainteacher"]
+    else:
+        student = f"S-{options.student_model}_{options.student_output_dim}"
+        parts = [options.dataset, f"T-{teacher}", student, f"b{options.train_batch_size}", options.distil_method]
+    return "__".join([f"{options.tryid}{parts[0]}", *parts[1:], options_hash(options)])
+
+
+class _FileLog(logging.FileHandler):
+    """``log.txt``; where it cannot be written the run ends, as for every other file of it."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (the library's name)
+        error = sys.exc_info()[1]
+        if isinstance(error, OSError):
+            raise write_error(self.baseFilename, error) from None
+        super().handleError(record)
+
+
+class RunFolder:
+    """The folder of one run. Use as a context manager: closes log and TensorBoard files, lifts the lock."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock = RunLock(path)
+        self._metrics = Metrics(path)
+        self._file_log: logging.Handler | None = None
+        self._is_new = False
+        """Made by this run, which has not taken a step yet: a mistake leaves nothing behind."""
+
+    @classmethod
+    def open(cls, options: TrainOptions) -> "RunFolder":
+        """The folder to write to.
+
+        With ``--resume auto`` the folder of the same options, new or not. Otherwise a new one: a name made from the
+        options gets ``-2``, ``-3``...; a name given by ``--exp_name`` must be free (:class:`UserError`).
+        """
+        base = Path(options.logdir) / run_name(options)
+        if options.resume == "auto":
+            return cls(base)
+        if not base.exists() or not any(base.iterdir()):
+            return cls(base)
+        if options.exp_name is not None:
+            raise UserError(
+                f"{base} holds a run already: add --resume auto to go on with it, or choose another --exp_name"
+            )
+        number = 2
+        while (candidate := base.with_name(f"{base.name}-{number}")).exists():
+            number += 1
+        return cls(candidate)
+
+    def begin(self, options: RunOptions, device: str) -> None:
+        """Create the folder and lock it, save options and environment, start ``log.txt``."""
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._is_new = not self.path.exists()
+            self.path.mkdir(exist_ok=True)
+        except OSError as error:
+            raise write_error(self.path, error) from None
+        self._lock.acquire()
+        remove_leftovers(self.path)
+        for shared in ("teacher_stores", "clusters"):
+            remove_leftovers(self.path.parent / shared)
+        planned = self._refuse_other_options(options)
+        self.write_text("config.yaml", yaml.dump(options.model_dump(), Dumper=_PlainDumper, sort_keys=False))
+        self.write_text("env.json", json.dumps(_environment(device), indent=1))
+        try:
+            self._file_log = _FileLog(self.path / "log.txt")
+        except OSError as error:
+            raise write_error(self.path / "log.txt", error) from None
+        self._file_log.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+        LOG.addHandler(self._file_log)
+        if planned is not None:
+            LOG.info("prolonged: this run was planned for %d epochs", planned)
+
+    def _refuse_other_options(self, options: RunOptions) -> int | None:
+        """The number of epochs the run was planned for, where it is now to have more."""
+        saved = self.path / "config.yaml"
+        if not saved.exists():
+            if (self.path / "last.ckpt").exists():
+                raise UserError(
+                    f"{self.path} holds last.ckpt but no config.yaml, so nobody knows with which options it was made: "
+                    "put config.yaml back, or remove last.ckpt to start over"
+                )
+            return None
+        remedy = "put it back as it was, or choose another --exp_name to start over"
+        before = read_typed_yaml(saved, remedy)
+        now = options.model_dump()
+        if different := sorted(before.keys() ^ now.keys()):
+            what = "holds an unknown" if different[0] in before else "lacks the"
+            raise UserError(f"{saved} is damaged or of another version (it {what} option {different[0]}): {remedy}")
+        for name, value in now.items():
+            if name not in {*NEUTRAL, "epochs"} and before[name] != value:
+                raise UserError(
+                    f"{self.path} was run with --{name} {before[name]}, now {value}: resume with the same options, "
+                    "or choose another --exp_name"
+                )
+        return _prolonged(saved, before, now)
+
+    def write_text(self, name: str, text: str) -> None:
+        """Write a small file whole."""
+        with atomic_path(self.path / name) as temporary:
+            temporary.write_text(text)
+
+    def metrics(self, step: int, values: dict[str, float]) -> None:
+        """One line of ``metrics.jsonl`` and the same numbers in TensorBoard."""
+        self._metrics.write(step, values)
+        self._is_new = False
+
+    def rewind(self, step: int, *, inside_epoch: bool) -> None:
+        """Forget the numbers that a killed run wrote after the step this one resumes from."""
+        self._metrics.rewind(step, inside_epoch=inside_epoch)
+
+    @property
+    def board(self) -> Any:
+        """The TensorBoard writer, opened on first use."""
+        return self._metrics.board
+
+    def __enter__(self) -> "RunFolder":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
+        nothing = self._is_new and isinstance(error, UserError | KeyboardInterrupt)
+        try:
+            self._end_log(error if isinstance(error, UserError) and not nothing else None)
+            self._metrics.close()
+        except (UserError, OSError):
+            if kind is None:
+                raise
+        finally:
+            if nothing and self._lock.is_held:
+                shutil.rmtree(self.path, ignore_errors=True)
+            self._lock.release()
+
+    def _end_log(self, error: UserError | None) -> None:
+        """Close ``log.txt``; the error that ends the run is its last line."""
+        if self._file_log is None:
+            return
+        LOG.removeHandler(self._file_log)
+        try:
+            if error is not None:
+                text = f"error: {error}"
+                self._file_log.handle(logging.LogRecord(LOG.name, logging.ERROR, __file__, 0, text, None, None))
+        finally:
+            self._file_log.close()
+
+
+class _PlainDumper(yaml.SafeDumper):
+    """Every value written out: no option refers to another one's."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+def _prolonged(saved: Path, before: dict[str, Any], now: dict[str, Any]) -> int | None:
+    """The earlier ``--epochs`` where the new one is larger; :class:`UserError` where that means nothing."""
+    if "epochs" not in now or before.get("epochs") == now["epochs"]:
+        return None
+    planned, epochs = before.get("epochs"), now["epochs"]
+    if type(planned) is not int or planned > epochs:
+        raise UserError(
+            f"{saved.parent} was planned for --epochs {planned}, now {epochs}: a run can be prolonged, not shortened; "
+            f"give --epochs {planned} or more, or choose another --exp_name"
+        )
+    if now.get("generations", 1) > 1:
+        raise UserError(
+            f"{saved.parent} was planned for --epochs {planned}, now {epochs}: with --generations every generation has "
+            "that many, so this would be another run; choose another --exp_name"
+        )
+    return planned
+
+
+def _commit() -> str:
+    """The commit of this code; "unknown" outside a checkout, or where git is not installed (an image)."""
+    command = ["git", "rev-parse", "HEAD"]
+    try:
+        answer = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        return "unknown"
+    return answer.stdout.strip() or "unknown"
+
+
+def _environment(device: str) -> dict[str, Any]:
+    versions = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            versions[package] = "absent"
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "device": device,
+        "threads": torch.get_num_threads(),
+        "commit": _commit(),
+        "command": sys.argv,
+        "versions": versions,
+    }

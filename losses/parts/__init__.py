@@ -1,0 +1,1 @@
+"""Geometry and relations that several losses share."""

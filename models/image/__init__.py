@@ -1,0 +1,1 @@
+"""Image networks and their pooling."""

@@ -1,0 +1,1 @@
+"""Landmark-retrieval networks and the key names of their published weights."""

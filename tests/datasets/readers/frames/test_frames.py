@@ -1,0 +1,363 @@
+"""The frames format: real KITTI drives, made-up traversals, and everything a user can get wrong in a folder."""
+
+import shutil
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from distilplace.common.errors import UserError
+from distilplace.datasets import create_dataset, dataset_settings
+from distilplace.datasets.readers.frames.sections import cut_runs, distance_to, travelled
+from distilplace.datasets.records import positions
+from tests.miniature_frames import straight, write_run
+
+RADII = {"positive_radius": 3.0, "negative_radius": 10.0, "eval_radius": 5.0}
+
+
+def _distances(records, others):
+    return np.linalg.norm(positions(records)[:, None] - positions(others)[None], axis=2)
+
+
+def _check_relations(data, positive, negative, evaluation, same_map):
+    """Every list of the data set against a slow loop over all pairs; ``same_map(run, run)`` says who may be linked."""
+    training, tests = data.training_set(), data.evaluation_set()
+    records = training.records
+    for i, one in enumerate(records):
+        near = [j for j, o in enumerate(records) if same_map(one.run, o.run) and _gap(one, o) <= positive and j != i]
+        wide = [j for j, o in enumerate(records) if same_map(one.run, o.run) and _gap(one, o) <= negative]
+        assert training.positives[i].tolist() == near
+        assert training.non_negatives[i].tolist() == wide
+    for n, entries in enumerate(tests.query_sets):
+        assert len(entries) == len(tests.queries[n])
+        for i, entry in entries.items():
+            query = tests.queries[n][i]
+            assert (entry["northing"], entry["easting"]) == (query.northing, query.easting)
+            assert n not in entry
+            for m, database in enumerate(tests.database):
+                true = [
+                    k for k, r in enumerate(database) if same_map(query.run, r.run) and _gap(query, r) <= evaluation
+                ]
+                assert m == n or entry[m] == true
+
+
+def _gap(one, other):
+    return float(np.hypot(one.northing - other.northing, one.easting - other.easting))
+
+
+@pytest.fixture(scope="module")
+def drives(shared_data):
+    return shared_data("kitti_frames")
+
+
+@pytest.fixture(scope="module")
+def kitti(drives):
+    return create_dataset("frames", dataset_folder=drives, **RADII)
+
+
+def test_kitti_counts_and_map_rule(kitti):
+    training, tests = kitti.training_set(), kitti.evaluation_set()
+    per_run = [sum(r.run == run for r in training.records) for run in ("drive_0001", "drive_0005")]
+    assert per_run == [26, 47]
+    assert tests.runs == ["test/database", "test/queries"]
+    assert [len(run) for run in tests.database] == [23, 0]
+    assert [len(run) for run in tests.queries] == [0, 22]
+    assert tests.query_sets[0] == {}
+    assert all(entry[0] for entry in tests.query_sets[1].values())
+    assert any("each run has a map of its own" in note for note in kitti.notes)
+    assert any("73 training, 23 database, 22 query" in note for note in kitti.notes)
+    assert any("keep 10.3 m" in note for note in kitti.notes)
+
+
+def test_kitti_training_lies_apart_from_every_test_frame(kitti):
+    training, tests = kitti.training_set(), kitti.evaluation_set()
+    tested = tests.distinct_records()
+    for run in ("drive_0001", "drive_0005"):
+        mine = [r for r in training.records if r.run == run]
+        theirs = [r for r in tested if r.run == run]
+        assert _distances(mine, theirs).min() > RADII["negative_radius"]
+    assert not {r.key for r in training.records} & {r.key for r in tested}
+    assert not {r.key.split("@")[0] for r in training.records} & {r.key.split("@")[0] for r in tested}
+
+
+def test_kitti_relations_equal_a_slow_loop_and_never_link_the_drives(kitti):
+    _check_relations(kitti, 3.0, 10.0, 5.0, lambda one, other: one == other)
+
+
+def test_kitti_cameras_and_keys(kitti):
+    training, tests = kitti.training_set(), kitti.evaluation_set()
+    assert all(r.images[0].parent.name == "image_left" and len(r.images) == 1 for r in training.records)
+    assert all(r.images[0].parent.name == "image_left" for r in tests.database[0])
+    assert all(r.images[0].parent.name == "image_right" and r.key.endswith("@image_right") for r in tests.queries[1])
+    everything = [*training.records, *tests.database[0], *tests.queries[1]]
+    assert len({r.key for r in everything}) == len(everything)
+    assert all(path.is_file() for r in everything for path in (*r.images, r.cloud))
+
+
+def test_kitti_clouds_are_subsets_drawn_the_same_way_each_time(kitti, drives):
+    record = kitti.training_set().records[0]
+    points = kitti.read_cloud(record.cloud)
+    assert points.shape == (4096, 3)
+    assert points.dtype == np.float32
+    whole = {tuple(row) for row in np.fromfile(record.cloud, dtype="<f4").reshape(-1, 3)}
+    assert len({tuple(row) for row in points} & whole) == len({tuple(row) for row in points})
+    alone = create_dataset("frames", dataset_folder=drives / record.run, **RADII)
+    assert np.array_equal(alone.read_cloud(record.cloud), points)
+    other = kitti.read_cloud(kitti.training_set().records[1].cloud)
+    assert not np.array_equal(other, points)
+    everything = create_dataset("frames", dataset_folder=drives, n_points=10**6, **RADII)
+    assert len(everything.read_cloud(record.cloud)) == record.cloud.stat().st_size // 12
+
+
+def test_a_single_kitti_drive_names_its_two_sides(shared_data):
+    data = create_dataset("frames", dataset_folder=shared_data("kitti_frames") / "drive_0001", **RADII)
+    tests = data.evaluation_set()
+    assert tests.runs == ["drive_0001/database", "drive_0001/queries"]
+    assert [len(tests.database[0]), len(tests.queries[1]), len(data.training_set())] == [12, 12, 26]
+    first = data.training_set().records[0]
+    assert (first.northing, first.easting) == (0.0, 0.0)
+
+
+def test_kitti_without_radii_is_read_at_chosen_ones(drives, kitti):
+    """The README's command: no radius fits every robot."""
+    data = create_dataset("frames", dataset_folder=drives)
+    assert sum(map(len, data.training_set().positives)) > 0
+    assert len(data.training_set()) > 0.4 * sum(len(run) for run in data._runs)
+    data.evaluation_set().require_questions()
+    assert any("chosen from that: --positive_radius 2.9" in note for note in data.notes)
+    assert not any("chosen from that" in note for note in kitti.notes)
+
+
+def test_kitti_at_radii_of_a_town_says_which_to_lower(shared_data):
+    town = {"positive_radius": 10.0, "negative_radius": 50.0, "eval_radius": 25.0}
+    with pytest.raises(UserError, match=r"drive_0005 \(77 frames, 68.7 m\).*lower --negative_radius below 41\.6 m"):
+        create_dataset("frames", dataset_folder=shared_data("kitti_frames"), **town)
+    create_dataset(
+        "frames", dataset_folder=shared_data("kitti_frames"), negative_radius=41.5, positive_radius=3, eval_radius=5
+    )
+
+
+@pytest.fixture(scope="module")
+def town(tmp_path_factory):
+    """Three traversals of one 300 m street (one of them driven the other way) and one street elsewhere on the map."""
+    folder = tmp_path_factory.mktemp("town")
+    random = np.random.default_rng(1)
+    for run, (length, start) in {"a": (300, 0), "b": (300, 1.3), "c": (300, 0.4)}.items():
+        places = straight(length, 4.0, northing=5000.0 + random.uniform(-2, 2), easting=700.0 + start)
+        write_run(folder / run, places[::-1] if run == "c" else places, cloud="npy", points=20)
+    write_run(folder / "elsewhere", straight(150, 4.0, northing=9000.0), cameras=("image_front",), points=20)
+    (folder / "notes").mkdir()
+    return folder
+
+
+def test_traversals_share_one_test_section(town):
+    radii = {"positive_radius": 6.0, "negative_radius": 20.0, "eval_radius": 12.0}
+    data = create_dataset("frames", dataset_folder=town, **radii)
+    training, tests = data.training_set(), data.evaluation_set()
+    assert tests.runs == ["a", "b", "c", "elsewhere/database", "elsewhere/queries"]
+    assert any("all runs share one map" in note for note in data.notes)
+    assert _distances(training.records, tests.distinct_records()).min() > 20.0
+    for side in (tests.database, tests.queries):
+        for run in side[:3]:
+            eastings = [r.easting for r in run]
+            assert min(eastings) > 700 + 0.65 * 300 - 12  # the last 35 % of a's path, for every run
+            assert len(run) >= 25
+    trained = {r.run for r in training.records}
+    assert trained == {"a", "b", "c", "elsewhere"}
+    assert all(entry[m] for n in range(3) for entry in tests.query_sets[n].values() for m in range(3) if m != n)
+    _check_relations(data, 6.0, 20.0, 12.0, lambda one, other: True)
+    assert {r.images[0].parent.name for r in tests.queries[4]} == {"image_front"}  # one camera: queries use it too
+    assert not {r.key for r in tests.database[3]} & {r.key for r in tests.queries[4]}
+
+
+def test_local_maps_at_the_same_coordinates_are_never_linked(town):
+    radii = {"positive_radius": 6.0, "negative_radius": 20.0, "eval_radius": 12.0}
+    data = create_dataset("frames", dataset_folder=town, frames_map="local", **radii)
+    _check_relations(data, 6.0, 20.0, 12.0, lambda one, other: one == other)
+    assert data.evaluation_set().runs == ["test/database", "test/queries"]
+    assert any("as --frames_map says" in note for note in data.notes)
+
+
+def test_all_cameras_of_a_training_frame_are_kept_when_asked(town):
+    radii = {"positive_radius": 6.0, "negative_radius": 20.0, "eval_radius": 12.0}
+    data = create_dataset("frames", dataset_folder=town, image_lidar_k=None, **radii)
+    cameras = {tuple(path.parent.name for path in r.images) for r in data.training_set().records}
+    assert cameras == {("image_left", "image_right"), ("image_front",)}
+    assert all(len(r.images) == 1 for r in data.evaluation_set().distinct_records())
+
+
+def test_settings_and_cloud_options(tmp_path):
+    write_run(tmp_path / "run", straight(120, 2.0))
+    data = create_dataset("frames", dataset_folder=tmp_path, quantization_size=0.25, n_points=30, **RADII)
+    assert (data.cloud.quantization_size, data.cloud.n_points, data.cloud.augmentation) == (0.25, 30, "boreas")
+    assert create_dataset("frames", dataset_folder=tmp_path, **RADII).cloud.quantization_size == 0.5
+    assert data.read_cloud(data.training_set().records[0].cloud).shape == (30, 3)
+    expected = {"dataset_folder", "image_lidar_k", "quantization_size", "n_points", *RADII, "frames_map", "bin_columns"}
+    assert set(dataset_settings("frames")) == expected
+
+
+def test_image_only_and_four_column_folders(tmp_path):
+    write_run(tmp_path / "a" / "run", straight(120, 2.0), cloud=None)
+    data = create_dataset("frames", dataset_folder=tmp_path / "a", **RADII)
+    assert all(r.cloud is None for r in data.training_set().records)
+    assert any("no cloud folder in run" in note for note in data.notes)
+    run = write_run(tmp_path / "b" / "run", straight(120, 2.0))
+    for path in (run / "cloud").iterdir():
+        np.arange(28, dtype="<f4").reshape(7, 4).tofile(path)
+    data = create_dataset("frames", dataset_folder=tmp_path / "b", **RADII)
+    assert data.read_cloud(data.training_set().records[0].cloud).shape == (7, 3)
+    assert any(".bin clouds hold 4 columns (guessed" in note for note in data.notes)
+
+
+def test_reading_the_lists_opens_no_cloud_and_loads_no_open3d(tmp_path, monkeypatch):
+    write_run(tmp_path / "run", straight(120, 2.0))
+    monkeypatch.setattr(
+        "distilplace.datasets.readers.frames.data.open_cloud", lambda *_: pytest.fail("a cloud was opened")
+    )
+    loaded = "open3d" in sys.modules
+    data = create_dataset("frames", dataset_folder=tmp_path, **RADII)
+    assert len(data.training_set()) > 0
+    assert ("open3d" in sys.modules) == loaded
+
+
+def test_images_of_different_sizes_become_one(tmp_path, kitti):
+    assert kitti.image_size == (397, 120)
+    assert any("397x120, 400x120" in note for note in kitti.notes)
+    wide = next(r for r in kitti.training_set().records if r.run == "drive_0005").images[0]
+    assert Image.open(wide).size == (400, 120)
+    assert kitti.read_image(wide).size == (397, 120)
+    untouched = next(r for r in kitti.training_set().records if r.run == "drive_0001").images[0]
+    assert np.array_equal(np.array(kitti.read_image(untouched)), np.array(Image.open(untouched).convert("RGB")))
+    run = write_run(tmp_path / "run", straight(120, 2.0))
+    (run / "image_left" / "0000000000.png").write_bytes(b"no picture")
+    with pytest.raises(UserError, match=r"image_left/0000000000\.png cannot be decoded"):
+        create_dataset("frames", dataset_folder=tmp_path, **RADII)
+
+
+def test_rows_are_ordered_by_time_and_extra_files_ignored(tmp_path):
+    run = write_run(tmp_path / "run", straight(120, 2.0))
+    before = create_dataset("frames", dataset_folder=tmp_path, **RADII)
+    header, *rows = (run / "poses.csv").read_text().splitlines()
+    (run / "poses.csv").write_text("\ufeff" + "\n".join([f" {header} ", *rows[::-1], "", ""]), encoding="utf-8")
+    shutil.copy(run / "image_left" / "0000000000.png", run / "image_left" / "extra.png")
+    after = create_dataset("frames", dataset_folder=tmp_path, **RADII)
+    assert after.training_set().records == before.training_set().records
+    assert any("1 files without a row" in note for note in after.notes)
+
+
+def _edited(run, change):
+    path = run / "poses.csv"
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join(change(lines)) + "\n")
+
+
+def _cell(line, column, value):
+    def change(lines):
+        words = lines[line - 1].split(",")
+        words[column] = value
+        return [*lines[: line - 1], ",".join(words), *lines[line:]]
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda lines: [lines[0].replace("easting", "east"), *lines[1:]], r"line 1: column\(s\) easting missing"),
+        (_cell(5, 2, "nan"), "line 5: easting of frame 0000000006 is 'nan'"),
+        (_cell(5, 3, "1,5"), "line 5: 9 values for 8 columns"),
+        (_cell(6, 1, "soon"), "line 6: timestamp of frame 0000000008 is 'soon'"),
+        (_cell(6, 7, ""), "line 6: yaw of frame 0000000008 is ''"),
+        (_cell(4, 0, "0000000002"), "line 4: frame 0000000002 is already on line 3"),
+        (_cell(4, 0, "9999"), r"line 4: frame 9999 has no file image_left/9999\(\.jpg, \.jpeg, \.png, "),
+        (_cell(4, 0, "../0000000004"), "line 4: frame '../0000000004' is no file name"),
+        (lambda lines: lines[:1], "a header but no row"),
+        (lambda lines: [], "column"),
+    ],
+)
+def test_bad_poses_are_named_by_file_and_line(tmp_path, change, said):
+    run = write_run(tmp_path / "run", straight(120, 2.0))
+    _edited(run, change)
+    with pytest.raises(UserError, match=said) as caught:
+        create_dataset("frames", dataset_folder=tmp_path, **RADII)
+    assert str(run / "poses.csv") in str(caught.value)
+
+
+def test_bad_folders_are_named(tmp_path):
+    with pytest.raises(UserError, match="--dataset_folder"):
+        create_dataset("frames", dataset_folder=tmp_path / "absent")
+    with pytest.raises(UserError, match="neither it nor one of its 0 folders"):
+        create_dataset("frames", dataset_folder=tmp_path)
+    run = write_run(tmp_path / "run", straight(120, 2.0))
+    (run / "poses.csv").write_bytes(b"\xff\xfe\x00frame")
+    with pytest.raises(UserError, match="UTF-8"):
+        create_dataset("frames", dataset_folder=tmp_path, **RADII)
+    run = write_run(tmp_path / "other" / "run", straight(120, 2.0))
+    (run / "cloud" / "0000000004.bin").unlink()
+    with pytest.raises(UserError, match=r"line 4: frame 0000000004 has no file cloud/0000000004"):
+        create_dataset("frames", dataset_folder=tmp_path / "other", **RADII)
+    np.save(run / "cloud" / "0000000004.npy", np.ones((3, 3)))
+    create_dataset("frames", dataset_folder=tmp_path / "other", **RADII)
+    np.save(run / "cloud" / "0000000006.npy", np.ones((3, 3)))
+    with pytest.raises(UserError, match=r"two files for frame 0000000006: 0000000006\.bin and 0000000006\.npy"):
+        create_dataset("frames", dataset_folder=tmp_path / "other", **RADII)
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    shutil.copy(run / "poses.csv", bare)
+    with pytest.raises(UserError, match="neither an image_<camera> nor a cloud folder"):
+        create_dataset("frames", dataset_folder=bare, **RADII)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"positive_radius": 12.0}, "--positive_radius 12 exceeds --negative_radius 10"),
+        ({"eval_radius": 0.0}, "--eval_radius must be a positive number"),
+        ({"negative_radius": float("inf")}, "--negative_radius must be a positive number"),
+        ({"positive_radius": 1.0}, r"--positive_radius 1 m of each other: raise it above 2\.0 m"),
+        ({"eval_radius": 1.5}, r"--eval_radius 1\.5 m: raise it above 2\.0 m"),
+        ({"frames_map": "global"}, "--frames_map must be one of auto, shared, local"),
+        ({"image_lidar_k": 0}, "--image_lidar_k must be at least 1"),
+        ({"quantization_size": 0.0}, "--quantization_size must be a positive"),
+        ({"n_points": 0}, "--n_points must be at least 1"),
+    ],
+)
+def test_bad_settings_are_refused(tmp_path, settings, said):
+    write_run(tmp_path / "run", straight(120, 2.0), points=5)
+    with pytest.raises(UserError, match=said):
+        create_dataset("frames", dataset_folder=tmp_path, **(RADII | settings))
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_a_handful_of_frames_is_refused_with_the_numbers(tmp_path, count):
+    write_run(tmp_path / "run", straight(2.0 * count, 2.0), points=5)
+    with pytest.raises(UserError, match=rf"run run \({count} frames, {2.0 * (count - 1):.1f} m\) leaves"):
+        create_dataset("frames", dataset_folder=tmp_path, **RADII)
+
+
+def test_a_standing_robot_is_refused(tmp_path):
+    write_run(tmp_path / "run", np.zeros((40, 2)), points=5)
+    with pytest.raises(UserError, match=r"40 frames, 0\.0 m.*record a longer run"):
+        create_dataset("frames", dataset_folder=tmp_path, **RADII)
+
+
+def test_the_stretch_slides_to_where_a_second_run_passes():
+    """b covers only the first half of a's street: the shared test section must lie there, not in a's last third."""
+    a, b = straight(400, 4.0), straight(200, 4.0, northing=1.5)
+    cut = cut_runs(["a", "b"], [a, b], negative_radius=20.0, eval_radius=12.0)
+    assert all(section.traversal and section.test.any() for section in cut)
+    assert a[cut[0].test, 1].min() < 200
+    assert cut[0].training.sum() > 20
+    assert (distance_to(a[cut[0].training], b[cut[1].test]) > 20.0).all()
+
+
+def test_streets_that_merely_cross_are_cut_singly():
+    a = straight(300, 4.0)
+    b = straight(300, 4.0)[:, ::-1] + (-150.0, 150.0)
+    cut = cut_runs(["a", "b"], [a, b], negative_radius=20.0, eval_radius=12.0)
+    assert not any(section.traversal for section in cut)
+    for mine, section in zip((a, b), cut, strict=True):
+        assert (travelled(mine)[section.test] > 0.65 * travelled(mine)[-1]).all()
+        for theirs, other in zip((a, b), cut, strict=True):
+            assert (distance_to(mine[section.training], theirs[other.test]) > 20.0).all()

@@ -1,0 +1,78 @@
+"""Teacher stores and whitenings augment as the options say (they drew with the default rates)."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from distilplace.engine import teaching
+from distilplace.engine.building import build_data, build_fabric
+from distilplace.engine.caches import whitening
+from distilplace.engine.caches.fingerprint import Fingerprint
+from distilplace.engine.embedding import Embedder
+from distilplace.engine.options import TrainOptions
+from distilplace.engine.options.command_line import parse
+from distilplace.engine.teaching import TeacherOpener
+from tests.miniature_images import numbered, write_images
+
+RATES = ["--bcs_aug_rate", "0.4", "--hue_aug_rate", "0.3", "--erasing_aug_rate", "0.25"]
+
+
+class Network(torch.nn.Module):
+    requires = ("images",)
+
+
+@pytest.fixture
+def asked(tmp_path, monkeypatch) -> list:
+    """What embedders are asked for: title, seed, rates, recipe."""
+    found = []
+
+    def embed(self, network, records, title, augment_seed=None):
+        found.append((title, augment_seed, self.rates, self.view))
+        return [record.key for record in records], {"embedding": torch.randn(len(records), 4)}
+
+    monkeypatch.setattr(Embedder, "embed", embed)
+    monkeypatch.setattr(Embedder, "facts", lambda *_: {})
+    return found
+
+
+def opened(tmp_path: Path, *flags: str):
+    folder = write_images(tmp_path / "images", numbered(range(12)), numbered(range(12)))
+    where = [
+        "--dataset",
+        "images",
+        "--dataset_folder",
+        str(folder),
+        "--frame_tolerance",
+        "0",
+        "--train_fraction",
+        "0.5",
+    ]
+    options = parse(TrainOptions, [*where, *RATES, "--model", "resnet18", *flags], home=tmp_path, environment={})
+    options = options.model_copy(update={"logdir": str(tmp_path / "logs")})
+    data = build_data(options)
+    embedder = Embedder(data, build_fabric(options), 8, 0, options)
+    return options, data, embedder
+
+
+def test_a_store_of_augmented_inputs_uses_the_given_rates(tmp_path, asked, monkeypatch):
+    monkeypatch.setattr(teaching, "write_store", lambda *_: None)
+    options, data, embedder = opened(tmp_path, "--cache_aug", "True")
+    records = data.training_set().records
+    opener = TeacherOpener(options, records, data.evaluation_set(), embedder, embedder, None)
+    opener._fill("resnet18", tmp_path, Fingerprint(), Network())
+    assert asked[0][1:3] == (7, (0.4, 0.3, 0.25))
+    assert asked[1][1] is None
+
+
+@pytest.mark.parametrize(("views", "recipe"), [("place", 0), ("svd", 2)])
+def test_a_whitening_is_fitted_with_the_given_rates_and_its_own_recipe(tmp_path, asked, views, recipe):
+    options, data, embedder = opened(tmp_path)
+    options, data.views = options.model_copy(update={"whiten_dim": 2}), views
+    (tmp_path / "t").write_bytes(b"weights")
+    arguments = (options, embedder, Network(), "resnet18", tmp_path / "t", data.training_set().records)
+    first = whitening.fitted_whitening(*arguments)
+    assert asked == [("training images, to whiten", 7, (0.4, 0.3, 0.25), recipe)]
+    again = whitening.fitted_whitening(*arguments)
+    assert len(asked) == 1  # read
+    assert torch.equal(first.dvt, again.dvt)

@@ -1,0 +1,1 @@
+"""Sparse engines side by side."""

@@ -1,0 +1,1 @@
+"""The demonstrations on the generated world."""

@@ -1,0 +1,1 @@
+"""Building MinkowskiEngine from its source package."""
