@@ -8,6 +8,7 @@ from pathlib import Path
 
 from distilplace.common.decoding import USUAL, described_depth, image_suffixes, require_regular_file
 from distilplace.common.errors import UserError
+from distilplace.datasets.io.text_files import read_text
 
 HEIC = (".heic", ".heif")
 
@@ -175,10 +176,8 @@ def _counts(kinds: Counter[str]) -> str:
 
 
 def _listed_files(listed: Path, folder: Path) -> list[Path]:
-    try:
-        lines = [line.strip() for line in listed.read_text(encoding="utf-8").splitlines()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"image list {listed} cannot be read as UTF-8 text: remove it, or write it again") from error
+    text = read_text(listed, "image list", "remove it, or write it again")
+    lines = [line.strip() for line in text.split("\n")]
     found = sorted((folder / line for line in lines if line), key=str)
     if twice := [path for path, count in Counter(found).items() if count > 1]:
         raise UserError(f"image list {listed} names {len(twice)} paths twice, such as {twice[0]}: correct it")

@@ -1,7 +1,8 @@
 """Tables in text files with a header: commas, semicolons or tabs between the cells, found by the header's names.
 
 Names count in either case of letters; a byte order mark, any line ends and blank lines are passed over. What a program
-could only guess (a name that stands twice, a row with more or fewer cells) is refused with file and line.
+could only guess (a name that stands twice, a row with more or fewer cells) is refused with file and line. A row is a
+line: a quotation mark that is never closed would take the rows after it for its cell.
 """
 
 import csv
@@ -12,9 +13,9 @@ from pathlib import Path
 
 from distilplace.common.errors import UserError
 from distilplace.common.numbers import parse_number
+from distilplace.datasets.io.text_files import read_text
 
 SEPARATORS = (",", ";", "\t")
-MARKS = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16"}
 Explain = Callable[[list[str]], str]
 
 
@@ -39,15 +40,12 @@ def read_table(path: Path, required: Sequence[str], advice: str, explain: Explai
         UserError: no text, a missing or repeated column, a row of another length than the header; with file and line.
 
     """
-    lines = _lines(path)
+    lines = read_text(path, remedy="export it as UTF-8 CSV").split("\n")
     separator, start = _separator(lines, required)
-    reader = csv.reader(lines[start:], delimiter=separator)
-    try:
-        table = [
-            (start + reader.line_num, [cell.strip() for cell in row]) for row in reader if any(map(str.strip, row))
-        ]
-    except csv.Error as error:
-        raise UserError(f"{path} line {start + reader.line_num} cannot be read as a table: {error}") from error
+    written_rows = [
+        (number, _cells(path, number, line, separator)) for number, line in enumerate(lines[start:], start=start + 1)
+    ]
+    table = [(number, cells) for number, cells in written_rows if any(cells)]
     line, written = table[0] if table else (1, [])
     header = [cell.lower() for cell in written]
     _check_header(path, line, header, written, required, advice, explain)
@@ -61,21 +59,16 @@ def read_table(path: Path, required: Sequence[str], advice: str, explain: Explai
     return Table(header, rows)
 
 
-def _lines(path: Path) -> list[str]:
+def _cells(path: Path, number: int, line: str, separator: str) -> list[str]:
+    """The stripped cells of one line."""
     try:
-        content = path.read_bytes()
-        if kind := MARKS.get(content[:2]):
-            raise UserError(f"{path} is {kind} text: save it as UTF-8")
-        text = content.decode("utf-8-sig")
-    except FileNotFoundError as error:
-        raise UserError(f"{path} does not exist: check --dataset_folder") from error
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror or error}") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 text ({error}): export it as UTF-8 CSV") from error
-    if "\0" in text:
-        raise UserError(f"{path} holds zero bytes: it is no text, export it as UTF-8 CSV")
-    return text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+        return [cell.strip() for row in csv.reader([line], delimiter=separator, strict=True) for cell in row]
+    except csv.Error as error:
+        open_mark = (
+            'a cell begins with a quotation mark (") but does not end with one: remove it, or keep the cell on a line'
+        )
+        cause = open_mark if '"' in line else str(error)
+        raise UserError(f"{path} line {number} cannot be read as a row: {cause}") from error
 
 
 def _separator(lines: list[str], required: Sequence[str]) -> tuple[str, int]:

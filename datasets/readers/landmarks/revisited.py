@@ -16,6 +16,7 @@ from distilplace.datasets.base import existing_folder
 from distilplace.datasets.benchmarks import LandmarkSet
 from distilplace.datasets.image_sets import ImageSet, record
 from distilplace.datasets.io.pickles import load_pickle
+from distilplace.datasets.io.text_files import read_text
 from distilplace.datasets.records import PlaceRecord, TrainingSet
 
 Box = tuple[float, float, float, float]
@@ -229,10 +230,7 @@ def read_distractors(folder: Path) -> list[PlaceRecord]:
     if not homes:
         raise UserError(f"no {DISTRACTORS}.txt in {folder} or {folder / DISTRACTORS}: check --distractors_folder")
     path = homes[0] / f"{DISTRACTORS}.txt"
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise UserError(f"list of distractors {path} is not UTF-8 text") from error
+    lines = read_text(path, "list of distractors", "copy it again").split("\n")
     names = _image_names([line.strip() for line in lines if line.strip()], f"list of distractors {path}")
     places = [homes[0] / "jpg", homes[0] / DISTRACTORS, homes[0]]
     images = next((place for place in places if (place / names[0]).is_file()), places[0])

@@ -13,6 +13,7 @@ import numpy as np
 from distilplace.common.errors import UserError
 from distilplace.common.files import atomic_path
 from distilplace.common.numbers import number_hint, parse_number
+from distilplace.datasets.io.text_files import read_text
 from distilplace.datasets.io.text_tables import read_table
 from distilplace.datasets.readers.poses.quaternions import unit_quaternions
 
@@ -41,7 +42,7 @@ def read_pose_list(path: Path) -> PoseList:
             the header should be; or no row at all.
 
     """
-    lines = _text(path).split("\n")
+    lines = read_text(path, remedy="copy it again").split("\n")
     for number, line in enumerate(lines[: len(HEADER)], start=1):
         if _is_row(line):
             raise UserError(
@@ -106,17 +107,6 @@ def _pose_list(rows: list[tuple[str, list[float]]], header: tuple[str, ...]) -> 
     norms = np.array([math.hypot(*pose[3:]) for _, pose in rows], dtype=np.float64)
     poses[:, 3:] = unit_quaternions(poses[:, 3:])
     return PoseList([name for name, _ in rows], poses, norms, header)
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError as error:
-        raise UserError(f"{path} does not exist: check --dataset_folder") from error
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror or error}") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is no UTF-8 text file: copy it again") from error
 
 
 def _is_row(line: str) -> bool:

@@ -11,6 +11,7 @@ import numpy as np
 
 from distilplace.common.errors import UserError
 from distilplace.common.numbers import number_hint, parse_number
+from distilplace.datasets.io.text_files import read_text
 from distilplace.datasets.readers.poses.data import Part, PoseData, Scene
 from distilplace.datasets.readers.poses.lists import PoseList, read_scene_list
 from distilplace.datasets.readers.poses.quaternions import pose_from_matrix
@@ -75,10 +76,7 @@ def read_split(path: Path) -> list[str]:
         UserError: a line without a number at its end, a sequence named twice, or no line at all.
 
     """
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} cannot be read: {error}") from error
+    lines = read_text(path, remedy="copy it again").split("\n")
     sequences: list[str] = []
     for number, line in enumerate(lines, start=1):
         if not line.strip():

@@ -14,6 +14,7 @@ import numpy as np
 from distilplace.common.errors import UserError
 from distilplace.common.npy import load_npz
 from distilplace.datasets.image_sets import Truth
+from distilplace.datasets.io.text_files import read_text
 from distilplace.datasets.relations import neighbours_within
 
 
@@ -60,12 +61,7 @@ def _checked_radius(value: np.ndarray, path: Path) -> float:
 
 def read_names(path: Path) -> list[str]:
     """The image names of a list file, one a line, without a leading ``./``; blank lines are left out."""
-    if not path.is_file():
-        raise UserError(f"list of image names {path} does not exist: check --dataset_folder")
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise UserError(f"list of image names {path} is not UTF-8 text") from error
+    lines = read_text(path, "list of image names", "copy it again").split("\n")
     names = [line.strip().removeprefix("./") for line in lines if line.strip()]
     if not names:
         raise UserError(f"list of image names {path} is empty")

@@ -187,3 +187,24 @@ def test_quoted_cells_keep_their_separators(tmp_path):
     path.write_text('Frame;easting;northing;note\n"a;1";1;2;"x, y"\n')
     ((line, row),) = read_table(path, THREE, "").rows
     assert (line, row["frame"], row["note"]) == (2, "a;1", "x, y")
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+@pytest.mark.parametrize(
+    ("cell", "end"),
+    [('"open', "\n"), ('"open', ""), ('"two\nlines"', "\n"), ('"closed"behind', "\n"), ('"', "\n")],
+)
+def test_a_quotation_mark_takes_no_rows_after_it(tmp_path, separator, cell, end):
+    """An open mark took the rows up to the next mark for its cell, and the set was smaller without a word."""
+    path = tmp_path / "a.csv"
+    rows = [["frame", "easting", "northing", "note"], ["a", "1", "2", "x"], ["b", "1", "2", cell]]
+    later = [["c", "1", "2", "x"], ["d", "1", "2", 'y"']] if end else []
+    path.write_text("\n".join(separator.join(row) for row in [*rows, *later]) + end)
+    with pytest.raises(UserError, match=r"a\.csv line 3 cannot be read as a row: a cell begins with a quotation mark"):
+        read_table(path, THREE, "")
+
+
+def test_a_mark_inside_a_cell_is_a_letter(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text('frame,easting,northing,note\na,1,2,5" pipe\nb,1,2,"say ""yes"""\n')
+    assert [row["note"] for _, row in read_table(path, THREE, "").rows] == ['5" pipe', 'say "yes"']

@@ -89,7 +89,7 @@ def test_a_list_beside_the_folder_is_taken(tmp_path):
     with pytest.raises(UserError, match="is empty: remove it"):
         image_files(folder)
     listed.write_bytes(b"\xff\xfe")
-    with pytest.raises(UserError, match="cannot be read as UTF-8"):
+    with pytest.raises(UserError, match="is UTF-16 text: save it as UTF-8"):
         image_files(folder)
 
 

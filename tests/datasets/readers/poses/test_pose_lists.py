@@ -88,7 +88,7 @@ def test_absent_and_binary_files(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="cannot be read"):
         read_pose_list(tmp_path)
     (tmp_path / "b.txt").write_bytes(b"\xff\xfe\x80")
-    with pytest.raises(UserError, match="no UTF-8 text"):
+    with pytest.raises(UserError, match="is UTF-16 text"):
         read_pose_list(tmp_path / "b.txt")
 
 
