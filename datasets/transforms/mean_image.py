@@ -30,6 +30,20 @@ def mean_image_file(folder: Path, size: tuple[int, int]) -> Path:
     return folder / ("mean_image.npy" if size == STANDARD else f"mean_image_{size[0]}x{size[1]}.npy")
 
 
+def given_mean_image(path: Path) -> Path:
+    """``path``, a file or folder that is there.
+
+    Raises:
+        UserError: it does not exist: a slip of the pen must not have a mean image written somewhere.
+
+    """
+    if not path.exists():
+        raise UserError(
+            f"--mean_image_path {path} does not exist: omit it to have one computed, or give a folder to keep that in"
+        )
+    return path
+
+
 def read_mean_image(path: Path, size: tuple[int, int]) -> np.ndarray:
     """Float32 [h, w, 3] in 0..255; :class:`UserError` for a file that is unreadable or not of ``size`` (h, w)."""
     try:
@@ -106,7 +120,7 @@ def _split(path: Path) -> tuple[bytes, dict[str, object] | None]:
 
 
 def store_mean_image(path: Path, mean: np.ndarray, source: Mapping[str, object] | None) -> str | None:
-    """Write ``mean`` and its ``source`` to ``path``, whole or not at all; a line for the log when that is not possible.
+    """Write ``mean`` and its ``source`` to ``path``, whole or not at all; words for the log when that is not possible.
 
     The source stands behind the array, where NumPy does not look.
     """
@@ -118,5 +132,5 @@ def store_mean_image(path: Path, mean: np.ndarray, source: Mapping[str, object] 
         with atomic_path(path) as temporary:
             temporary.write_bytes(array + MARK + json.dumps(note).encode())
     except UserError as error:
-        return f"mean image kept in memory: {path} cannot be written ({error})"
+        return f"kept in memory: {path} cannot be written ({error})"
     return None

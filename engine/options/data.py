@@ -54,7 +54,9 @@ class DataOptions(OptionGroup):
     )
     test_dataset: str | None = Field(None, description="data set that is tested, where it is not the one that trains")
     test_folder: str | None = Field(None, description="folder of --test_dataset")
-    mean_image_path: str | None = Field(None, description="mean image (.npy) of pose sets; None = kept in their folder")
+    mean_image_path: str | None = Field(
+        None, description="mean image (.npy) of pose sets, or a folder to keep it in; None = kept in the scene's folder"
+    )
     query_crop: bool = Field(False, description="cut queries to their box (roxford5k, rparis6k)")
     distractors_folder: str | None = Field(None, description="folder of the 1M distractors (roxford5k, rparis6k)")
     svd_frames: PositiveInt = Field(60, description="frames taken of a video (svd)")

@@ -22,6 +22,7 @@ from distilplace.datasets.readers.poses.lists import PoseList
 from distilplace.datasets.records import PlaceRecord, TrainingSet
 from distilplace.datasets.transforms.mean_image import (
     compute_mean_image,
+    given_mean_image,
     made_from,
     mean_image_file,
     origin,
@@ -51,8 +52,8 @@ class PoseData(ImageSet):
     """One scene: ``dataset_folder``.
 
     Images are stretched to 455x256 (width x height), as the published code stores them, less the training images' mean.
-    That is read from ``mean_image_path`` (a file, or a folder with mean_image.npy) or the scene's folder; where it is
-    absent it is computed on first need and stored there; so it is where images changed since. A given one is kept.
+    That is read from ``mean_image_path``, which exists: a file, which is kept as it is, or a folder. In that, or in the
+    scene's, mean_image.npy is computed on first need and stored, and so it is where images changed since.
     """
 
     metric_positions = False
@@ -66,7 +67,7 @@ class PoseData(ImageSet):
     def __init__(self, dataset_folder: Path | str | None = None, mean_image_path: Path | str | None = None) -> None:
         super().__init__()
         self.folder = existing_folder(dataset_folder, "--dataset_folder", "scene folder").absolute()
-        self._mean_path = None if mean_image_path is None else Path(mean_image_path).expanduser()
+        self._mean_path = None if mean_image_path is None else given_mean_image(Path(mean_image_path).expanduser())
         self._lists: dict[Part, PoseList] = {}
         self._means: dict[ImageSize | None, np.ndarray] = {}
 
@@ -151,7 +152,7 @@ class PoseData(ImageSet):
         records = self.records("train")
         mean = compute_mean_image([entry.images[0] for entry in records], self.image)
         failed = store_mean_image(path, mean, self._mean_source())
-        self.notes.append(failed or f"mean image computed and written to {path}")
+        LOG.info("mean image computed from %d images -> %s", len(records), failed or path)
         return mean
 
     def _mean_source(self) -> dict[str, object] | None:

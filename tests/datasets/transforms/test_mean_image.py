@@ -1,5 +1,6 @@
 """The mean image: computed once in the size images have, stored, read back, refused when it does not fit."""
 
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ from PIL import Image
 from distilplace.common.errors import UserError
 from distilplace.datasets.io.images import ImageSize
 from distilplace.datasets.readers.poses.cambridge import CambridgeData
-from distilplace.datasets.transforms.mean_image import read_mean_image
+from distilplace.datasets.transforms.mean_image import mean_image_file, read_mean_image
 from tests.miniature_images import write_picture
 from tests.miniature_poses import write_cambridge
 
@@ -17,6 +18,14 @@ from tests.miniature_poses import write_cambridge
 @pytest.fixture
 def scene(tmp_path: Path) -> Path:
     return write_cambridge(tmp_path / "Ring", train={"seq1": 3}, test={"seq2": 1}, size=(48, 27))
+
+
+@pytest.fixture
+def log(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> pytest.LogCaptureFixture:
+    """Lines of the log."""
+    monkeypatch.setattr(logging.getLogger("distilplace"), "propagate", True)
+    caplog.set_level(logging.INFO, logger="distilplace")
+    return caplog
 
 
 def slow_mean(folder: Path, size: tuple[int, int]) -> np.ndarray:
@@ -87,27 +96,38 @@ def test_a_given_file_is_used(scene: Path, tmp_path: Path, dtype: str) -> None:
     assert not (scene / "mean_image.npy").exists()
 
 
-def test_a_given_folder_or_name_takes_what_is_computed(scene: Path, tmp_path: Path) -> None:
+def test_a_given_folder_takes_what_is_computed_and_the_log_says_so(scene: Path, tmp_path: Path, log) -> None:
     (tmp_path / "means").mkdir()
-    for given, found in (("means", "means/mean_image_9x16.npy"), ("other/kept", "other/kept")):
-        data = CambridgeData(scene, mean_image_path=tmp_path / given)
+    for given, found in ((tmp_path / "means", tmp_path / "means/mean_image_9x16.npy"), (None, scene)):
+        data = CambridgeData(scene, mean_image_path=given)
         data.resize = ImageSize(9, 16)
         mean = data.mean_image
         assert mean is not None
-        assert np.array_equal(read_mean_image(tmp_path / found, (9, 16)), mean)
-    assert not list(scene.glob("*.npy"))
+        found = mean_image_file(found, (9, 16)) if found.is_dir() else found
+        assert np.array_equal(read_mean_image(found, (9, 16)), mean)
+        assert log.messages[-1] == f"mean image computed from 3 images -> {found}"
+        assert given is None or not list(scene.glob("*.npy"))
 
 
-def test_kept_in_memory_where_it_cannot_be_written(scene: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("given", ["absent.npy", "absent/mean.npy", "file/mean.npy"])
+def test_a_given_name_that_does_not_exist_is_refused_and_nothing_is_written(scene: Path, tmp_path: Path, given) -> None:
     (tmp_path / "file").write_text("")
-    data = CambridgeData(scene, mean_image_path=tmp_path / "file" / "mean.npy")
+    before = contents(tmp_path)
+    with pytest.raises(UserError, match=f"--mean_image_path .*{given} does not exist: omit it to have one computed"):
+        _ = CambridgeData(scene, mean_image_path=tmp_path / given).mean_image
+    assert contents(tmp_path) == before
+
+
+def test_kept_in_memory_where_it_cannot_be_written(scene: Path, log) -> None:
+    (scene / "mean_image_9x16.npy" / "in the way").mkdir(parents=True)
+    (scene / "mean_image_9x16.npy" / "mean_image_9x16.npy").mkdir()
+    data = CambridgeData(scene)
     data.resize = ImageSize(9, 16)
     mean = data.mean_image
     assert mean is not None
     assert np.abs(mean - slow_mean(scene, (16, 9))).max() < 1e-4
     assert data.mean_image is mean
-    assert len(data.notes) == 1
-    assert data.notes[0].startswith("mean image kept in memory")
+    assert log.messages[-1].startswith("mean image computed from 3 images -> kept in memory: ")
 
 
 @pytest.mark.parametrize(
@@ -150,10 +170,7 @@ def test_an_absent_image_is_named(scene: Path) -> None:
     assert not list(scene.glob("*.npy"))
 
 
-def test_one_of_other_images_is_computed_again_and_a_given_one_is_kept(scene: Path, caplog) -> None:
-    import logging
-
-    logging.getLogger("distilplace").propagate = True
+def test_one_of_other_images_is_computed_again_and_a_given_one_is_kept(scene: Path, log) -> None:
     small = ImageSize(9, 16)
 
     def mean() -> np.ndarray:
@@ -162,18 +179,17 @@ def test_one_of_other_images_is_computed_again_and_a_given_one_is_kept(scene: Pa
         assert data.mean_image is not None
         return data.mean_image
 
-    with caplog.at_level("INFO", logger="distilplace"):
-        first = mean()
-        assert np.array_equal(mean(), first)
-        assert "computed before from the same images" in caplog.messages[-1]
-        write_picture(scene / "seq1" / "frame00002.png", 99, size=(48, 27))
-        second = mean()
-        assert "computed again" in caplog.messages[-1]
-        assert np.abs(second - slow_mean(scene, (16, 9))).max() < 1e-4
-        assert not np.array_equal(second, first)
-        np.save(scene / "mean_image_9x16.npy", first)
-        assert np.array_equal(mean(), first)
-        assert "a given file" in caplog.messages[-1]
+    first = mean()
+    assert np.array_equal(mean(), first)
+    assert "computed before from the same images" in log.messages[-1]
+    write_picture(scene / "seq1" / "frame00002.png", 99, size=(48, 27))
+    second = mean()
+    assert "computed again" in log.messages[-2]
+    assert np.abs(second - slow_mean(scene, (16, 9))).max() < 1e-4
+    assert not np.array_equal(second, first)
+    np.save(scene / "mean_image_9x16.npy", first)
+    assert np.array_equal(mean(), first)
+    assert "a given file" in log.messages[-1]
 
 
 def test_a_computed_one_whose_bytes_changed_is_refused(scene: Path) -> None:
