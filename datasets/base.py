@@ -13,6 +13,7 @@ import numpy as np
 from distilplace.common.errors import UserError
 from distilplace.datasets.io.cloud_survey import survey
 from distilplace.datasets.io.clouds import Cloud, checked_cloud
+from distilplace.datasets.io.image_files import require_text_path
 from distilplace.datasets.io.images import ImageSize, read_image
 from distilplace.datasets.records import Benchmark, CloudSettings, PlaceRecord, TrainingSet
 from distilplace.datasets.transforms.views import make_view
@@ -168,6 +169,7 @@ def existing_folder(path: Path | str | None, flag: str, what: str) -> Path:
     """``path`` as an existing folder, else a :class:`UserError` that names the flag to set."""
     if path is None:
         raise UserError(f"no {what} given: set {flag} (or its entry in paths.yaml)")
+    require_text_path(str(path), what)
     folder = Path(path).expanduser()
     if not folder.is_dir():
         raise UserError(f"{what} {folder} does not exist: set {flag} (or its entry in paths.yaml)")

@@ -23,9 +23,9 @@ class Tally:
 
     def leave_out(self, name: str, kind: str | None = None) -> None:
         """Count what is not taken, by ``kind`` or its suffix."""
-        kind = kind or _shown(os.path.splitext(name)[1].lower()) or "without suffix"
+        kind = kind or shown(os.path.splitext(name)[1].lower()) or "without suffix"
         self.left_out[kind] += 1
-        self.first.setdefault(kind, _shown(name))
+        self.first.setdefault(kind, shown(name))
 
     def notes(self, folder: str) -> list[str]:
         """Lines for the log: the suffixes, where there are several, and what was left out."""
@@ -155,18 +155,19 @@ def entries_of(folder: Path) -> list[os.DirEntry[str]]:
 
 
 def _require_file(entry: os.DirEntry[str], what: str) -> None:
-    """:class:`UserError` unless it is a regular file whose name can be written into reports."""
-    if not _is_text(entry.name):
-        raise UserError(f"{what} {_shown(entry.path)} has a name that is no UTF-8: rename it")
+    """:class:`UserError` unless it is a regular file whose path can be written into reports."""
+    require_text_path(entry.path, what)
     if entry.is_symlink() or not entry.is_file():  # regular files cost no further call
         require_regular_file(Path(entry.path), what)
 
 
-def _is_text(name: str) -> bool:
-    return _shown(name) == name
+def require_text_path(path: str, what: str) -> None:
+    """:class:`UserError` where a path cannot be written into logs and reports: its bytes are no UTF-8."""
+    if shown(path) != path:
+        raise UserError(f"{what} {shown(path)} has a name that is no UTF-8: rename it")
 
 
-def _shown(name: str) -> str:
+def shown(name: str) -> str:
     """A file name with bytes that are no UTF-8 written as escapes."""
     return name.encode("utf-8", "backslashreplace").decode()
 

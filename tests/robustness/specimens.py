@@ -124,7 +124,7 @@ IMAGES = {
 def poses(path: Path) -> Value:
     from distilplace.datasets.readers.frames.layout import read_runs
 
-    return [(run.name, run.frames, run.positions.tolist()) for run in read_runs(path.parent)]
+    return [(run.name, run.frames, run.positions.tolist()) for run in read_runs(path.parent, [])]
 
 
 def run_folder(folder: Path) -> Path:

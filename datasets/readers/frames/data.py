@@ -70,7 +70,7 @@ class FramesData(PlaceData):
         self.cloud = CloudSettings(size, points, "boreas")
         self.notes = []
         self._images_kept = image_lidar_k
-        self._runs = read_runs(folder)
+        self._runs = read_runs(folder, self.notes)
         self.image_size, sizes = common_image_size(self._runs)
         if len(sizes) > 1:
             self.notes.append(f"images of sizes {', '.join(sizes)} are resized to {self.image_size} (width, height)")
@@ -79,12 +79,12 @@ class FramesData(PlaceData):
         maps = self._maps(frames_map)
         places = [run.positions for run in self._runs]
         refuse_small_span(places, "positions in poses.csv", min(SMALL, positive_radius or SMALL))
-        doubtful = doubt(places)
-        self.notes += [doubtful] if doubtful else []
+        doubtful = [*filter(None, [doubt(places)]), *(line for run in self._runs for line in run.doubts)]
+        self.notes += doubtful
         try:
             self._settle(given, places, maps)
         except UserError as error:
-            raise UserError(f"{error}; {doubtful}") if doubtful else error from None
+            raise UserError(f"{error}; {doubtful[0]}") if doubtful else error from None
         self._describe()
 
     def _settle(

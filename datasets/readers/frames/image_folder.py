@@ -94,13 +94,14 @@ class Listed:
         if not all(name.rsplit("/", 1)[-1].startswith("@") for name in (*self.database, *self.queries)):
             return None
         from distilplace.datasets.io.utm_names import parse_utm
-        from distilplace.datasets.readers.frames.position_checks import refuse_degrees
+        from distilplace.datasets.readers.frames.position_checks import refuse_degrees, refuse_far
 
         sides = []
         for folder, names in zip(self.folders, (self.database, self.queries), strict=True):
             places = [parse_utm(folder / name, folder) for name in names]
             sides.append(np.array([(northing, easting) for easting, northing, _ in places]))
-        refuse_degrees(np.concatenate(sides), "positions in the images' @utm names")
+        for refuse in (refuse_degrees, refuse_far):
+            refuse(np.concatenate(sides), "positions in the images' @utm names")
         database, queries = self.records(*sides)
         return Images(database, queries, matches_by_distance(database, queries, radius))
 

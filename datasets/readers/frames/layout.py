@@ -5,7 +5,6 @@ radians. ``image_<camera>/<frame>.jpg|png`` or whatever Pillow reads, ``cloud/<f
 listed here, not read.
 """
 
-import os
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +17,9 @@ from distilplace.common.numbers import number_hint, parse_finite
 from distilplace.datasets.io.clouds import CLOUD_SUFFIXES
 from distilplace.datasets.io.image_files import Tally, depth_notes, files_by_stem
 from distilplace.datasets.io.text_tables import read_table
+from distilplace.datasets.readers.frames.position_checks import FARTHEST, jumps, refuse_outliers
+from distilplace.datasets.readers.frames.run_folders import CLOUD, POSES, camera_folders, find_runs
 
-POSES = "poses.csv"
 REQUIRED = ("frame", "timestamp", "easting", "northing")
 OPTIONAL = ("altitude", "roll", "pitch", "yaw")
 
@@ -41,52 +41,37 @@ class FrameRun:
     unlisted: int
     notes: tuple[str, ...] = ()
     """What lies in its folders and is no image or cloud."""
+    doubts: tuple[str, ...] = ()
+    """What is odd about its positions."""
 
     def __len__(self) -> int:
         return len(self.frames)
 
 
-def read_runs(folder: Path) -> list[FrameRun]:
-    """The runs under ``folder`` sorted by name, or the folder itself as the only run when it holds a poses.csv.
+def read_runs(folder: Path, notes: list[str]) -> list[FrameRun]:
+    """The runs under ``folder`` as :func:`find_runs` finds them, which adds to ``notes`` what it left out.
 
-    A run is called as its folder or the link to it is; two links to one folder are refused.
+    A run is called as its folder or the link to it is.
     """
-    folder = Path(os.path.abspath(folder))  # "." has no name; links stay
-    if (folder / POSES).is_file():
-        return [_read_run(folder)]
-    children = sorted(child for child in folder.iterdir() if child.is_dir() and not child.name.startswith("."))
-    runs = [child for child in children if (child / POSES).is_file()]
-    if not runs:
-        raise UserError(
-            f"no run in {folder}: neither it nor one of its {len(children)} folders has a {POSES}: set "
-            "--dataset_folder to a run's folder or to the folder of the runs"
-        )
-    _refuse_repeats(runs)
-    return [_read_run(run) for run in runs]
-
-
-def _refuse_repeats(runs: Sequence[Path]) -> None:
-    """:class:`UserError` when two runs are one folder: each would find its own pictures in the other."""
-    seen: dict[Path, Path] = {}
-    for run in runs:
-        first = seen.setdefault(run.resolve(), run)
-        if first is not run:
-            raise UserError(f"runs {first} and {run} are one folder, {run.resolve()}: remove a link")
+    return [_read_run(run) for run in find_runs(folder, notes)]
 
 
 def _read_run(folder: Path) -> FrameRun:
     rows = _read_poses(folder / POSES)
     frames = tuple(frame for frame, _, _ in rows)
-    cameras = tuple(sorted(child.name for child in folder.glob("image_?*") if child.is_dir()))
-    has_clouds = (folder / "cloud").is_dir()
+    places = np.array([place for _, _, place in rows], dtype=np.float64)
+    where = [f"{folder / POSES} line {line}: frame {frame}" for frame, line, _ in rows]
+    refuse_outliers(where, places)
+    cameras = tuple(camera_folders(folder))
+    has_clouds = (folder / CLOUD).is_dir()
     if not cameras and not has_clouds:
         raise UserError(f"run {folder} has neither an image_<camera> nor a cloud folder: see README, frames format")
-    tallies = {kind: Tally() for kind in (*cameras, "cloud")}
+    tallies = {kind: Tally() for kind in (*cameras, CLOUD)}
     pictures = [files_by_stem(folder / camera, image_suffixes(), tallies[camera]) for camera in cameras]
-    clouds = files_by_stem(folder / "cloud", CLOUD_SUFFIXES, tallies["cloud"], "cloud file") if has_clouds else {}
+    clouds = files_by_stem(folder / CLOUD, CLOUD_SUFFIXES, tallies[CLOUD], "cloud file") if has_clouds else {}
     for kind, files, suffixes in [
         *((camera, files, USUAL) for camera, files in zip(cameras, pictures, strict=True)),
-        *([("cloud", clouds, ", ".join(CLOUD_SUFFIXES))] if has_clouds else []),
+        *([(CLOUD, clouds, ", ".join(CLOUD_SUFFIXES))] if has_clouds else []),
     ]:
         _check_complete(folder, kind, rows, files, suffixes, tallies[kind])
     known = set(frames)
@@ -94,7 +79,7 @@ def _read_run(folder: Path) -> FrameRun:
     return FrameRun(
         name=folder.name,
         frames=frames,
-        positions=np.array([(northing, easting) for _, _, (northing, easting) in rows], dtype=np.float64),
+        positions=places,
         cameras=cameras,
         images=tuple(tuple(files[frame] for files in pictures) for frame in frames),
         clouds=tuple(clouds.get(frame) for frame in frames),
@@ -107,6 +92,7 @@ def _read_run(folder: Path) -> FrameRun:
                 for note in depth_notes(f"{folder.name}/{camera}", files[frames[0]])
             ),
         ),
+        doubts=tuple(jumps(where, places)),
     )
 
 
@@ -184,6 +170,11 @@ def _checked_row(path: Path, line: int, row: dict[str, str]) -> dict[str, float]
             raise UserError(
                 f"{path} line {line}: {name} of frame {frame} is '{word}', not a finite number{number_hint(word)}: "
                 "correct it"
+            )
+        if name in ("northing", "easting") and abs(value) > FARTHEST:
+            raise UserError(
+                f"{path} line {line}: {name} of frame {frame} is {value:g}, farther than any metres on Earth: divide "
+                "by 1000 if these are millimetres"
             )
         numbers[name] = value
     return numbers

@@ -1,0 +1,92 @@
+"""Folders that look like runs: each is read, named, or refused, since the runs decide what is tested."""
+
+import os
+
+import pytest
+
+from distilplace.common.errors import UserError
+from distilplace.datasets import create_dataset
+from tests.miniature_frames import straight, write_run
+from tests.miniature_images import numbered, write_images
+
+RADII = {"positive_radius": 3.0, "negative_radius": 10.0, "eval_radius": 5.0}
+NO_TEXT = os.fsdecode(b"caf\xe9")
+
+
+@pytest.fixture
+def runs(tmp_path):
+    for name, north in (("a", 0.0), ("b", 1.0)):
+        write_run(tmp_path / name, straight(120, 2.0, north), cameras=("image_left",), cloud=None)
+    return tmp_path
+
+
+def opened(folder):
+    return create_dataset("frames", dataset_folder=folder, **RADII)
+
+
+def left_out(folder):
+    return [note for note in opened(folder).notes if "left out" in note]
+
+
+def test_a_run_without_its_table_is_named(runs):
+    assert left_out(runs) == []
+    (runs / "b" / "poses.csv").rename(runs / "b" / "Poses.CSV")
+    (runs / "notes").mkdir()
+    assert left_out(runs) == ["b is left out: it holds image_left, but no poses.csv (Poses.CSV is not read: rename it)"]
+    (runs / "b" / "Poses.CSV").rename(runs / "b" / "table.csv")
+    (runs / "c" / "cloud").mkdir(parents=True)
+    (runs / "d").symlink_to("elsewhere")
+    assert left_out(runs) == [
+        "b is left out: it holds image_left, but no poses.csv",
+        "c is left out: it holds cloud, but no poses.csv",
+        "d is left out: it is a link that leads nowhere",
+    ]
+
+
+def test_a_table_of_another_name_is_named_where_no_run_is_left(runs):
+    for name in "ab":
+        (runs / name / "poses.csv").rename(runs / name / "POSES.csv")
+    with pytest.raises(
+        UserError, match=r"one of its 2 folders has a poses\.csv: .*; a is left out: .*POSES\.csv is not"
+    ):
+        opened(runs)
+    with pytest.raises(
+        UserError, match=r"one of its 1 folders has a poses\.csv: .*; a is left out: .*POSES\.csv is not"
+    ):
+        opened(runs / "a")
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda path: path.symlink_to("gone.csv"), r"poses\.csv is a link to gone\.csv, which does not exist: mend"),
+        (os.mkfifo, r"poses\.csv is a named pipe \(FIFO\), not a text file"),
+        (os.mkdir, r"poses\.csv is a folder|poses\.csv cannot be read: Is a directory"),
+    ],
+)
+def test_a_table_that_is_no_file_is_refused(runs, make, said):
+    (runs / "b" / "poses.csv").unlink()
+    make(runs / "b" / "poses.csv")
+    for folder in (runs, runs / "b"):
+        with pytest.raises(UserError, match=said):
+            opened(folder)
+
+
+@pytest.mark.parametrize("moved", ["b", "b/image_left"])
+def test_folders_whose_names_are_no_text_are_refused_on_opening(runs, moved):
+    (runs / moved).rename((runs / moved).with_name("image_" + NO_TEXT))
+    with pytest.raises(UserError, match=r"image_caf\\udce9 has a name that is no UTF-8: rename it") as caught:
+        opened(runs)
+    str(caught.value).encode()
+
+
+@pytest.mark.parametrize("moved", ["queries/deep", "."])
+def test_so_are_those_of_image_sets(tmp_path, moved):
+    folder = tmp_path / "D"
+    write_images(folder, numbered(range(3)), numbered(range(3), "deep/{}.png"))
+    (folder / moved).resolve().rename((folder / moved).resolve().with_name(NO_TEXT))
+    home = tmp_path / NO_TEXT if moved == "." else folder
+    with pytest.raises(UserError, match=r"caf\\udce9.* has a name that is no UTF-8: rename it") as caught:
+        create_dataset("images", dataset_folder=home, frame_tolerance=0)
+    str(caught.value).encode()
