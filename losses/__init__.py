@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from distilplace.common.errors import unknown_name
+from distilplace.losses import pml_table
 from distilplace.losses.terms import TERMS, term_settings
 
 if TYPE_CHECKING:
@@ -104,17 +105,17 @@ def create_distiller(name: str, **settings: Any) -> "Distiller":
 
 def list_task_losses() -> list[str]:
     """The names that :func:`create_task_loss` knows."""
-    return list(_TASK_LOSSES)
+    return [*_TASK_LOSSES, *(f"{pml_table.PREFIX}{name}" for name in pml_table.LOSSES)]
 
 
 def task_loss_settings(name: str) -> tuple[str, ...]:
     """The settings that ``create_task_loss(name, ...)`` accepts."""
-    return _settings(_class_of("task loss", _TASK_LOSSES, name, _TASK_LOSSES))
+    return tuple(name for name in _settings(_task_loss_class(name)) if name != "name")
 
 
 def task_loss_layout(name: str) -> str:
     """How the loss wants batches composed: a :data:`distilplace.datasets.records.Layout`, or "any"."""
-    layout: str = getattr(_class_of("task loss", _TASK_LOSSES, name, _TASK_LOSSES), "layout", "pairs")
+    layout: str = getattr(_task_loss_class(name), "layout", "pairs")
     return layout
 
 
@@ -129,12 +130,26 @@ def create_task_loss(name: str, **settings: Any) -> "Callable[..., tuple[Tensor,
         UserError: unknown name or setting (the nearest is offered), or a value that means nothing.
 
     """
-    return _create(f"task loss {name}", _class_of("task loss", _TASK_LOSSES, name, _TASK_LOSSES), settings)
+    found = _task_loss_class(name)
+    _check_settings(f"task loss {name}", settings, task_loss_settings(name))
+    if name.startswith(pml_table.PREFIX):
+        return found(name.removeprefix(pml_table.PREFIX), **settings)
+    return found(**settings)
 
 
 def _is_term(name: str) -> bool:
     """Whether ``name`` is a term alone; where a method has the same name (rkd, rkdg), the method is meant."""
     return name in TERMS and name not in _DISTILLERS
+
+
+def _task_loss_class(name: str) -> Any:
+    """A task loss by its name; one of pytorch-metric-learning as ``pml:NAME``."""
+    if not name.startswith(pml_table.PREFIX):
+        return _class_of("task loss", _TASK_LOSSES, name, list_task_losses())
+    from distilplace.losses.pml import PMLLoss, check_name
+
+    check_name("loss", name.removeprefix(pml_table.PREFIX))
+    return PMLLoss
 
 
 def _class_of(kind: str, table: Mapping[str, str], name: str, known: Iterable[str]) -> type:

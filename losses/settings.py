@@ -29,7 +29,7 @@ def switch(name: str, value: object) -> bool:
 
 def weight(name: str, value: float | str) -> float:
     """A finite number of at least 0."""
-    number = _number(name, value)
+    number = finite(name, value)
     if number < 0:
         raise UserError(f"{name} is {value}: a negative weight would reward disagreement; give 0 or more")
     return number
@@ -37,7 +37,7 @@ def weight(name: str, value: float | str) -> float:
 
 def positive(name: str, value: float | str) -> float:
     """A finite number above 0."""
-    number = _number(name, value)
+    number = finite(name, value)
     if number <= 0:
         raise UserError(f"{name} is {value}: give a number above 0")
     return number
@@ -65,7 +65,8 @@ def weights(name: str, value: Weights, labels: Sequence[str]) -> tuple[float, ..
     return numbers
 
 
-def _number(name: str, value: float | str) -> float:
+def finite(name: str, value: float | str) -> float:
+    """A finite number, plainly written."""
     try:
         number = float(value)
     except (TypeError, ValueError):

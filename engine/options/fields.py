@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, get_args, get_origin
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
 
 from distilplace.common.numbers import parse_number
 from distilplace.datasets.io.images import parse_image_size
@@ -33,6 +33,25 @@ def _image_size(text: str) -> str:
 
 
 ImageSize = Annotated[str, AfterValidator(_image_size)]
+
+
+def _named(value: Any) -> dict[str, str]:
+    if isinstance(value, str):
+        pairs = [word.partition("=") for word in value.split()]
+        if any(not (key and equals and text) for key, equals, text in pairs):
+            raise ValueError("write settings as name=value, with a space between two, such as 'alpha=2 beta=50'")
+        if len({key for key, _, _ in pairs}) < len(pairs):
+            raise ValueError("a setting is given twice: keep one of them")
+        return {key: text for key, _, text in pairs}
+    if value is None:
+        return {}
+    if not isinstance(value, dict) or not all(isinstance(text, str) for text in value.values()):
+        raise ValueError("give settings as name=value, or in a recipe as a mapping 'name: value'")
+    return value
+
+
+NamedSettings = Annotated[dict[str, str], BeforeValidator(_named)]
+"""``alpha=2 beta=50``, in a recipe a mapping too; the values stay text until their owner reads them."""
 
 
 class OptionGroup(BaseModel):

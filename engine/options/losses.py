@@ -4,13 +4,18 @@ from typing import Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt
 
-from distilplace.engine.options.fields import FloatList, NonNegative, OptionGroup
+from distilplace.engine.options.fields import FloatList, NamedSettings, NonNegative, OptionGroup
 
 
 class LossOptions(OptionGroup):
     """Task loss and distillation (DistilVPR, AAAI 2024)."""
 
-    loss: str = Field("MultiBatchHardTripletMarginLoss", description="task loss")
+    loss: str = Field("MultiBatchHardTripletMarginLoss", description="task loss; pml:NAME is pytorch-metric-learning's")
+    loss_settings: NamedSettings = Field({}, description="settings of a loss pml:NAME, such as 'alpha=2 beta=50'")
+    miner: str | None = Field(
+        None, description="miner for a loss pml:NAME: MultiSimilarityMiner, ...; None = all pairs"
+    )
+    miner_settings: NamedSettings = Field({}, description="settings of --miner, such as 'epsilon=0.1'")
     margin: NonNegative = Field(0.2, description="triplet margin")
     weights: FloatList = Field("0.5_0.5_0", description="task-loss weights of final, cloud, image embedding")
     normalize_embeddings: bool = Field(False, description="L2-normalise embeddings in the task loss")

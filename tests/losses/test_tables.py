@@ -10,6 +10,7 @@ from torch import nn
 from distilplace import losses
 from distilplace.common.errors import UserError
 from distilplace.losses.distiller import Distiller
+from distilplace.losses.pml_table import LOSSES
 from distilplace.losses.terms import TERMS
 
 HEAVY = ("pytorch_metric_learning", "open3d", "timm", "torchvision", "faiss", "matplotlib", "MinkowskiEngine")
@@ -29,6 +30,7 @@ def test_names():
         "triplet",
         "pose",
         "none",
+        *(f"pml:{name}" for name in LOSSES),
     ]
 
 
