@@ -46,14 +46,15 @@ class PMLLoss(nn.Module):
         from pytorch_metric_learning import losses, miners
 
         super().__init__()
-        self.loss = _made(losses, "loss", check_name("loss", name), loss_settings or {})
-        self.miner = None
+        self.loss: Any = _made(losses, "loss", check_name("loss", name), loss_settings or {})
+        self.miner: Any = None
         self.draws = miner in DRAWS
         if miner is not None:
             self.miner = _made(miners, "miner", check_name("miner", miner), miner_settings or {})
         elif miner_settings:
             raise UserError("--miner_settings without --miner: name the miner, or leave its settings away")
         self.metric = "euclidean" if not self.loss.distance.is_inverted else "cosine"
+        self.mined: Tensor
         self.register_buffer("mined", torch.zeros((), dtype=torch.int64))
         self._try(name, miner, loss_settings, miner_settings)
 
@@ -110,7 +111,7 @@ class PMLLoss(nn.Module):
 def mine(miner: Any, embedding: Tensor, positives: Tensor, negatives: Tensor) -> Indices:
     """What a miner of the library takes of the pairs that two masks [B, B] allow."""
     if (places := _places(positives, negatives)) is not None:
-        return miner(embedding, places)  # type: ignore[no-any-return]
+        return miner(embedding, places)
     partners = positives | negatives
     found = []
     for anchor in torch.nonzero(partners.any(dim=1)).squeeze(1):
