@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from distilplace.datasets.records import Layout, TrainingSet
 from distilplace.datasets.sampling.batches import PairBatchSampler, PlaceSampler
 from distilplace.datasets.sampling.items import GroupPairSampler, ItemBatchSampler, ViewBatchSampler
 from distilplace.datasets.sampling.tuples import TupleBatchSampler
-from distilplace.engine.building import TaskLoss, quantizer_for
+from distilplace.engine.building import quantizer_for
 from distilplace.engine.caches.whitening import WhitenedTeacher
 from distilplace.engine.embedding import Embedder
 from distilplace.engine.generations import Generations
@@ -23,11 +23,13 @@ from distilplace.engine.maps import map_builder
 from distilplace.engine.optimisation import build_optimizer, build_scheduler
 from distilplace.engine.options import TrainOptions
 from distilplace.engine.runs.folder import RunFolder
-from distilplace.engine.step import ask
+from distilplace.engine.step import forward_with_maps
 from distilplace.engine.teachers import LiveTeacher, TeacherSource
 from distilplace.engine.trainer import Trainer
 from distilplace.losses.distiller import Distiller
+from distilplace.losses.task_loss import TaskLoss
 from distilplace.losses.triplet import BatchHardTripletMarginLoss, MultiBatchHardTripletMarginLoss
+from distilplace.models import PlaceNetwork
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,7 @@ class Parts:
     """What a run consists of before it is put together."""
 
     training: TrainingSet
-    network: nn.Module
+    network: PlaceNetwork
     task_loss: TaskLoss
     distiller: Distiller | None
     teachers: list[TeacherSource]
@@ -44,9 +46,8 @@ class Parts:
     @property
     def feature_maps(self) -> tuple[str, ...]:
         """What the losses want of the network beside its embeddings."""
-        levels: tuple[str, ...] = getattr(self.network, "level_maps", ())
-        wanted = () if self.distiller is None else self.distiller.student_maps(levels)
-        return tuple(dict.fromkeys((*wanted, *getattr(self.task_loss, "feature_maps", ()))))
+        wanted = () if self.distiller is None else self.distiller.student_maps(self.network.level_maps)
+        return tuple(dict.fromkeys((*wanted, *self.task_loss.feature_maps)))
 
     @property
     def requires(self) -> set[str]:
@@ -110,7 +111,7 @@ _PLAIN_SAMPLERS: dict[str, Callable[..., PlaceSampler]] = {
 
 def layout_of(options: TrainOptions, parts: Parts) -> Layout:
     """How batches are composed: as ``--batches`` says, else as the task loss needs, else as the training set would."""
-    needed: Layout | Literal["any"] = getattr(parts.task_loss, "layout", "pairs")
+    needed = cast(Layout | Literal["any"], parts.task_loss.layout)
     if options.batches != "auto":
         if needed == "tuples" and options.batches != "tuples":
             raise UserError(f"loss {options.loss} reads mined tuples: leave --batches {options.batches} away")
@@ -159,8 +160,7 @@ def build_sampler(options: TrainOptions, training: TrainingSet, layout: str) -> 
 def prepare_losses(options: TrainOptions, parts: Parts) -> None:
     """Let the distillation method see the networks' outputs once, and put the losses on the device."""
     device = parts.embedder.fabric.device
-    if isinstance(parts.task_loss, nn.Module):
-        parts.task_loss.to(device)
+    parts.task_loss.to(device)
     if parts.distiller is None:
         return
     if parts.training.poses is not None:
@@ -170,7 +170,7 @@ def prepare_losses(options: TrainOptions, parts: Parts) -> None:
     network.eval()
     try:
         with torch.no_grad(), forked_random_state("adaptors", options.seed):
-            output = ask(network, batch, parts.feature_maps)
+            output = forward_with_maps(network, batch, parts.feature_maps)
             parts.distiller.prepare(output, [teacher.outputs(batch) for teacher in parts.teachers], len(parts.training))
     finally:
         network.train()

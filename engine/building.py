@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from distilplace import datasets, losses, models
 from distilplace.common.errors import UserError
@@ -19,12 +18,12 @@ from distilplace.datasets.sampling.splitting import Split, split
 from distilplace.engine.options import DataOptions, ModelOptions, RunOptions, TrainOptions
 from distilplace.losses.combined import with_terms
 from distilplace.losses.distiller import Distiller
+from distilplace.losses.task_loss import TaskLoss
 from distilplace.losses.terms import term_settings
+from distilplace.models import PlaceNetwork
 from distilplace.models.checkpoints import load_weights
 
 LOG = logging.getLogger("distilplace")
-
-TaskLoss = Callable[..., tuple[torch.Tensor, dict[str, float]]]
 
 
 def build_data(options: DataOptions) -> PlaceData:
@@ -161,7 +160,7 @@ def student_settings(options: ModelOptions, name: str) -> dict[str, Any]:
     return _accepted(name, {**values, **_given(options)})
 
 
-def build_network(name: str, settings: dict[str, Any], *, seed: int, weights: str | None = None) -> nn.Module:
+def build_network(name: str, settings: dict[str, Any], *, seed: int, weights: str | None = None) -> PlaceNetwork:
     """A network whose random start depends on the seed alone; ``weights`` replaces that start."""
     if weights is not None and "pretrained" in settings:
         settings = {**settings, "pretrained": "none"}

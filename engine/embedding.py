@@ -103,7 +103,7 @@ class Embedder:
         for batch in tqdm(loader, desc=f"{name} of {len(records)} places", leave=False, delay=1, disable=None):
             with torch.no_grad():
                 outputs = network(move(batch, self.fabric.device), feature_maps=(name,))
-            yield outputs["feature_maps"][name].float().cpu()
+            yield outputs[f"maps.{name}"].float().cpu()
 
     def sample(self, records: Sequence[PlaceRecord], wants: Collection[str]) -> dict[str, Any]:
         """One clean batch of these places with all keys in ``wants``, on the device."""

@@ -9,9 +9,8 @@ import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from torch import nn
-
 from distilplace.engine.teachers import Frozen
+from distilplace.models import PlaceNetwork
 
 
 class Generations:
@@ -27,7 +26,7 @@ class Generations:
     """
 
     def __init__(
-        self, count: int, epochs: int, network: nn.Module, parts: Mapping[str, Any], feature_maps: Sequence[str]
+        self, count: int, epochs: int, network: PlaceNetwork, parts: Mapping[str, Any], feature_maps: Sequence[str]
     ) -> None:
         self.count, self.epochs = count, epochs
         self._network, self._parts, self._feature_maps = network, parts, tuple(feature_maps)

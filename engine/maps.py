@@ -8,6 +8,7 @@ from torch import nn
 
 from distilplace.engine.options import ModelOptions
 from distilplace.engine.step import split_batch
+from distilplace.models import PlaceNetwork
 
 Batch = dict[str, Any]
 
@@ -42,8 +43,8 @@ def map_builder(
         UserError: the chosen sparse engine builds its maps itself.
 
     """
-    modules: list[Any] = [module for network in networks for module in network.modules()]
-    wanted = [settings for module in modules if hasattr(module, "kernel_maps") for settings in module.kernel_maps()]
+    parts = [part for network in networks for part in network.modules() if isinstance(part, PlaceNetwork)]
+    wanted = [settings for part in parts for settings in part.kernel_maps()]
     if options.sparse_maps == "device" or not wanted:
         return None
     from distilplace.models.sparse.backends import choose_map_maker

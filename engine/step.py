@@ -16,10 +16,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from distilplace.common.randomness import forked_random_state
 
 Batch = dict[str, Any]
-Output = dict[str, Any]
-Flat = dict[str, Tensor]
+Output = dict[str, Tensor]
 LossFunction = Callable[[Output], Tensor]
-_MAPS = "feature_maps/"
 
 
 def forward_backward(
@@ -40,28 +38,28 @@ def forward_backward(
     """
     parts = list(split_batch(batch, split_size))
 
-    def run(number: int) -> Flat:
+    def run(number: int) -> Output:
         with forked_random_state("dropout", *key, number), fabric.autocast():
-            return flat(ask(network, parts[number], feature_maps))
+            return forward_with_maps(network, parts[number], feature_maps)
 
     if len(parts) == 1:
         outputs = run(0)
-        loss = loss_of(nested(outputs))
+        loss = loss_of(outputs)
         if loss.requires_grad and torch.isfinite(loss):
             fabric.backward(loss)
-        return loss.detach(), nested({name: value.detach() for name, value in outputs.items()})
+        return loss.detach(), {name: value.detach() for name, value in outputs.items()}
 
     with torch.no_grad(), _still_batchnorm(network):
         first = [run(number) for number in range(len(parts))]
     joined = {name: torch.cat([part[name] for part in first]).requires_grad_() for name in first[0]}
-    loss = loss_of(nested(joined))
+    loss = loss_of(joined)
     if loss.requires_grad and torch.isfinite(loss):
         fabric.backward(loss)
         _second_pass(run, parts, joined, fabric)
-    return loss.detach(), nested({name: value.detach() for name, value in joined.items()})
+    return loss.detach(), {name: value.detach() for name, value in joined.items()}
 
 
-def _second_pass(run: Callable[[int], Flat], parts: list[Batch], joined: Flat, fabric: Any) -> None:
+def _second_pass(run: Callable[[int], Output], parts: list[Batch], joined: Output, fabric: Any) -> None:
     gradients = {name: value.grad for name, value in joined.items() if value.grad is not None}
     start = 0
     for number, part in enumerate(parts):
@@ -72,24 +70,10 @@ def _second_pass(run: Callable[[int], Flat], parts: list[Batch], joined: Flat, f
         start = stop
 
 
-def ask(network: nn.Module, batch: Batch, feature_maps: Sequence[str]) -> Output:
-    """The network's output, with these of its feature maps."""
-    outputs: Output = network(batch, feature_maps=tuple(feature_maps)) if feature_maps else network(batch)
-    return outputs
-
-
-def flat(outputs: Output) -> Flat:
-    """All tensors of an output as float32, feature maps under "feature_maps/<name>"."""
-    tensors = {name: value for name, value in outputs.items() if isinstance(value, Tensor)}
-    tensors |= {f"{_MAPS}{name}": value for name, value in outputs.get("feature_maps", {}).items()}
-    return {name: value.float() for name, value in tensors.items()}
-
-
-def nested(tensors: Flat) -> Output:
-    """The output that :func:`flat` was made of."""
-    outputs: Output = {name: value for name, value in tensors.items() if not name.startswith(_MAPS)}
-    maps = {name.removeprefix(_MAPS): value for name, value in tensors.items() if name.startswith(_MAPS)}
-    return {**outputs, "feature_maps": maps} if maps else outputs
+def forward_with_maps(network: nn.Module, batch: Batch, feature_maps: Sequence[str]) -> Output:
+    """The network's output in float32, with these of its feature maps."""
+    outputs = network(batch, feature_maps=tuple(feature_maps)) if feature_maps else network(batch)
+    return {name: value.float() for name, value in outputs.items()}
 
 
 @contextmanager

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from distilplace.common.errors import UserError
 from distilplace.common.randomness import generator
-from distilplace.engine.step import ask, flat, nested
+from distilplace.engine.step import forward_with_maps
+from distilplace.models import PlaceNetwork
 
 
 class TeacherSource(Protocol):
@@ -37,14 +38,14 @@ class Frozen(nn.Module):
     @torch.no_grad()
     def forward(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Outputs of the frozen network, float32, with the feature maps it was made for."""
-        return nested(flat(ask(self.network, batch, self.feature_maps)))
+        return forward_with_maps(self.network, batch, self.feature_maps)
 
 
 class LiveTeacher:
     """Runs the teacher on the very (augmented) samples that the student sees."""
 
-    def __init__(self, network: nn.Module, feature_maps: Sequence[str] = ()) -> None:
-        self.requires: tuple[str, ...] = tuple(network.requires)  # type: ignore[arg-type]
+    def __init__(self, network: PlaceNetwork, feature_maps: Sequence[str] = ()) -> None:
+        self.requires = network.requires
         self.network = Frozen(network, feature_maps)
 
     def outputs(self, batch: dict[str, Any]) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from distilplace.engine.scoring import score_store
 from distilplace.engine.teachers import LiveTeacher, TeacherSource
 from distilplace.evaluation.retrieval.measures import Result
 from distilplace.losses.distiller import Distiller
-from distilplace.models import model_requires
+from distilplace.models import PlaceNetwork, model_requires
 
 LOG = logging.getLogger("distilplace")
 STAGES = ("layer1", "layer2", "layer3")  # what an image network has, for asking a method whether it wants maps at all
@@ -86,8 +86,7 @@ class TeacherOpener:
         options = self.options
         published = published_whitening(file, network, name, options.whiten_dim) if file else None
         assert self.distiller is not None
-        levels: tuple[str, ...] = getattr(network, "level_maps", ())
-        maps = self.distiller.teacher_maps(levels)
+        maps = self.distiller.teacher_maps(network.level_maps)
         result = self.tester.score(network, self.test, "teacher on test places")
         facts = self.tester.facts(network, self.test.distinct_records())
         source = LiveTeacher(network, maps)
@@ -146,7 +145,7 @@ class TeacherOpener:
             LOG.info("teacher %s: %s is of other %s: not used", name, path, ", ".join(nearest.different))
         return folder
 
-    def _load(self, name: str, weights: Path) -> nn.Module:
+    def _load(self, name: str, weights: Path) -> PlaceNetwork:
         if not weights.is_file():
             raise _missing(weights)
         settings = teacher_settings(self.options, name)

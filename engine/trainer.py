@@ -26,9 +26,11 @@ from distilplace.engine.runs.state import Progress
 from distilplace.engine.runs.stopping import Stopping
 from distilplace.engine.step import forward_backward
 from distilplace.engine.teachers import TeacherSource
+from distilplace.losses.distiller import Distiller
+from distilplace.losses.task_loss import TaskLoss
+from distilplace.models import PlaceNetwork
 
 LOG = logging.getLogger("distilplace")
-TaskLoss = Callable[..., tuple[Tensor, dict[str, float]]]
 
 
 @dataclass
@@ -36,9 +38,9 @@ class Trainer:
     """Everything that changes while training."""
 
     options: TrainOptions
-    network: nn.Module
+    network: PlaceNetwork
     task_loss: TaskLoss
-    distiller: nn.Module | None
+    distiller: Distiller | None
     teachers: list[TeacherSource]
     optimizer: torch.optim.Optimizer
     scheduler: torch.optim.lr_scheduler.LRScheduler
@@ -100,7 +102,7 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         teacher_outputs = [teacher.outputs(batch) for teacher in self.teachers]
         batch = {**batch, **self.generations.entries(self.progress.epoch, batch)}
-        extras = {key: batch.get(key) for key in getattr(self.task_loss, "batch_keys", ())}
+        extras = {key: batch.get(key) for key in self.task_loss.batch_keys}
         log: dict[str, float] = {}
 
         def loss_of(outputs: dict[str, Any]) -> Tensor:
@@ -110,8 +112,8 @@ class Trainer:
             if self.distiller is not None:
                 terms = self.distiller(outputs, teacher_outputs, batch)
                 log.update({f"loss_{name}": float(value.detach()) for name, value in terms.items()})
-                log.update({f"raw_{name}": float(value) for name, value in self.distiller.unweighted.items()})  # type: ignore[union-attr,operator]
-                log.update({name: float(value) for name, value in getattr(self.distiller, "statistics", {}).items()})
+                log.update({f"raw_{name}": float(value) for name, value in self.distiller.unweighted.items()})
+                log.update({name: float(value) for name, value in self.distiller.statistics.items()})
                 total = total + self.options.distil_logit_weight * sum(terms.values())
             return total
 

@@ -10,7 +10,7 @@ require_training("distilplace.losses")
 
 import importlib
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from distilplace.common.errors import unknown_name
@@ -18,9 +18,8 @@ from distilplace.losses import pml_table
 from distilplace.losses.terms import TERMS, term_settings
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from distilplace.losses.distiller import Distiller
+    from distilplace.losses.task_loss import TaskLoss
 
 __all__ = [
     "create_distiller",
@@ -115,12 +114,12 @@ def task_loss_settings(name: str) -> tuple[str, ...]:
 
 def task_loss_layout(name: str) -> str:
     """How the loss wants batches composed: a :data:`distilplace.datasets.records.Layout`, or "any"."""
-    layout: str = getattr(_task_loss_class(name), "layout", "pairs")
+    layout: str = _task_loss_class(name).layout
     return layout
 
 
-def create_task_loss(name: str, **settings: Any) -> "Callable[..., tuple[Tensor, dict[str, float]]]":
-    """A new task loss: ``task_loss(output, positives_mask, negatives_mask) -> (scalar, {statistic: float})``.
+def create_task_loss(name: str, **settings: Any) -> "TaskLoss":
+    """A new task loss, see :class:`distilplace.losses.task_loss.TaskLoss`.
 
     Args:
         name: one of :func:`list_task_losses`.
@@ -152,7 +151,7 @@ def _task_loss_class(name: str) -> Any:
     return PMLLoss
 
 
-def _class_of(kind: str, table: Mapping[str, str], name: str, known: Iterable[str]) -> type:
+def _class_of(kind: str, table: Mapping[str, str], name: str, known: Iterable[str]) -> Any:
     if name not in table:
         raise unknown_name(kind, name, known)
     module, _, attribute = table[name].partition(":")

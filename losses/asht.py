@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from distilplace.common.errors import UserError
+from distilplace.common.outputs import maps_of
 from distilplace.losses import settings
 from distilplace.losses.asht_terms import (
     Lesson,
@@ -179,5 +180,5 @@ def _levels(output: Outputs, names: Collection[str]) -> list[Tensor]:
 
     Those of the given names, which other methods' maps may stand beside; without names all.
     """
-    maps = [value for name, value in output["feature_maps"].items() if not names or name in names]
+    maps = [value for name, value in maps_of(output).items() if not names or name in names]
     return sorted(maps, key=lambda value: value.shape[-2] * value.shape[-1], reverse=True)[::-1]

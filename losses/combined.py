@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from distilplace.common.errors import UserError, unknown_name
+from distilplace.common.outputs import maps_of
 from distilplace.common.randomness import counted_seed
 from distilplace.losses import settings as rules
 from distilplace.losses.distiller import Distiller, Outputs, moved
@@ -57,7 +58,7 @@ class Part(nn.Module):
         reads = self.spec.kind.reads
         if named or reads not in ("map", "maps"):
             return named or (EMBEDDING if reads == "features" else reads,)
-        maps: Mapping[str, Tensor] = output["feature_maps"]
+        maps = maps_of(output)
         fitting = [levels for levels in self.levels[whose] if all(name in maps for name in self._default(levels))]
         found = self._default(max(fitting, key=len, default=tuple(maps)))
         if not found:
@@ -74,7 +75,7 @@ class Part(nn.Module):
     def _at(self, output: Outputs, whose: str, tap: str) -> Tensor:
         if tap in (EMBEDDING, "pose"):
             return output[tap]
-        maps: Mapping[str, Tensor] = output["feature_maps"]
+        maps = maps_of(output)
         if tap not in maps:
             raise UserError(
                 f"term {self.spec.name}: the {whose} gives no feature map '{tap}'; it gives {', '.join(maps) or 'none'}"

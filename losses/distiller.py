@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from distilplace.common.errors import UserError
+from distilplace.common.outputs import MAPS
 from distilplace.losses.parts.vectors import in_full_precision
 
 Outputs = Mapping[str, Any]
-"""A model's output: ``embedding`` [B, D], ``feature_maps`` {name: tensor} where asked for."""
+"""A model's output: ``embedding`` [B, D], ``maps.<layer>`` where asked for."""
 
 
 class Distiller(nn.Module):
@@ -37,7 +38,7 @@ class Distiller(nn.Module):
         self.statistics: dict[str, float] = {}
 
     def student_maps(self, levels: tuple[str, ...]) -> tuple[str, ...]:
-        """Names of the ``feature_maps`` wanted of the student, whose ``level_maps`` are ``levels`` (fine to coarse)."""
+        """The layers whose maps are wanted of the student, whose ``level_maps`` are ``levels`` (fine to coarse)."""
         return ()
 
     def teacher_maps(self, levels: tuple[str, ...]) -> tuple[str, ...]:
@@ -89,9 +90,9 @@ class Distiller(nn.Module):
         missing = [key for key in self.requires if key not in output]
         if missing:
             raise UserError(f"this distillation method needs {', '.join(missing)}, which the {whose} does not give")
-        maps: Mapping[str, Tensor] = output.get("feature_maps", {})
+        maps = {name: value for name, value in output.items() if name.startswith(MAPS)}
         wide = {name: value.to(torch.promote_types(value.dtype, torch.float32)) for name, value in maps.items()}
-        return {**{key: in_full_precision(output[key]) for key in self.requires}, "feature_maps": wide}
+        return {**{key: in_full_precision(output[key]) for key in self.requires}, **wide}
 
     @abstractmethod
     def terms(self, student: Outputs, teachers: Sequence[Outputs], batch: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -119,9 +120,6 @@ def refuse_no_weight(total: float, names: str) -> None:
         raise UserError(f"every weight of this distillation method is 0: set {names}, or --distil_method nokd")
 
 
-def moved(output: dict[str, Any], device: torch.device) -> dict[str, Any]:
+def moved(output: Mapping[str, Tensor], device: torch.device) -> dict[str, Any]:
     """A teacher's checked output on the student's ``device``, out of reach of gradients."""
-    maps = {name: value.detach().to(device) for name, value in output["feature_maps"].items()}
-    return {**{name: value.detach().to(device) for name, value in output.items() if name != "feature_maps"}} | {
-        "feature_maps": maps
-    }
+    return {name: value.detach().to(device) for name, value in output.items()}

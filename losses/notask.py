@@ -3,10 +3,12 @@
 from collections.abc import Mapping
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+
+from distilplace.losses.task_loss import TaskLoss
 
 
-class NoTask(nn.Module):
+class NoTask(TaskLoss):
     """The task loss ``none``: 0, whatever the masks."""
 
     layout = "any"

@@ -10,18 +10,19 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from distilplace.common.errors import UserError, unknown_name
 from distilplace.common.randomness import forked_random_state
 from distilplace.losses import settings
 from distilplace.losses.pml_table import CHOICES, DISTANCES, DRAWS, FIXED, LOSSES, MINERS, NOT_SETTINGS, PREFIX, REFUSED
+from distilplace.losses.task_loss import TaskLoss
 
 Indices = tuple[Tensor, ...]
 """Anchors, positives, anchors, negatives (pairs) or anchors, positives, negatives (triplets), each int64."""
 
 
-class PMLLoss(nn.Module):
+class PMLLoss(TaskLoss):
     """A loss of the library on ``output["embedding"]`` [B, D], of the mined pairs or of all.
 
     Args:

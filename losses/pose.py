@@ -4,14 +4,15 @@ from collections.abc import Mapping
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from distilplace.common.errors import UserError
 from distilplace.losses import settings
 from distilplace.losses.parts.vectors import in_full_precision, unit
+from distilplace.losses.task_loss import TaskLoss
 
 
-class PoseLoss(nn.Module):
+class PoseLoss(TaskLoss):
     """``MSE(x, x*) + beta MSE(q, n(q*))`` of ``output["pose"]``, means over the 3 and over the 4 components.
 
     The network's quaternion q is taken as it is (its head makes it a unit vector), the true one is scaled to length 1;
@@ -22,8 +23,8 @@ class PoseLoss(nn.Module):
 
     """
 
-    batch_keys: tuple[str, ...] = ("poses",)
-    layout: str = "items"
+    batch_keys = ("poses",)
+    layout = "items"
 
     def __init__(self, beta: float | str = 500.0) -> None:
         super().__init__()

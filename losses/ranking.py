@@ -18,6 +18,7 @@ from distilplace.common.randomness import forked_random_state
 from distilplace.losses import settings
 from distilplace.losses.parts.pairs import pairs_of
 from distilplace.losses.parts.vectors import in_full_precision
+from distilplace.losses.task_loss import TaskLoss
 
 WIDTH = 64
 """Hidden units of the ranking network; twice x where that is more."""
@@ -85,7 +86,7 @@ def ranking_network(top: int) -> nn.Sequential:
     return nn.Sequential(first, nn.ReLU(), second, nn.ReLU(), third)
 
 
-class RankingCrossEntropy(nn.Module):
+class RankingCrossEntropy(TaskLoss):
     """The loss of ``output["embedding"]`` [B, D] on batches of pairs; embeddings of any length, compared by cosine.
 
     It owns the ranking network, see :func:`ranking_network`. Images whose partner is not among the ``asht_topx``
@@ -98,7 +99,7 @@ class RankingCrossEntropy(nn.Module):
 
     metric = "cosine"
     """What is trained; evaluation states its own beside its results."""
-    batch_keys: tuple[str, ...] = ("pairs",)
+    batch_keys = ("pairs",)
     layout = "pairs"
 
     def __init__(self, asht_topx: int | str = 10) -> None:

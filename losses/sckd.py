@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from distilplace.common.errors import UserError, unknown_name
+from distilplace.common.outputs import maps_of
 from distilplace.common.randomness import counted_seed, forked_random_state
 from distilplace.losses import settings
 from distilplace.losses.baselines.units import same_batch
@@ -220,13 +221,14 @@ def _pair(tap: str, student: Outputs, teachers: Sequence[Outputs]) -> tuple[Tens
 
 def _map_of(output: Outputs, tap: str, whose: str) -> Tensor:
     """A feature map of an output."""
-    maps: Mapping[str, Tensor] = output.get("feature_maps", {})
+    maps = maps_of(output)
     if tap not in maps:
         raise UserError(
             f"sckd reads the feature map '{tap}', which the {whose} does not give: take pose networks, such as "
             "--model resnet34pose --student_model resnet18pose"
         )
-    return maps[tap]
+    found: Tensor = maps[tap]
+    return found
 
 
 def _refuse_other_size(tap: str, own: Tensor, wanted: Tensor) -> None:

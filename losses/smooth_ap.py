@@ -11,16 +11,17 @@ For a query q and each of its k nearest positives p, with G a sigmoid of tempera
 from collections.abc import Mapping
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from distilplace.common.errors import UserError
 from distilplace.losses import settings
 from distilplace.losses.parts.relations import pairwise_distance
+from distilplace.losses.task_loss import TaskLoss
 
 MAX_EXPONENT = 50.0
 
 
-class TruncatedSmoothAP(nn.Module):
+class TruncatedSmoothAP(TaskLoss):
     """The loss of ``output["embedding"]`` [B, D].
 
     Args:

@@ -18,6 +18,7 @@ from distilplace.common.errors import UserError
 from distilplace.losses import settings
 from distilplace.losses.parts.relations import pairwise_distance
 from distilplace.losses.settings import Weights
+from distilplace.losses.task_loss import TaskLoss
 
 KEYS = ("embedding", "cloud_embedding", "image_embedding")
 Triplets = tuple[Tensor, Tensor, Tensor]
@@ -98,7 +99,7 @@ def _spread(name: str, values: Tensor) -> dict[str, float]:
     }
 
 
-class BatchHardTripletMarginLoss(nn.Module):
+class BatchHardTripletMarginLoss(TaskLoss):
     """The loss of ``output["embedding"]`` [B, D].
 
     Args:
@@ -128,7 +129,7 @@ class BatchHardTripletMarginLoss(nn.Module):
         return {"final": self.final.triplets}
 
 
-class MultiBatchHardTripletMarginLoss(nn.Module):
+class MultiBatchHardTripletMarginLoss(TaskLoss):
     """Weighted sum over the final, cloud and image embedding of a model, as many of them as its output has.
 
     A student gives only ``embedding``: with the default weights its loss is half the triplet loss, as published.

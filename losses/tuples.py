@@ -16,12 +16,14 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from distilplace.common.errors import UserError
+from distilplace.common.outputs import maps_of
 from distilplace.losses import settings
 from distilplace.losses.parts.vectors import in_full_precision, unit
 from distilplace.losses.settings import Weights
+from distilplace.losses.task_loss import TaskLoss
 
 
 def sare_ind(positive: Tensor, negatives: Tensor) -> Tensor:
@@ -64,7 +66,7 @@ def soft_region_loss(scores: Tensor, previous: Tensor, temperature: float, previ
     return -(target * F.log_softmax(scores / temperature, dim=1)).sum(dim=1).mean()
 
 
-class TupleLoss(nn.Module):
+class TupleLoss(TaskLoss):
     """Base of the three: hard loss of the tuples, and from the second generation on (SFRS) a soft loss of regions.
 
     Generation 0: the hard loss of whole images. Later ones, given the ``previous`` generation's network: each negative
@@ -80,7 +82,7 @@ class TupleLoss(nn.Module):
 
     metric = "cosine"
     """What is trained; evaluation states its own beside its results."""
-    batch_keys: tuple[str, ...] = ("tuples", "difficult_positives", "previous", "generation")
+    batch_keys = ("tuples", "difficult_positives", "previous", "generation")
     layout = "tuples"
 
     def __init__(
@@ -101,7 +103,7 @@ class TupleLoss(nn.Module):
             raise UserError(
                 f"generations is {int(count)} but temperatures names {len(self.temperatures)}: give one per generation"
             )
-        self.feature_maps: tuple[str, ...] = ("regions",) if count > 1 else ()
+        self.feature_maps = ("regions",) if count > 1 else ()
 
     def forward(
         self,
@@ -116,7 +118,7 @@ class TupleLoss(nn.Module):
         """Loss and statistics; the masks are not read, the tuples say what belongs together.
 
         Args:
-            output: a model's output: ``embedding`` [B, D]; from generation 1 on ``feature_maps["regions"]`` [B, R, D].
+            output: a model's output: ``embedding`` [B, D]; from generation 1 on ``maps.regions`` [B, R, D].
             positives_mask: bool [B, B].
             negatives_mask: bool [B, B].
             tuples: int64 [T, 2 + J]: rows of anchor, positive and negatives.
@@ -260,7 +262,7 @@ class TupleTriplet(TupleLoss):
 
 def _regions(output: Mapping[str, Any], whose: str) -> Tensor:
     """Unit region vectors [B, R, D] of an output."""
-    maps = output.get("feature_maps", {})
+    maps = maps_of(output)
     if "regions" not in maps:
         raise UserError(
             f"generations need region vectors, which the {whose} network does not give: "

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from distilplace.common.errors import UserError
+from distilplace.common.outputs import maps_of
 from distilplace.losses import settings
 from distilplace.losses.distiller import Distiller, Outputs, refuse_no_weight
 from distilplace.losses.parts.vectors import unit
@@ -126,8 +127,9 @@ def row_groups(batch: Mapping[str, Any], embedding: Tensor) -> Tensor:
 
 def _wanted(output: Outputs, name: str, whose: str) -> Tensor:
     """A feature map of an output."""
-    maps = output["feature_maps"]
+    maps = maps_of(output)
     if name not in maps:
         advice = "give --wakd_vectors embedding for networks without NetVLAD" if name == "vlad" else "run it live"
         raise UserError(f"wakd needs the feature map '{name}', which the {whose} does not give: {advice}")
-    return maps[name]
+    found: Tensor = maps[name]
+    return found

@@ -10,14 +10,20 @@ require_training("distilplace.models")
 import functools
 import importlib
 import inspect
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from distilplace.common.errors import unknown_name
+from distilplace.models.base import PlaceNetwork
 
-if TYPE_CHECKING:
-    from torch import nn
-
-__all__ = ["create_model", "has_clusters", "keeps_its_width", "list_models", "model_requires", "model_settings"]
+__all__ = [
+    "PlaceNetwork",
+    "create_model",
+    "has_clusters",
+    "keeps_its_width",
+    "list_models",
+    "model_requires",
+    "model_settings",
+]
 
 
 STARTS = ("none", "imagenet")
@@ -110,13 +116,12 @@ def model_settings(name: str) -> tuple[str, ...]:
 
 def model_requires(name: str) -> tuple[str, ...]:
     """The batch keys that the model reads: ``images``, ``coords``, ``features``."""
-    requires: tuple[str, ...] = _model_class(_entry(name)).requires
-    return requires
+    return _model_class(_entry(name)).requires
 
 
 def has_clusters(name: str) -> bool:
     """Whether the model starts from cluster centres of local descriptors (NetVLAD)."""
-    return hasattr(_model_class(_entry(name)), "initialise_clusters")
+    return _model_class(_entry(name)).has_clusters
 
 
 def keeps_its_width(name: str) -> bool:
@@ -125,11 +130,11 @@ def keeps_its_width(name: str) -> bool:
     return width is not None and width.default is None
 
 
-def create_model(name: str, **settings: Any) -> "nn.Module":
+def create_model(name: str, **settings: Any) -> PlaceNetwork:
     """A new network with the public interface of this room.
 
-    Every model takes a batch and returns a dict with ``embedding`` [B, output_dim]; it has
-    ``requires`` (the batch keys it reads), ``output_dim`` and ``branch_parameters()``.
+    Every model takes a batch and returns a dict with ``embedding`` [B, output_dim]; what it says of itself is in
+    :class:`distilplace.models.base.PlaceNetwork`.
 
     Args:
         name: one of :func:`list_models`.
@@ -172,6 +177,7 @@ def _parameters(model_class: type) -> dict[str, inspect.Parameter]:
     return found
 
 
-def _model_class(entry: _Entry) -> Any:
+def _model_class(entry: _Entry) -> type[PlaceNetwork]:
     module, _, attribute = entry.target.partition(":")
-    return getattr(importlib.import_module(module), attribute)
+    found: type[PlaceNetwork] = getattr(importlib.import_module(module), attribute)
+    return found

@@ -7,13 +7,13 @@ import torch
 from torch import nn
 
 from distilplace.common.errors import UserError, unknown_name
-from distilplace.models.image.base import learning_parameters
+from distilplace.models.base import PlaceNetwork, learning_parameters
 from distilplace.models.image.network import ImageNetwork
 
 FUSIONS = ("cat", "add")
 
 
-class MinkLocMultimodal(nn.Module):
+class MinkLocMultimodal(PlaceNetwork):
     """A MinkLoc cloud branch and an image branch, their descriptors concatenated (cloud first) or added.
 
     State-dict keys are DistilVPR's: ``cloud_fe.*`` and ``image_fe.*``.
@@ -33,7 +33,7 @@ class MinkLocMultimodal(nn.Module):
 
     """
 
-    requires: tuple[str, ...] = ("images", "coords", "features")
+    requires = ("images", "coords", "features")
     trunk_keys = ("", "image_fe.model.")
 
     def __init__(
@@ -70,7 +70,7 @@ class MinkLocMultimodal(nn.Module):
                 f"minklocmmadd adds the two descriptors, but the cloud's has {cloud_dim} numbers and the image's"
                 f" {image_dim}: make cloud_fe_dim and image_fe_dim equal (with GeM or CosPlace), or use minklocmmcat"
             )
-        self.output_dim: int = cloud_dim + image_dim if fusion == "cat" else cloud_dim
+        self.output_dim = cloud_dim + image_dim if fusion == "cat" else cloud_dim
         self.level_maps = self.image_fe.level_maps
         self.unused_checkpoint_prefixes = tuple(f"image_fe.{name}" for name in self.image_fe.unused_checkpoint_prefixes)
 

@@ -8,8 +8,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from distilplace.common.errors import UserError, unknown_name
+from distilplace.common.outputs import with_maps
+from distilplace.models.base import PlaceNetwork
 from distilplace.models.image.backbones import build_trunk, trunk_width
-from distilplace.models.image.base import check_map_names, checked_images, image_branch
+from distilplace.models.image.base import check_map_names, checked_images
 from distilplace.models.image.pretrained import load_pretrained
 
 POSE_NETWORKS = ("resnet18", "resnet34", "resnet50", "resnet101")
@@ -49,7 +51,7 @@ class PoseHead(nn.Module):
             return torch.cat([self.cls_fc_xy(hidden), unit], dim=1)
 
 
-class PoseNetwork(nn.Module):
+class PoseNetwork(PlaceNetwork):
     """Images to camera poses: all of a torchvision ResNet, mean over locations, two fully connected layers.
 
     State-dict keys are those of the published networks: torchvision's without its classifier (``conv1.weight``,
@@ -67,8 +69,7 @@ class PoseNetwork(nn.Module):
 
     """
 
-    requires: tuple[str, ...] = ("images",)
-    level_maps: tuple[str, ...] = ("layer1", "layer2", "layer3", "layer4")
+    level_maps = ("layer1", "layer2", "layer3", "layer4")
     trunk_keys = ("", "")
     """A trunk's keys are the same in torchvision's files and in this model."""
 
@@ -112,9 +113,5 @@ class PoseNetwork(nn.Module):
         pooled = maps["pooled"] = F.adaptive_avg_pool2d(features, 1).flatten(start_dim=1)
         output: dict[str, Any] = {"embedding": pooled, "pose": self.fc(pooled)}
         if feature_maps:
-            output["feature_maps"] = {name: maps[name] for name in feature_maps}
+            output |= with_maps({name: maps[name] for name in feature_maps})
         return output
-
-    def branch_parameters(self) -> dict[str, list[nn.Parameter]]:
-        """The parameters that learn by branch, for learning rates of their own."""
-        return image_branch(self)

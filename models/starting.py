@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from distilplace.common.errors import UserError
+from distilplace.models.base import PlaceNetwork
 from distilplace.models.checkpoints import load_weights
 from distilplace.models.checkpoints.content import is_counter
 from distilplace.models.checkpoints.files import read_weights
@@ -17,7 +18,7 @@ OF_NO_SHAPE = ("gem_p",)
 """Settings that change what a network with given weights computes and that no shape of a weight tells."""
 
 
-def start_from_file(name: str, build: Callable[..., nn.Module], settings: Mapping[str, Any]) -> nn.Module:
+def start_from_file(name: str, build: Callable[..., PlaceNetwork], settings: Mapping[str, Any]) -> PlaceNetwork:
     """The network ``name`` with the weights of the file that its setting ``pretrained`` names.
 
     A file that holds the whole network (a run's best.safetensors, or published under names that the network knows)
@@ -50,16 +51,14 @@ def start_from_file(name: str, build: Callable[..., nn.Module], settings: Mappin
     return build(**settings)
 
 
-def _is_whole(network: nn.Module, tensors: dict[str, Tensor]) -> bool:
+def _is_whole(network: PlaceNetwork, tensors: dict[str, Tensor]) -> bool:
     """Whether a file has tensors under the network's own names, which are not those of a mere trunk."""
-    own_state = getattr(network, "own_state", None)
     try:
-        named = tensors if own_state is None else own_state(tensors, "")
+        named = network.own_state(tensors, "")
     except UserError:  # none of the files that the network knows
         return False
     own = {key for key in network.state_dict() if not is_counter(key) and not key.endswith(".num_batches_tracked")}
-    same_names = getattr(network, "trunk_keys", None) == ("", "")
-    return own <= named.keys() if same_names else bool(own & named.keys())
+    return own <= named.keys() if network.trunk_keys == ("", "") else bool(own & named.keys())
 
 
 def _require_same_settings(path: Path, metadata: Mapping[str, Any], settings: Mapping[str, Any]) -> None:

@@ -18,7 +18,7 @@ def described(name: str) -> list[str]:
     with torch.device("meta"):
         network = create_model(name, **settings)
     parameters = sum(parameter.numel() for parameter in network.parameters())
-    reads = ", ".join(network.requires)  # type: ignore[arg-type]
+    reads = ", ".join(network.requires)
     keys = expected_keys(network)
     return [
         f"{name}: reads {reads}; embedding of {network.output_dim} numbers; {parameters:,} parameters",

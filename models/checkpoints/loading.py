@@ -1,12 +1,13 @@
 """Weights from a file into a model: all that the model has, or nothing."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from torch import Tensor, nn
 
 from distilplace.common.errors import UserError
+from distilplace.models.base import PlaceNetwork
 from distilplace.models.checkpoints.content import is_counter
 from distilplace.models.checkpoints.files import read_weights
 from distilplace.models.checkpoints.fitting import LoadReport, fit_state, some_of
@@ -19,9 +20,7 @@ def expected_keys(model: nn.Module) -> list[str]:
 
     A ``module.`` in front of all of them, and parts that the model does not use, may be in the file besides.
     """
-    published = getattr(model, "expected_keys", None)
-    keys: list[str] = list(model.state_dict()) if published is None else published()
-    return keys
+    return model.expected_keys() if isinstance(model, PlaceNetwork) else list(model.state_dict())
 
 
 def load_weights(model: nn.Module, path: Path | str) -> LoadReport:
@@ -29,8 +28,8 @@ def load_weights(model: nn.Module, path: Path | str) -> LoadReport:
 
     Accepts .safetensors and what ``torch.save`` writes for a state dict, bare or inside {"state_dict": ...} or
     {"model": ...}, with or without ``module.`` in front of the keys. Values are cast to the model's types. A trunk
-    alone under torchvision's names is enough for a model that has nothing else. A model with a method ``own_state``
-    knows other names of its weights.
+    alone under torchvision's names is enough for a model that has nothing else. A
+    :class:`PlaceNetwork` may know other names of its weights (``own_state``).
 
     Raises:
         UserError: missing, damaged or unsafe file; non-finite values; another architecture (with the settings that
@@ -40,17 +39,16 @@ def load_weights(model: nn.Module, path: Path | str) -> LoadReport:
     source = f"weights file {path}"
     (tensors, foreign), metadata = read_weights(path)
     state = under_own_names(model, tensors, source)
-    unused: Sequence[str] = getattr(model, "unused_checkpoint_prefixes", ())
+    unused = model.unused_checkpoint_prefixes if isinstance(model, PlaceNetwork) else ()
     fitted, report = fit_state(model.state_dict(), state, unused, source)
     model.load_state_dict(fitted, strict=True)
     return replace(report, metadata=metadata, foreign=foreign, skipped=(*report.skipped, *foreign))
 
 
-def under_own_names(model: nn.Module, state: dict[str, Tensor], source: str) -> dict[str, Tensor]:
+def under_own_names(model: nn.Module, state: Mapping[str, Tensor], source: str) -> Mapping[str, Tensor]:
     """``state``; where it is the model's trunk under torchvision's names, or published, under the model's own names."""
-    own_state = getattr(model, "own_state", None)
-    if own_state is not None:
-        state = own_state(state, source)
+    if isinstance(model, PlaceNetwork):
+        state = model.own_state(state, source)
     target = model.state_dict()
     for candidate in _without_fronts(state):
         renamed = _trunk_renamed(model, candidate, target, source)
@@ -59,7 +57,7 @@ def under_own_names(model: nn.Module, state: dict[str, Tensor], source: str) -> 
     return state
 
 
-def _without_fronts(state: dict[str, Tensor]) -> Iterator[dict[str, Tensor]]:
+def _without_fronts(state: Mapping[str, Tensor]) -> Iterator[Mapping[str, Tensor]]:
     """``state``, and again without the part before the first dot where all keys share it ("net.", of Lightning)."""
     for _ in range(_MOST_FRONTS):
         yield state
@@ -71,10 +69,10 @@ def _without_fronts(state: dict[str, Tensor]) -> Iterator[dict[str, Tensor]]:
 
 
 def _trunk_renamed(
-    model: nn.Module, state: dict[str, Tensor], target: Mapping[str, Tensor], source: str
-) -> dict[str, Tensor]:
+    model: nn.Module, state: Mapping[str, Tensor], target: Mapping[str, Tensor], source: str
+) -> Mapping[str, Tensor]:
     """``state``; where it is the model's trunk under torchvision's names, under the model's own names."""
-    theirs, ours = getattr(model, "trunk_keys", ("", ""))
+    theirs, ours = (isinstance(model, PlaceNetwork) and model.trunk_keys) or ("", "")
     renamed = {ours + key.removeprefix(theirs): value for key, value in state.items() if key.startswith(theirs)}
     if theirs == ours or not renamed.keys() & target.keys() or any(key.startswith(ours) for key in state):
         return state

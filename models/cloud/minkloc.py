@@ -5,12 +5,13 @@ J. Komorowski, "MinkLoc3D" (WACV 2021); with channel attention: J. Komorowski et
 
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import nn
 
 from distilplace.common.errors import UserError
+from distilplace.models.base import PlaceNetwork, learning_parameters
 from distilplace.models.cloud.minkfpn import GeneralMinkFPN, MinkFPN
 from distilplace.models.sparse import GeM, SparseTensor
 from distilplace.models.sparse.threads import threads_for_load
@@ -30,7 +31,7 @@ class _Pooling(nn.Module):
         return self.pooling(x)
 
 
-class MinkLoc(nn.Module):
+class MinkLoc(PlaceNetwork):
     """Sparse feature pyramid and GeM pooling.
 
     Args:
@@ -42,14 +43,13 @@ class MinkLoc(nn.Module):
         pooling: "GeM".
         in_channels: feature channels of the voxels.
         sparse_backend: the sparse engine, or "auto" (:mod:`distilplace.models.sparse.backends`); no part of the
-        weights.
+            weights.
         backbone: "MinkFPN", or "GeneralMinkFPN": upstream's variant without a way back up, whatever ``num_top_down``
             says.
 
     """
 
-    requires: ClassVar[tuple[str, ...]] = ("coords", "features")
-    level_maps: ClassVar[tuple[str, ...]] = ()
+    requires = ("coords", "features")
 
     def __init__(
         self,
@@ -107,7 +107,7 @@ class MinkLoc(nn.Module):
 
     def branch_parameters(self) -> dict[str, list[nn.Parameter]]:
         """The parameters that learn by branch; all belong to the cloud's."""
-        return {"image": [], "cloud": [parameter for parameter in self.parameters() if parameter.requires_grad]}
+        return {"image": [], "cloud": learning_parameters(self)}
 
 
 class MinkLocOnly(MinkLoc):

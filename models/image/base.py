@@ -6,20 +6,19 @@ from typing import Any
 from torch import Tensor, nn
 
 from distilplace.common.errors import UserError, unknown_name
+from distilplace.common.outputs import with_maps
+from distilplace.models.base import PlaceNetwork
 from distilplace.models.image.pooling import HEADS, GeMFC, head_named
 
 SMALLEST_SIDE = 32  # pixels: the deepest stages have stride 32
 
 
-class HeadedNetwork(nn.Module):
+class HeadedNetwork(PlaceNetwork):
     """A trunk (attribute ``model``, built by the subclass), a 1x1 convolution (not of each head) and a pooling head.
 
     State-dict keys of the latter two: ``conv1x1.*`` and the head's own
-    (:data:`distilplace.models.image.pooling.HEADS`). ``gem_p`` is the
-    exponent of GeMFC; no other head has a fixed one.
+    (``pooling.HEADS``). ``gem_p`` is the exponent of GeMFC; no other head has a fixed one.
     """
-
-    requires: tuple[str, ...] = ("images",)
 
     def __init__(self, network: str, output_dim: int, pool: str, gem_p: float = 3.0) -> None:
         super().__init__()
@@ -41,19 +40,15 @@ class HeadedNetwork(nn.Module):
         self.add_module(self.head.key, head)
         self.output_dim = self.get_submodule(self.head.key).output_dim  # type: ignore[assignment]
         others = (f"{other.key}." for other in HEADS.values() if other.reduced and other.key != self.head.key)
-        self.unused_checkpoint_prefixes: tuple[str, ...] = (*unused, *others)
+        self.unused_checkpoint_prefixes = (*unused, *others)
 
     def described(self, maps: dict[str, Tensor], last: str, wanted: Sequence[str]) -> dict[str, Any]:
         """The output for a trunk's ``maps``: the head reads the one named ``last``; ``map`` is what it sees."""
         maps["map"] = self.conv1x1(maps[last])
         output: dict[str, Any] = {"embedding": self.get_submodule(self.head.key)(maps["map"])}
         if wanted:
-            output["feature_maps"] = chosen_maps(self.network, wanted, maps)
+            output |= chosen_maps(self.network, wanted, maps)
         return output
-
-    def branch_parameters(self) -> dict[str, list[nn.Parameter]]:
-        """The parameters that learn by branch, for learning rates of their own."""
-        return image_branch(self)
 
 
 def checked_images(batch: Mapping[str, Any]) -> Tensor:
@@ -82,16 +77,6 @@ def check_map_names(network: str, wanted: Iterable[str], known: Iterable[str]) -
 
 
 def chosen_maps(network: str, wanted: Sequence[str], maps: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The ``wanted`` ones of ``maps``; see :func:`check_map_names`."""
+    """The ``wanted`` ones of ``maps`` under their keys in an output; see :func:`check_map_names`."""
     check_map_names(network, wanted, maps)
-    return {name: maps[name] for name in wanted}
-
-
-def learning_parameters(module: nn.Module) -> list[nn.Parameter]:
-    """The parameters of ``module`` that are not frozen."""
-    return [parameter for parameter in module.parameters() if parameter.requires_grad]
-
-
-def image_branch(module: nn.Module) -> dict[str, list[nn.Parameter]]:
-    """``branch_parameters`` of a network without clouds."""
-    return {"image": learning_parameters(module), "cloud": []}
+    return with_maps({name: maps[name] for name in wanted})

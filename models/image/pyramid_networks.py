@@ -9,14 +9,15 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from distilplace.common.errors import UserError
-from distilplace.models.image.base import checked_images, chosen_maps, image_branch
+from distilplace.models.base import PlaceNetwork
+from distilplace.models.image.base import checked_images, chosen_maps
 from distilplace.models.image.pyramid import AttentionHead, PyramidStage, UpPath, initialise
 
 STRIDES = (4, 2, 2, 2)  # of each stage over the one before it: 4, 8, 16, 32 over the image
 REDUCTIONS = (8, 4, 2, 1)
 
 
-class DSFormer(nn.Module):
+class DSFormer(PlaceNetwork):
     """Student: a pyramid transformer of four stages (strides 4, 8, 16, 32), each read by the attention head.
 
     State-dict keys: ``stages.*``, ``head.*`` (APFormer also ``up_path.*``). There are no published weights.
@@ -26,10 +27,8 @@ class DSFormer(nn.Module):
 
     """
 
-    requires: tuple[str, ...] = ("images",)
     level_maps: tuple[str, ...] = ("attended1", "attended2", "attended3", "attended4")
     """The maps for terms on several levels, fine to coarse."""
-    unused_checkpoint_prefixes: tuple[str, ...] = ()
 
     WIDTHS: ClassVar[tuple[int, ...]] = (32, 64, 128, 192)
     DEPTHS: ClassVar[tuple[int, ...]] = (1, 1, 2, 1)
@@ -65,7 +64,7 @@ class DSFormer(nn.Module):
             maps = {f"layer{number}": level for number, level in enumerate(levels, start=1)}
             maps |= {f"attended{number}": level for number, level in enumerate(attended, start=1)}
             maps["map"] = levels[-1]
-            output["feature_maps"] = chosen_maps(type(self).__name__, feature_maps, maps)
+            output |= chosen_maps(type(self).__name__, feature_maps, maps)
         return output
 
     def levels(self, images: Tensor) -> list[Tensor]:
@@ -74,10 +73,6 @@ class DSFormer(nn.Module):
         for stage in self.stages:
             maps.append(stage(maps[-1] if maps else images))
         return maps
-
-    def branch_parameters(self) -> dict[str, list[nn.Parameter]]:
-        """The parameters that learn by branch, for learning rates of their own."""
-        return image_branch(self)
 
 
 class APFormer(DSFormer):

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from distilplace.common.errors import UserError, unknown_name
+from distilplace.common.outputs import with_maps
+from distilplace.models.base import PlaceNetwork
 from distilplace.models.image.backbones import (
     PlainTrunk,
     ResNetTrunk,
@@ -19,7 +21,7 @@ from distilplace.models.image.backbones import (
     network_named,
     trunk_width,
 )
-from distilplace.models.image.base import check_map_names, checked_images, image_branch
+from distilplace.models.image.base import check_map_names, checked_images
 from distilplace.models.image.clustering import initialise_netvlad
 from distilplace.models.image.mobilenet_wakd import MobileNetV3WAKD
 from distilplace.models.image.pooling import NetVLAD, normalised_vlad
@@ -45,7 +47,7 @@ class ReducedResNet(nn.Module):
         return maps | {"map": self.reduction(maps["layer4"])}
 
 
-class VLADNetwork(nn.Module):
+class VLADNetwork(PlaceNetwork):
     """Images to NetVLAD descriptors of length 1.
 
     The map before the head, always 512 channels wide:
@@ -53,9 +55,8 @@ class VLADNetwork(nn.Module):
     - VGG: to the last convolution of block 5, without the ReLU and the pooling behind it: stride 16.
     - MobileNetV3-Large: torchvision's trunk, which ends in 1x1 convolutions 160 -> 960, then one 960 -> 512 with batch
       norm and h-swish: stride 32. Small likewise, 96 -> 576 -> 512.
-    - ``mobilenetv3_large_wakd``: the trunk of WAKD's own program as it is
-    (:mod:`distilplace.models.image.mobilenet_wakd`), stride 32;
-      its keys have no ``base.``: ``base_model.conv1.weight``.
+    - ``mobilenetv3_large_wakd``: the trunk of WAKD's own program as it is, stride 32
+      (``models/image/mobilenet_wakd.py``); its keys have no ``base.``: ``base_model.conv1.weight``.
     - ResNet: the whole trunk and a 1x1 convolution to 512 (our reading): stride 32.
 
     State-dict keys are those of OpenIBL's checkpoints: ``base_model.base.<layer>.*``, ``net_vlad.conv.weight`` and
@@ -73,8 +74,8 @@ class VLADNetwork(nn.Module):
 
     """
 
-    requires: tuple[str, ...] = ("images",)
-    unused_checkpoint_prefixes: tuple[str, ...] = ("pca_layer.",)
+    unused_checkpoint_prefixes = ("pca_layer.",)
+    has_clusters = True
 
     def __init__(self, network: str, clusters: int = 64, pretrained: str = "none", trainable_from: str = "all") -> None:
         super().__init__()
@@ -133,12 +134,8 @@ class VLADNetwork(nn.Module):
         if "regions" in feature_maps:
             maps["regions"] = region_vectors(self.net_vlad, local, assignment, output["embedding"])
         if feature_maps:
-            output["feature_maps"] = {name: maps[name] for name in feature_maps}
+            output |= with_maps({name: maps[name] for name in feature_maps})
         return output
-
-    def branch_parameters(self) -> dict[str, list[nn.Parameter]]:
-        """The parameters that learn by branch, for learning rates of their own."""
-        return image_branch(self)
 
     def initialise_clusters(self, descriptors: Tensor) -> float:
         """Start the NetVLAD head from local descriptors [n, 512]."""

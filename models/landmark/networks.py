@@ -7,8 +7,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from distilplace.common.errors import UserError, unknown_name
+from distilplace.models.base import PlaceNetwork
 from distilplace.models.image.backbones import ResNetTrunk, build_trunk, network_named, trunk_width
-from distilplace.models.image.base import checked_images, chosen_maps, image_branch
+from distilplace.models.image.base import checked_images, chosen_maps
 from distilplace.models.image.pooling import FixedGeM
 from distilplace.models.image.pretrained import load_pretrained
 from distilplace.models.image.second_order import AttentiveResNet
@@ -43,7 +44,7 @@ FAMILIES: dict[str, Family] = {
 }
 
 
-class RetrievalNetwork(nn.Module):
+class RetrievalNetwork(PlaceNetwork):
     """Images to descriptors, not normalised: a whole ResNet, generalised mean pooling, mostly a linear layer.
 
     ========= =================================================================================================
@@ -70,9 +71,8 @@ class RetrievalNetwork(nn.Module):
 
     Args:
         family: a key of :data:`FAMILIES`.
-        network: a ResNet of :data:`distilplace.models.image.backbones.NETWORKS`. Checkpoints are published for
-        resnet101 (gem, solar also
-            in other depths), of mocov3 and barlowtwins for resnet50.
+        network: a ResNet of :data:`distilplace.models.image.backbones.NETWORKS`. Checkpoints are published
+            for resnet101 (gem, solar also in other depths), of mocov3 and barlowtwins for resnet50.
         output_dim: numbers of the descriptor; None: as published, see above (the trunk's width if nothing is said).
             mocov3 and barlowtwins have the trunk's width whatever is given here.
         gem_p: exponent of the pooling, above 0; None: 3, for mocov3 and barlowtwins 1 (the mean).
@@ -85,8 +85,7 @@ class RetrievalNetwork(nn.Module):
 
     """
 
-    requires: tuple[str, ...] = ("images",)
-    level_maps: tuple[str, ...] = ("layer1", "layer2", "layer3", "layer4")
+    level_maps = ("layer1", "layer2", "layer3", "layer4")
 
     def __init__(
         self,
@@ -115,7 +114,7 @@ class RetrievalNetwork(nn.Module):
             if self.output_dim < 1:
                 raise UserError(f"output_dim of {network}_{family} is {output_dim}; it must be at least 1")
             self.add_module(self.head_name, nn.Linear(width, self.output_dim))
-        self.unused_checkpoint_prefixes: tuple[str, ...] = unused_parts(family)
+        self.unused_checkpoint_prefixes = unused_parts(family)
 
     def forward(self, batch: Mapping[str, Any], feature_maps: Sequence[str] = ()) -> dict[str, Any]:
         """Describe the images of a batch.
@@ -136,12 +135,8 @@ class RetrievalNetwork(nn.Module):
         embedding = self.get_submodule(self.head_name)(maps["pooled"]) if self.head_name else maps["pooled"]
         output: dict[str, Any] = {"embedding": embedding}
         if feature_maps:
-            output["feature_maps"] = chosen_maps(f"{self.family} network", feature_maps, maps)
+            output |= chosen_maps(f"{self.family} network", feature_maps, maps)
         return output
-
-    def branch_parameters(self) -> dict[str, list[nn.Parameter]]:
-        """The parameters that learn by branch, for learning rates of their own."""
-        return image_branch(self)
 
     def expected_keys(self) -> list[str]:
         """The tensors a published checkpoint must hold, by its authors' names, without ``module.`` before them.

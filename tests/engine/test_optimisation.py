@@ -10,6 +10,7 @@ from torch import nn
 from distilplace.common.errors import UserError
 from distilplace.engine.optimisation import build_optimizer
 from distilplace.engine.trainer import Trainer, active_triplets
+from distilplace.losses.task_loss import TaskLoss
 from tests.engine.toy_run import ToyNet, before_step, noting_sizes, options_of, run_toy
 
 
@@ -81,11 +82,12 @@ def poison(trainer: Trainer) -> None:
     """Let the task loss be NaN once, with gradients that are too."""
     healthy = trainer.task_loss
 
-    def broken(outputs, *masks):
-        trainer.task_loss = healthy
-        return outputs["embedding"].sum() * float("nan"), {}
+    class Broken(TaskLoss):
+        def forward(self, outputs, *masks):
+            trainer.task_loss = healthy
+            return outputs["embedding"].sum() * float("nan"), {}
 
-    trainer.task_loss = broken
+    trainer.task_loss = Broken()
 
 
 def test_a_step_that_is_not_finite_stops_the_run(tmp_path):

@@ -13,6 +13,7 @@ from torch import nn
 from torch.nn import functional
 
 from distilplace import train
+from distilplace.common.outputs import with_maps
 from distilplace.datasets.base import PlaceData
 from distilplace.datasets.records import CloudSettings, EvaluationSet, PlaceRecord, TrainingSet
 from distilplace.datasets.relations import training_relations, true_neighbours
@@ -25,6 +26,7 @@ from distilplace.engine.runs.folder import RunFolder, start_console_log
 from distilplace.engine.selection import Selection
 from distilplace.engine.teachers import LiveTeacher
 from distilplace.engine.trainer import Trainer
+from distilplace.models import PlaceNetwork
 
 PLACES = 12
 
@@ -77,7 +79,7 @@ class ToyData(PlaceData):
         raise AssertionError("no clouds here")
 
 
-class ToyNet(nn.Module):
+class ToyNet(PlaceNetwork):
     """Two convolutions, batch norm, dropout, a linear layer: all that has a state or draws numbers."""
 
     requires = ("images",)
@@ -104,7 +106,7 @@ class ToyNet(nn.Module):
         parts = (columns, *columns.chunk(2, dim=2))
         regions = torch.stack([self.fc(part.mean(dim=2)) for part in parts], dim=1)
         maps = {"layer1": first, "layer2": second, "regions": regions}
-        return {**output, "feature_maps": {name: maps[name] for name in feature_maps}} if feature_maps else output
+        return {**output, **with_maps({name: maps[name] for name in feature_maps})} if feature_maps else output
 
 
 def options_of(folder: Path, *flags: str) -> TrainOptions:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from distilplace.common.errors import UserError
+from distilplace.common.outputs import maps_of, with_maps
 from distilplace.losses.asht import ASHT
 
 TAU, T = 0.5, 3.0
@@ -33,14 +34,14 @@ def outputs(seed: int, places: int, count: int, dtype=torch.float64) -> list[dic
     ]
 
 
-def with_maps(found: list[dict], sizes: list[list[int]]) -> list[dict]:
+def having_maps(found: list[dict], sizes: list[list[int]]) -> list[dict]:
     generator = torch.Generator().manual_seed(7)
     result = []
     for output, sides in zip(found, sizes, strict=True):
         rows = len(output["embedding"])
         shapes = {f"layer{number}": (rows, 2 + number, side, side + 1) for number, side in enumerate(sides, 1)}
         maps = {name: torch.randn(*shape, generator=generator, dtype=torch.float64) for name, shape in shapes.items()}
-        result.append({**output, "feature_maps": maps})
+        result.append({**output, **with_maps(maps)})
     return result
 
 
@@ -150,7 +151,7 @@ def test_two_places_by_hand():
 
 @pytest.mark.parametrize("gate", ["role", "entropy", "fixed"])
 def test_identical_teachers_are_one_teacher(gate):
-    found, batch = with_maps(outputs(0, 4, 1), [[6, 3], [5, 4]]), batch_of(4, share=0.3)
+    found, batch = having_maps(outputs(0, 4, 1), [[6, 3], [5, 4]]), batch_of(4, share=0.3)
     method = ASHT(asht_gate=gate)
     wanted = terms_of(method, found, batch)
     assert len(wanted) == 3
@@ -169,7 +170,7 @@ def test_a_fixed_share_of_one_is_soft_alone():
 
 @pytest.mark.parametrize("gate", ["role", "entropy", "fixed"])
 def test_a_student_equal_to_its_only_teacher_has_nothing_to_learn_softly(gate):
-    found, batch = with_maps(outputs(2, 5, 1), [[4, 2], [4, 2]]), batch_of(5, share=0.3)
+    found, batch = having_maps(outputs(2, 5, 1), [[4, 2], [4, 2]]), batch_of(5, share=0.3)
     values = terms_of(ASHT(asht_gate=gate, temperature=1), [found[0], found[0]], batch)
     assert values["asht_soft"] == pytest.approx(0, abs=1e-12)
     assert values["asht_feature"] == pytest.approx(0, abs=1e-12)
@@ -177,12 +178,12 @@ def test_a_student_equal_to_its_only_teacher_has_nothing_to_learn_softly(gate):
 
 @pytest.mark.parametrize("options", [{}, {"asht_gate": "entropy"}, {"asht_repo_loss": True}])
 def test_the_order_of_places_and_rows_does_not_count(options):
-    found, batch = with_maps(outputs(3, 4, 2), [[6, 3], [6, 3], [3, 2]]), batch_of(4, share=0.3)
+    found, batch = having_maps(outputs(3, 4, 2), [[6, 3], [6, 3], [3, 2]]), batch_of(4, share=0.3)
     order = torch.tensor([5, 0, 3, 7, 2, 6, 1, 4])
     moved = [
         {
             "embedding": output["embedding"][order],
-            "feature_maps": {name: value[order] for name, value in output["feature_maps"].items()},
+            **with_maps({name: value[order] for name, value in maps_of(output).items()}),
         }
         for output in found
     ]
@@ -248,18 +249,18 @@ def resized(channel_mean: list[list[float]], height: int, width: int) -> list[fl
 
 def test_the_feature_term_by_loops():
     """Levels meet from the coarsest backwards; a row weights the teachers as its query or its database side does."""
-    found, batch = with_maps(outputs(8, 3, 2), [[6, 4, 2], [9, 4], [7, 5, 3, 1]]), batch_of(3)
+    found, batch = having_maps(outputs(8, 3, 2), [[6, 4, 2], [9, 4], [7, 5, 3, 1]]), batch_of(3)
     tables = [table_of(output, batch["negatives_mask"]) for output in found[1:]]
     turned = [[list(column) for column in zip(*table, strict=True)] for table in tables]
     total = 0.0
     for own_name, *names in (("layer3", "layer2", "layer4"), ("layer2", "layer1", "layer3")):
-        own = found[0]["feature_maps"][own_name]
+        own = found[0][f"maps.{own_name}"]
         height, width = own.shape[2:]
         for row in range(6):
             weights = lesson_by_loops(turned if row % 2 else tables, row // 2)[0]
             fused = [0.0] * (height * width)
             for weight, output, name in zip(weights, found[1:], names, strict=True):
-                seen = resized(output["feature_maps"][name][row].square().mean(dim=0).tolist(), height, width)
+                seen = resized(output[f"maps.{name}"][row].square().mean(dim=0).tolist(), height, width)
                 fused = [value + weight * new for value, new in zip(fused, seen, strict=True)]
             mine = own[row].square().mean(dim=0).flatten().tolist()
             lengths = math.hypot(*mine), math.hypot(*fused)
@@ -271,19 +272,19 @@ def test_the_feature_term_by_loops():
 
 
 def test_maps_that_were_not_asked_for_are_not_read():
-    found, batch = with_maps(outputs(9, 3, 2), [[6, 3], [6, 3], [6, 3]]), batch_of(3)
+    found, batch = having_maps(outputs(9, 3, 2), [[6, 3], [6, 3], [6, 3]]), batch_of(3)
     method = ASHT()
     names = ("layer1", "layer2")
     assert method.student_maps(names) == method.teacher_maps(names) == names
     wanted = terms_of(method, found, batch)
     stranger = {"map": torch.ones(6, 2, 1, 1, dtype=torch.float64), "stem": torch.ones(6, 2, 9, 9, dtype=torch.float64)}
-    crowded = {**found[0], "feature_maps": {**found[0]["feature_maps"], **stranger}}
+    crowded = {**found[0], **with_maps({**maps_of(found[0]), **stranger})}
     assert terms_of(method, [crowded, *found[1:]], batch) == wanted
     assert terms_of(method, [found[0], crowded, found[2]], batch) == terms_of(method, [found[0], *found[::2]], batch)
 
 
 def test_networks_without_levels_have_no_feature_term():
-    found, batch = with_maps(outputs(9, 3, 2), [[6, 3], [6, 3], []]), batch_of(3)
+    found, batch = having_maps(outputs(9, 3, 2), [[6, 3], [6, 3], []]), batch_of(3)
     assert set(terms_of(ASHT(), found, batch)) == {"asht_soft", "asht_hard"}
     assert set(terms_of(ASHT(), found[2:] + found[:2], batch)) == {"asht_soft", "asht_hard"}
     assert ASHT().student_maps(()) == ()

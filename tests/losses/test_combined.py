@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from distilplace.common.errors import UserError
+from distilplace.common.outputs import maps_of, with_maps
 from distilplace.losses import create_distiller, distiller_settings, list_distillers
 from distilplace.losses.combined import Combined, with_terms
 from distilplace.losses.distiller import Distiller
@@ -24,17 +25,17 @@ def network(seed: int, width: int = 8, channels: int = 3, size: int = 4) -> dict
 
     levels = {name: draw(size, channels * (n + 1), 8 >> n, 8 >> n) for n, name in enumerate(LEVELS)}
     maps = {**levels, "map": draw(size, 2, 3, 3), "vlad": draw(size, 5, 4)}
-    return {"embedding": draw(size, width), "feature_maps": maps}
+    return {"embedding": draw(size, width), **with_maps(maps)}
 
 
 def only(output: dict, names: tuple[str, ...]) -> dict:
-    return {**output, "feature_maps": {name: output["feature_maps"][name] for name in names}}
+    return {"embedding": output["embedding"], **with_maps({name: output[f"maps.{name}"] for name in names})}
 
 
 def prepared(specs: list[str], student: dict, teachers: list[dict], base: Distiller | None = None, **options: object):
     method = with_terms(base, specs, **options)
     for output, asked in [(student, method.student_maps), *((teacher, method.teacher_maps) for teacher in teachers)]:
-        assert set(asked(LEVELS)) <= set(output["feature_maps"])
+        assert set(asked(LEVELS)) <= set(maps_of(output))
     method.prepare(student, teachers, PLACES)
     return method
 
@@ -176,8 +177,8 @@ class Tapped(Distiller):
         self.scale = nn.Parameter(torch.ones(places))
 
     def terms(self, student, teachers, batch):
-        self.unweighted["tapped"] = (student["feature_maps"]["map"].mean() * self.scale.sum()).square()
-        self.statistics["tapped_size"] = float(teachers[0]["feature_maps"]["vlad"].numel())
+        self.unweighted["tapped"] = (student["maps.map"].mean() * self.scale.sum()).square()
+        self.statistics["tapped_size"] = float(teachers[0]["maps.vlad"].numel())
         return {"tapped": 3 * self.unweighted["tapped"]}
 
 
@@ -197,8 +198,8 @@ def test_everything_a_method_asks_for_is_forwarded():
 
 def test_default_taps_are_the_levels_of_each_network():
     student, teacher = network(1), network(2)
-    deep = {**teacher["feature_maps"], "layer4": torch.randn(4, 12, 1, 1)}
-    teacher = {**teacher, "feature_maps": deep}
+    deep = {**maps_of(teacher), "layer4": torch.randn(4, 12, 1, 1)}
+    teacher = {**teacher, **with_maps(deep)}
     method = with_terms(None, ["at", "hint", "at@layer1,layer2,layer3/layer2,layer3,layer4"])
     assert method.student_maps(LEVELS) == ("layer1", "layer2", "layer3")
     assert method.teacher_maps((*LEVELS, "layer4")) == (*LEVELS, "layer4")

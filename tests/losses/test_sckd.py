@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from distilplace.common.errors import UserError
+from distilplace.common.outputs import maps_of, with_maps
 from distilplace.losses.combined import with_terms
 from distilplace.losses.sckd import SCKD, bridge, cross_similarity, parse_taps, self_similarity
 
@@ -41,18 +42,18 @@ def spec_case() -> tuple[Tensor, Tensor, Tensor]:
 
 
 def with_map(tap: str, features: Tensor) -> dict:
-    return {"embedding": features.flatten(1), "feature_maps": {tap: features}}
+    return {"embedding": features.flatten(1), **with_maps({tap: features})}
 
 
 def network(seed: int, size: int = 5, channels: int = 3) -> dict:
     maps = {"layer2": draw(seed, size, channels, 4, 3), "layer4": draw(seed + 1, size, channels + 1, 2, 2)}
     maps["pooled"] = maps["layer4"].mean(dim=(2, 3))
-    return {"embedding": maps["pooled"], "pose": draw(seed + 2, size, 7), "feature_maps": maps}
+    return {"embedding": maps["pooled"], "pose": draw(seed + 2, size, 7), **with_maps(maps)}
 
 
 def at_rows(output: dict, rows: Tensor) -> dict:
-    maps = {name: value[rows] for name, value in output["feature_maps"].items()}
-    return {"embedding": output["embedding"][rows], "feature_maps": maps}
+    maps = {name: value[rows] for name, value in maps_of(output).items()}
+    return {"embedding": output["embedding"][rows], **with_maps(maps)}
 
 
 def numbers(method, student: dict, teacher: dict, poses: Tensor) -> dict[str, float]:
@@ -122,7 +123,7 @@ def test_recorded_hints_and_their_gradients(recorded):
         names = ("layer3", "layer4")
         students = [each.clone().requires_grad_() for each in case["student"]]
         outputs = [
-            {"embedding": maps[-1].flatten(1), "feature_maps": dict(zip(names, maps, strict=True))}
+            {"embedding": maps[-1].flatten(1), **with_maps(dict(zip(names, maps, strict=True)))}
             for maps in (students, case["teacher"])
         ]
         method = SCKD(SCmodule="none", hintmodule="4_5", alpha=1)
@@ -209,7 +210,7 @@ def test_similarities_at_several_taps_the_slow_way(kl, pose_norm):
                 row[axis] = (row[axis] - mean) / deviation
     wanted = 0.0
     for tap in ("layer2", "layer4"):
-        own, other = (slow_v(net["feature_maps"][tap].flatten(1).tolist(), rows) for net in (student, teacher))
+        own, other = (slow_v(net[f"maps.{tap}"].flatten(1).tolist(), rows) for net in (student, teacher))
         if kl:
             wanted += sum(q * math.log(q / p) for p, q in zip(softmax(own), softmax(other), strict=True)) / 5
         else:
@@ -223,7 +224,7 @@ def test_similarities_at_several_taps_the_slow_way(kl, pose_norm):
 def test_any_batch_is_finite_whatever_its_order_and_free_of_cost_where_the_student_is_the_teacher(seed, size, kl):
     student, teacher, poses = network(seed, size), network(seed + 50000, size, channels=4), draw(seed + 3, size, 7)
     method = SCKD(SCmodule="3_6", hintmodule="3_5_0", SCKL=kl)
-    leaves = [value.requires_grad_() for value in student["feature_maps"].values() if value.is_leaf]
+    leaves = [value.requires_grad_() for value in maps_of(student).values() if value.is_leaf]
     terms = method(student, [teacher], {"poses": poses})
     assert set(terms) == {"sckd_hint", "sckd_sc"}
     assert all(value >= 0 for value in terms.values())
@@ -239,11 +240,11 @@ def test_any_batch_is_finite_whatever_its_order_and_free_of_cost_where_the_stude
 def test_no_gradient_reaches_the_teacher():
     student, teacher = network(1), network(2)
     for output in (student, teacher):
-        output["feature_maps"] = {tap: value.requires_grad_() for tap, value in output["feature_maps"].items()}
+        output |= with_maps({tap: value.requires_grad_() for tap, value in maps_of(output).items()})
     terms = SCKD()(student, [teacher], {"poses": draw(3, 5, 7)})
     torch.stack(list(terms.values())).sum().backward()
-    assert all(value.grad is None for value in teacher["feature_maps"].values())
-    used = {tap for tap, value in student["feature_maps"].items() if value.grad is not None}
+    assert all(value.grad is None for value in maps_of(teacher).values())
+    used = {tap for tap, value in maps_of(student).items() if value.grad is not None}
     assert used == {"layer2", "layer4"}
 
 
@@ -252,20 +253,20 @@ def test_gradients_stay_small_where_directions_end(kind):
     student, teacher, poses = network(1), network(2), draw(3, 5, 7)
     if kind == "zero pose":
         poses[2] = 0
-    for value in student["feature_maps"].values():
+    for value in maps_of(student).values():
         if kind == "twins":
             value[1] = value[0]
         elif kind == "all equal":
             value[:] = value[0].clone()
         elif kind != "zero pose":
             value[2 if kind == "zero row" else slice(None)] = 0
-    student["feature_maps"] = {tap: value.requires_grad_() for tap, value in student["feature_maps"].items()}
+    student |= with_maps({tap: value.requires_grad_() for tap, value in maps_of(student).items()})
     method = SCKD(SCmodule="3_6", hintmodule="none", sigma=1)
     (term,) = method(student, [teacher], {"poses": poses}).values()
     term.backward()
     assert math.isfinite(term.item())
     for tap in ("layer2", "pooled"):
-        gradient = student["feature_maps"][tap].grad
+        gradient = student[f"maps.{tap}"].grad
         assert gradient.isfinite().all()
         assert gradient.abs().max() < 1e3
 
@@ -346,12 +347,12 @@ def test_outputs_that_cannot_be_compared():
         numbers(SCKD(), student, network(2, size=4), poses)
     with pytest.raises(UserError, match="takes 1 teacher"):
         SCKD()(student, [teacher, teacher], {"poses": poses})
-    teacher["feature_maps"]["layer4"] = F.interpolate(teacher["feature_maps"]["layer4"], scale_factor=2)
+    teacher["maps.layer4"] = F.interpolate(teacher["maps.layer4"], scale_factor=2)
     with pytest.raises(UserError, match="'layer4' has 2 x 2 places in the student and 4 x 4 in the teacher"):
         SCKD().prepare(student, [teacher], 9)
     ready = SCKD()
     ready.prepare(student, [network(2)], 9)
     with pytest.raises(UserError, match="compares maps of equal size"):
         numbers(ready, student, teacher, poses)
-    teacher["feature_maps"]["layer2"] = teacher["feature_maps"]["layer2"][..., :1]
+    teacher["maps.layer2"] = teacher["maps.layer2"][..., :1]
     assert math.isfinite(numbers(SCKD(hintmodule="none"), student, teacher, poses)["sckd_sc"])

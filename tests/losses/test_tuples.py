@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from distilplace.common.errors import UserError
+from distilplace.common.outputs import with_maps
 from distilplace.losses.tuples import SareInd, SareJoint, TupleTriplet
 
 ALL = (SareInd, SareJoint, TupleTriplet)
@@ -28,7 +29,7 @@ def networks(seed: int, dtype=torch.float64) -> tuple[dict, dict]:
     outputs = []
     for _ in range(2):
         regions = torch.randn(8, 3, 5, generator=generator, dtype=torch.float64).to(dtype)
-        outputs.append({"embedding": regions[:, 0].clone(), "feature_maps": {"regions": regions}})
+        outputs.append({"embedding": regions[:, 0].clone(), "maps.regions": regions})
     return outputs[0], outputs[1]
 
 
@@ -95,7 +96,7 @@ def test_hard_losses_by_loops(seed, kind, squared):
 def test_later_generations_by_loops(seed, kind, generation):
     now, before = networks(seed)
     regions, old = (
-        [[direction(region) for region in image] for image in output["feature_maps"]["regions"].tolist()]
+        [[direction(region) for region in image] for image in output["maps.regions"].tolist()]
         for output in (now, before)
     )
     hard, soft = [], []
@@ -134,15 +135,15 @@ def test_regions_are_asked_for_when_there_is_a_later_generation():
 @pytest.mark.parametrize("kind", ALL)
 def test_the_previous_network_gets_no_gradient_and_the_learning_one_the_right_one(kind):
     now, before = networks(1)
-    old = before["feature_maps"]["regions"].requires_grad_()
+    old = before["maps.regions"].requires_grad_()
     loss_function = kind(generations=2)
 
     def loss_from(regions: Tensor) -> Tensor:
-        output = {**now, "feature_maps": {"regions": regions}}
+        output = {**now, "maps.regions": regions}
         return loss_of(loss_function, output, difficult_positives=DIFFICULT, previous=before, generation=1)[0]
 
-    assert torch.autograd.gradcheck(loss_from, now["feature_maps"]["regions"].requires_grad_())
-    loss_from(now["feature_maps"]["regions"]).backward()
+    assert torch.autograd.gradcheck(loss_from, now["maps.regions"].requires_grad_())
+    loss_from(now["maps.regions"]).backward()
     assert old.grad is None
 
 
@@ -157,7 +158,7 @@ def test_order_of_batch_and_of_tuples_does_not_count(kind):
     moved = [
         {
             "embedding": output["embedding"][order],
-            "feature_maps": {"regions": output["feature_maps"]["regions"][order]},
+            **with_maps({"regions": output["maps.regions"][order]}),
         }
         for output in (now, before)
     ]

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from distilplace.common.errors import UserError
+from distilplace.common.outputs import maps_of, with_maps
 from distilplace.losses.wakd import WAKD, class_free_attention, gram_vlad, row_groups
 
 KINDS = ("attention", "vlad", "activation")
@@ -29,7 +30,7 @@ def outputs(seed: int, rows: int = 7, dtype=torch.float64) -> tuple[dict, dict]:
     found = []
     for shapes in (((6,), (3, 4), (5, 2, 3)), ((8,), (2, 6), (4, 3, 5))):
         values = [torch.randn(rows, *shape, generator=generator, dtype=torch.float64).to(dtype) for shape in shapes]
-        found.append({"embedding": values[0], "feature_maps": {"vlad": values[1], "map": values[2]}})
+        found.append({"embedding": values[0], **with_maps({"vlad": values[1], "map": values[2]})})
     return found[0], found[1]
 
 
@@ -65,7 +66,7 @@ def attention_by_differences(activations: Tensor, step: float = 1e-5) -> Tensor:
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-6), (torch.float32, 1e-4)])
 def test_the_value_that_an_independent_program_gave(dtype, tolerance):
     student, teacher = (
-        {"embedding": torch.ones(4, 2, dtype=dtype), "feature_maps": {"map": maps.to(dtype)}} for maps in spec_maps()
+        {"embedding": torch.ones(4, 2, dtype=dtype), "maps.map": maps.to(dtype)} for maps in spec_maps()
     )
     method = WAKD(wakd_vectors="embedding")
     assert terms_of(method, student, teacher) == {
@@ -148,12 +149,12 @@ def terms_by_loops(pair, rows: list[int], kind: str, vectors: str) -> dict[str, 
     described, mapped = [], []
     for output in pair:
         if vectors == "vlad":
-            clusters = [rows_of_unit_length(image) for image in output["feature_maps"]["vlad"].tolist()]
+            clusters = [rows_of_unit_length(image) for image in output["maps.vlad"].tolist()]
             described.append([[value for cluster in clusters[n] for value in cluster] for n in rows])
         else:
             found = rows_of_unit_length(output["embedding"].tolist())
             described.append([found[n] for n in rows])
-        maps = output["feature_maps"]["map"]
+        maps = output["maps.map"]
         if kind == "activation":
             columns = [[[*zip(*channel, strict=True)] for channel in image] for image in maps.tolist()]
             flat = [[v for channel in image for c in rows_of_unit_length(channel) for v in c] for image in columns]
@@ -185,7 +186,7 @@ def test_a_batch_of_four_tuples_counts_as_the_mean_of_four_single_ones(kind, vec
         part = [
             {
                 "embedding": output["embedding"][rows],
-                "feature_maps": {name: value[rows] for name, value in output["feature_maps"].items()},
+                **with_maps({name: value[rows] for name, value in maps_of(output).items()}),
             }
             for output in pair
         ]
@@ -211,7 +212,7 @@ def test_equal_networks_have_nothing_to_learn_and_order_does_not_count(kind, vec
     moved = [
         {
             "embedding": output["embedding"][order],
-            "feature_maps": {name: value[order] for name, value in output["feature_maps"].items()},
+            **with_maps({name: value[order] for name, value in maps_of(output).items()}),
         }
         for output in (student, teacher)
     ]
@@ -227,7 +228,7 @@ def test_gradients_reach_the_student_alone_and_are_finite(kind, vectors, dtype):
     pair = outputs(2, dtype=dtype)
     leaves = []
     for output in pair:
-        for value in (output["embedding"], *output["feature_maps"].values()):
+        for value in (output["embedding"], *maps_of(output).values()):
             value[1] = value[0]
             value[5] = 0
             leaves.append(value.requires_grad_())
@@ -247,10 +248,10 @@ def test_the_gradient_is_that_of_the_term():
     method = WAKD(wakd_kd="activation")
 
     def total(vlad: Tensor, maps: Tensor) -> Tensor:
-        output = {"embedding": student["embedding"], "feature_maps": {"vlad": vlad, "map": maps}}
+        output = {"embedding": student["embedding"], **with_maps({"vlad": vlad, "map": maps})}
         return sum(method(output, [teacher], TUPLES).values())
 
-    assert torch.autograd.gradcheck(total, [value.requires_grad_() for value in student["feature_maps"].values()])
+    assert torch.autograd.gradcheck(total, [value.requires_grad_() for value in maps_of(student).values()])
 
 
 def test_only_maps_that_are_read_are_asked_for():
@@ -272,7 +273,7 @@ def test_only_maps_that_are_read_are_asked_for():
 
 def test_networks_without_netvlad_are_told_what_to_do():
     student, teacher = outputs(4)
-    del teacher["feature_maps"]["vlad"]
+    del teacher["maps.vlad"]
     with pytest.raises(UserError, match="teacher does not give: give --wakd_vectors embedding"):
         WAKD()(student, [teacher], {})
     with pytest.raises(UserError, match="'map', which the student does not give"):

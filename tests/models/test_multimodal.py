@@ -62,9 +62,9 @@ def test_teacher_eval_equals_the_published_program(teacher, teacher_golden):
     assert relative(output["cloud_embedding"], expected["cloud_embedding"]) < 1e-5
     assert relative(output["image_embedding"], expected["image_embedding"]) < 1e-5
     for name in layers:
-        pooled = output["feature_maps"][name].mean(dim=(2, 3))
+        pooled = output[f"maps.{name}"].mean(dim=(2, 3))
         assert relative(pooled, expected[f"image_{name}_avgpool"]) < 1e-5, name
-    checksum, map3 = expected["image_layer3_checksum"], output["feature_maps"]["layer3"]
+    checksum, map3 = expected["image_layer3_checksum"], output["maps.layer3"]
     assert list(map3.shape) == checksum["shape"]
     assert map3.mean().item() == pytest.approx(checksum["mean"], rel=1e-4)
     assert map3.norm().item() == pytest.approx(checksum["l2"], rel=1e-4)

@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torchvision.models import get_model
 
 from distilplace.common.errors import UserError
+from distilplace.common.outputs import maps_of
 from distilplace.models import create_model
 from distilplace.models.checkpoints import load_weights, save_weights
 from distilplace.models.pose import POSE_NETWORKS, PoseHead, PoseNetwork
@@ -62,12 +63,12 @@ def test_maps_are_the_trunks_and_the_rest_by_hand(network):
         for level in network.level_maps:
             features = wanted[level] = getattr(theirs, level)(features)
         pooled = features.mean(dim=(2, 3))
-    assert list(output["feature_maps"]) == list(MAPS)
+    assert list(maps_of(output)) == list(MAPS)
     for level, value in wanted.items():
-        torch.testing.assert_close(output["feature_maps"][level], value)
-        assert output["feature_maps"][level].min() >= 0
-    assert output["feature_maps"]["stem"].shape == (2, 64, 32, 48)
-    torch.testing.assert_close(output["feature_maps"]["pooled"], pooled)
+        torch.testing.assert_close(output[f"maps.{level}"], value)
+        assert output[f"maps.{level}"].min() >= 0
+    assert output["maps.stem"].shape == (2, 64, 32, 48)
+    torch.testing.assert_close(output["maps.pooled"], pooled)
     torch.testing.assert_close(output["embedding"], pooled)
     state = network.state_dict()
     for row in range(2):
@@ -82,7 +83,7 @@ def test_only_what_is_asked_for_is_given(network):
     with torch.no_grad():
         whole, some = network({"images": images(2)}), network({"images": images(2)}, ("pooled", "layer2"))
         assert set(whole) == {"embedding", "pose"}
-        assert list(some["feature_maps"]) == ["pooled", "layer2"]
+        assert list(maps_of(some)) == ["pooled", "layer2"]
         assert torch.equal(some["pose"], whole["pose"])
         with pytest.raises(UserError, match="unknown feature map of resnet18pose 'layer5': did you mean 'layer"):
             network({"images": images(2)}, ("layer5",))
@@ -203,14 +204,14 @@ def test_full_size_forward_and_backward(golden, name):
     x = torch.randn(2, 3, 224, 224)
     model = PoseNetwork(name).eval()
     with torch.no_grad():
-        maps = model({"images": x}, MAPS)["feature_maps"]
+        maps = maps_of(model({"images": x}, MAPS))
     assert {level: tuple(value.shape) for level, value in maps.items()} == recorded_shapes(golden, name)
     # The recorded weights are not stored: only what hardly depends on the draw can be compared.
     assert float(maps["stem"].mean()) == pytest.approx(recorded["feature_means"][0], rel=0.1)
     assert float(maps["pooled"].mean()) == pytest.approx(float(maps["layer4"].mean()), rel=1e-5)
     output = model.train()({"images": x}, ("stem", "layer3"))
     assert [list(part.shape) for part in output["pose"].split([3, 4], dim=1)] == recorded["output_shapes"]
-    loss = F.mse_loss(output["pose"], torch.ones(2, 7)) + output["feature_maps"]["layer3"].mean()
+    loss = F.mse_loss(output["pose"], torch.ones(2, 7)) + output["maps.layer3"].mean()
     loss.backward()
     for key, parameter in model.named_parameters():
         assert parameter.grad is not None, key

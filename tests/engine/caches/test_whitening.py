@@ -4,6 +4,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from distilplace.common.outputs import with_maps
 from distilplace.engine.caches.whitening import WhitenedTeacher
 from distilplace.engine.teachers import LiveTeacher
 from distilplace.models.whitening import Whitening
@@ -16,7 +17,7 @@ class Skewed(nn.Module):
 
     def forward(self, batch, feature_maps=()):
         maps = dict.fromkeys(feature_maps, batch["images"])
-        return {"embedding": batch["images"] * torch.tensor([10.0, 1.0, 0.1, 0.01]), "feature_maps": maps}
+        return {"embedding": batch["images"] * torch.tensor([10.0, 1.0, 0.1, 0.01]), **with_maps(maps)}
 
 
 def test_embeddings_are_unit_then_whitened_then_unit_and_the_rest_stays():
@@ -30,6 +31,6 @@ def test_embeddings_are_unit_then_whitened_then_unit_and_the_rest_stays():
     expected = centred / centred.norm(dim=1, keepdim=True)
     torch.testing.assert_close(found["embedding"].double(), expected, rtol=1e-5, atol=1e-6)
     assert found["embedding"].dtype == torch.float32
-    assert torch.equal(found["feature_maps"]["layer1"], images)
+    assert torch.equal(found["maps.layer1"], images)
     covariance = centred.T @ centred / len(centred)
     torch.testing.assert_close(covariance, torch.eye(3, dtype=torch.float64), rtol=0, atol=1e-6)

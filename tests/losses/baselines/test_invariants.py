@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from distilplace.common.outputs import maps_of, with_maps
 from distilplace.losses.combined import with_terms
 from distilplace.losses.terms import TERMS
 
@@ -27,7 +28,7 @@ def network(seed: int, size: int = SIZE, width: int = 8, channels: int = 3, side
         return torch.randn(*shape, generator=generator, dtype=torch.float64)
 
     maps = {"layer1": draw(size, channels, 2 * side, side), "layer2": draw(size, channels + 1, side, side)}
-    return {"embedding": draw(size, width), "pose": draw(size, 7), "feature_maps": maps}
+    return {"embedding": draw(size, width), "pose": draw(size, 7), **with_maps(maps)}
 
 
 def world(seed: int, size: int = SIZE) -> dict:
@@ -47,13 +48,13 @@ def world(seed: int, size: int = SIZE) -> dict:
 
 
 def tensors(output: dict) -> list[Tensor]:
-    return [output["embedding"], output["pose"], *output["feature_maps"].values()]
+    return [output["embedding"], output["pose"], *maps_of(output).values()]
 
 
 def at_rows(values: dict, rows: Tensor) -> dict:
     """Rows of a network's output."""
-    maps = {name: each[rows] for name, each in values["feature_maps"].items()}
-    return {"embedding": values["embedding"][rows], "pose": values["pose"][rows], "feature_maps": maps}
+    maps = {name: each[rows] for name, each in maps_of(values).items()}
+    return {"embedding": values["embedding"][rows], "pose": values["pose"][rows], **with_maps(maps)}
 
 
 def reordered(batch: dict, rows: Tensor) -> dict:

@@ -63,7 +63,7 @@ def test_a_network_starts_from_its_own_maps():
     network = create_model("mobilenetv3_smallnetvlad", clusters=4).eval()
     batches = [torch.randn(2, 3, 96, 96) for _ in range(3)]
     with torch.no_grad():
-        maps = [network({"images": batch}, feature_maps=("map",))["feature_maps"]["map"] for batch in batches]
+        maps = [network({"images": batch}, feature_maps=("map",))["maps.map"] for batch in batches]
     descriptors = sample_descriptors(maps, images=5, locations=4)
     assert descriptors.shape == (20, 512)
     assert network.initialise_clusters(descriptors) > 0

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from distilplace.common.errors import UserError
+from distilplace.common.outputs import maps_of
 from distilplace.models import create_model, list_models, model_settings
 from distilplace.models.image.backbones import NETWORKS, WHOLE_FAMILIES, trunk_width
 
@@ -63,7 +64,7 @@ def test_student_eval_equals_the_published_program(student_golden):
         output = model({"images": normalised(student_golden["images_u8"])}, feature_maps=layers)
     assert relative(output["embedding"], student_golden["eval_embedding_f64"]) < 2e-6
     for name in layers:
-        pooled = output["feature_maps"][name].mean(dim=(2, 3))
+        pooled = output[f"maps.{name}"].mean(dim=(2, 3))
         assert relative(pooled, student_golden["eval_layer_avgpools"][f"image_{name}_avgpool"]) < 1e-5
 
 
@@ -124,7 +125,7 @@ def test_every_network_and_cut(network, useallstages):
     images = torch.randn(2, 3, 64, 96)
     last = f"layer{stages}"
     output = model({"images": images}, feature_maps=("stem", "layer1", "layer2", last, "map"))
-    maps = output["feature_maps"]
+    maps = maps_of(output)
     assert output["embedding"].shape == (2, 24)
     assert maps["stem"].shape[2:] == maps["layer1"].shape[2:] == (16, 24)
     assert maps["layer2"].shape[2:] == (8, 12)
@@ -175,7 +176,7 @@ def test_trunks_equal_torchvision_uncut():
         images = torch.randn(1, 3, 64, 64)
         with torch.no_grad():
             whole(images)
-            ours = model({"images": images}, feature_maps=("layer4",))["feature_maps"]["layer4"]
+            ours = model({"images": images}, feature_maps=("layer4",))["maps.layer4"]
         theirs = seen["last"].permute(0, 3, 1, 2) if network == "swin_t" else seen["last"]
         torch.testing.assert_close(ours, theirs)
 
@@ -192,7 +193,7 @@ def test_feature_maps_only_when_asked_and_by_known_names():
     model = create_model("resnet18", output_dim=8).eval()
     batch = {"images": torch.randn(1, 3, 32, 32)}
     assert set(model(batch)) == {"embedding"}
-    assert list(model(batch, feature_maps=("layer2",))["feature_maps"]) == ["layer2"]
+    assert list(maps_of(model(batch, feature_maps=("layer2",)))) == ["layer2"]
     with pytest.raises(UserError, match="unknown feature map of resnet18 'layer4'"):
         model(batch, feature_maps=("layer4",))
 

@@ -179,7 +179,7 @@ def test_as_an_image_network_with_any_head():
     maps = ("stem", "layer1", "layer2", "layer3", "layer4", "map")
     output = network({"images": torch.randn(2, 3, 64, 96)}, feature_maps=maps)
     assert output["embedding"].shape == (2, 12)
-    assert output["feature_maps"]["layer4"].shape == (2, 512, 2, 3)
+    assert output["maps.layer4"].shape == (2, 512, 2, 3)
     assert describe(network.state_dict())["network"] == "mobilenetv3_large_wakd"
     output["embedding"].square().sum().backward()
     assert [key for key, p in network.named_parameters() if p.grad is None] == []

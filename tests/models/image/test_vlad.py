@@ -11,6 +11,7 @@ from torch import nn
 from torchvision.models import get_model
 
 from distilplace.common.errors import UserError
+from distilplace.common.outputs import maps_of
 from distilplace.models import create_model
 from distilplace.models.architecture import describe
 from distilplace.models.checkpoints import load_weights
@@ -87,7 +88,7 @@ def test_a_network_returns_what_its_head_makes():
     names = ("stem", "layer1", "layer4", "map", "vlad", "regions")
     with torch.no_grad():
         output = network({"images": torch.randn(2, 3, 96, 128, dtype=torch.float64)}, feature_maps=names)
-    maps = output["feature_maps"]
+    maps = maps_of(output)
     assert list(maps) == list(names)
     assert maps["map"].shape == (2, 512, 3, 4)
     assert maps["vlad"].shape == (2, 2, 512)
@@ -106,7 +107,7 @@ def test_gradients_reach_the_image_through_every_output():
     network = create_model(SMALL, clusters=2).eval()
     for name in ("map", "vlad", "regions"):
         images = torch.randn(1, 3, 96, 96, requires_grad=True)
-        maps = network({"images": images}, feature_maps=(name,))["feature_maps"][name]
+        maps = maps_of(network({"images": images}, feature_maps=(name,)))[name]
         (maps * torch.randn_like(maps)).sum().backward()
         assert torch.isfinite(images.grad).all()
         assert images.grad.abs().sum() > 0
@@ -163,7 +164,7 @@ def test_a_vgg_ends_with_its_last_convolution(name, last):
     theirs.load_state_dict(base.state_dict())
     images = torch.randn(1, 3, 48, 64)
     with torch.no_grad():
-        ours = network({"images": images}, feature_maps=("map", "layer3"))["feature_maps"]
+        ours = maps_of(network({"images": images}, feature_maps=("map", "layer3")))
         torch.testing.assert_close(ours["map"], theirs(images))
     assert ours["map"].shape == (1, 512, 3, 4)
     assert (ours["map"] < 0).any()
@@ -192,7 +193,7 @@ def test_the_mobilenets_tail(name, wide, layers):
         assert convolution.weight.shape == (512, wide, 1, 1)
         assert convolution.bias is None
         expected = nn.functional.hardswish(norm(nn.functional.conv2d(widened, convolution.weight)))
-        ours = network({"images": images}, feature_maps=("map",))["feature_maps"]["map"]
+        ours = network({"images": images}, feature_maps=("map",))["maps.map"]
     assert ours.shape == (2, 512, 2, 3)
     assert ours.std() > 0.1
     torch.testing.assert_close(ours, expected)
@@ -202,7 +203,7 @@ def test_a_resnet_is_reduced_to_512_channels():
     torch.manual_seed(0)
     network = create_model("resnet18netvlad").eval()
     with torch.no_grad():
-        maps = network({"images": torch.randn(1, 3, 64, 96)}, feature_maps=("layer4", "map"))["feature_maps"]
+        maps = maps_of(network({"images": torch.randn(1, 3, 64, 96)}, feature_maps=("layer4", "map")))
         weight = network.base_model.reduction.weight[:, :, 0, 0]
         expected = torch.einsum("dc,bchw->bdhw", weight, maps["layer4"])
         expected += network.base_model.reduction.bias[:, None, None]
@@ -294,9 +295,9 @@ def test_a_full_image_forward_and_backward(name, size):
     torch.manual_seed(0)
     network = create_model(name).train()
     output = network({"images": torch.randn(2, 3, 480, 640)}, feature_maps=("map", "regions"))
-    assert output["feature_maps"]["map"].shape == (2, 512, *size)
+    assert output["maps.map"].shape == (2, 512, *size)
     assert output["embedding"].shape == (2, 64 * 512)
-    regions = output["feature_maps"]["regions"]
+    regions = output["maps.regions"]
     (output["embedding"] @ torch.randn(64 * 512)).sum().add((regions[0] * regions[1]).sum()).backward()
     assert [key for key, p in network.named_parameters() if not torch.isfinite(p.grad).all()] == []
     assert [key for key, p in network.named_parameters() if not p.grad.abs().sum() > 0] == []

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from distilplace.common.errors import UserError
+from distilplace.common.outputs import maps_of
 from distilplace.models.image.second_order import SecondOrderAttention
 from distilplace.models.landmark.networks import FAMILIES, RetrievalNetwork
 
@@ -52,7 +53,7 @@ def test_pooling_and_linear_layer_are_those_of_the_paper(networks, family):
     output = run(network, images, (last, "pooled"))
     power = 1 if family in ("mocov3", "barlowtwins") else 3
     linear = getattr(network, HEADS[family]) if family in HEADS else None
-    for features, embedding in zip(output["feature_maps"][last].double(), output["embedding"], strict=True):
+    for features, embedding in zip(output[f"maps.{last}"].double(), output["embedding"], strict=True):
         vector = [slow_gem(channel, power) for channel in features]
         if family in ("gem", "solar"):
             length = math.sqrt(sum(v**2 for v in vector))
@@ -73,7 +74,7 @@ def test_only_delg_and_dolg_swap_the_colours(networks, family):
     with torch.no_grad():
         stem = trunk.maxpool(torch.relu(trunk.bn1(trunk.conv1(seen))))
         other = trunk.maxpool(torch.relu(trunk.bn1(trunk.conv1(seen.flip(1)))))
-    found = run(network, images)["feature_maps"]["stem"]
+    found = run(network, images)["maps.stem"]
     torch.testing.assert_close(found, stem)
     assert not torch.allclose(found, other, atol=1e-3)
     assert torch.equal(images, before)
@@ -85,9 +86,9 @@ def test_full_size_names_have_the_published_width(family):
         network = RetrievalNetwork(family, TRUNKS[family])
         output = network({"images": torch.empty(2, 3, 64, 96)}, feature_maps=MAPS)
     assert output["embedding"].shape == (2, WIDTHS[family]) == (2, network.output_dim)
-    assert list(output["feature_maps"]) == list(MAPS)
-    assert output["feature_maps"]["layer4"].shape == (2, 2048, 2, 3)
-    assert output["feature_maps"]["pooled"].shape == (2, 2048)
+    assert list(maps_of(output)) == list(MAPS)
+    assert output["maps.layer4"].shape == (2, 2048, 2, 3)
+    assert output["maps.pooled"].shape == (2, 2048)
 
 
 def test_second_order_attention_written_out():
@@ -121,7 +122,7 @@ def test_solar_attends_behind_its_last_two_stages(networks):
     network = networks["solar"]
     assert network.model.soa4.f[0].weight.shape == (64, 256, 1, 1)  # k = 4
     assert network.model.soa5.f[0].weight.shape == (256, 512, 1, 1)  # k = 2
-    maps = run(network, torch.randn(1, 3, 64, 64), ("layer3", "soa4", "layer4", "soa5"))["feature_maps"]
+    maps = maps_of(run(network, torch.randn(1, 3, 64, 64), ("layer3", "soa4", "layer4", "soa5")))
     with torch.no_grad():
         torch.testing.assert_close(maps["soa4"], network.model.soa4(maps["layer3"]))
         torch.testing.assert_close(maps["layer4"], network.model.layer4(maps["soa4"]))

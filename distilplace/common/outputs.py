@@ -1,0 +1,16 @@
+"""The flat keys of a model's output: ``embedding``, ``pose`` ..., and ``maps.<layer>`` where maps were asked for."""
+
+from collections.abc import Mapping
+from typing import Any
+
+MAPS = "maps."
+
+
+def with_maps(maps: Mapping[str, Any]) -> dict[str, Any]:
+    """Feature maps by layer, under the keys they have in an output."""
+    return {f"{MAPS}{name}": value for name, value in maps.items()}
+
+
+def maps_of(output: Mapping[str, Any]) -> dict[str, Any]:
+    """The feature maps of an output, by layer."""
+    return {name.removeprefix(MAPS): value for name, value in output.items() if name.startswith(MAPS)}

@@ -1,0 +1,46 @@
+"""What every network of this room says of itself: the contract that checkpoints, losses and the engine rely on."""
+
+from collections.abc import Mapping
+
+from torch import Tensor, nn
+
+
+class PlaceNetwork(nn.Module):
+    """A network that describes places: ``forward(batch, feature_maps=())`` -> flat dict with ``embedding`` [B, D].
+
+    ``feature_maps`` are names of layers; each wanted one is in the output as ``maps.<layer>``.
+    """
+
+    requires: tuple[str, ...] = ("images",)
+    """The batch keys that it reads."""
+    output_dim: int
+    """D, the width of the embedding."""
+    level_maps: tuple[str, ...] = ()
+    """The layers for terms on several levels, fine to coarse."""
+    unused_checkpoint_prefixes: tuple[str, ...] = ()
+    """Beginnings of keys that published checkpoints hold and this network does not use."""
+    trunk_keys: tuple[str, str] | None = None
+    """How the image trunk's keys begin in torchvision's files, and how in this network; None: it has no such trunk."""
+    has_clusters: bool = False
+    """Whether it starts from cluster centres of local descriptors (``initialise_clusters``)."""
+
+    def branch_parameters(self) -> dict[str, list[nn.Parameter]]:
+        """The parameters that learn, by branch (``image``, ``cloud``), for learning rates of their own."""
+        return {"image": learning_parameters(self), "cloud": []}
+
+    def expected_keys(self) -> list[str]:
+        """The keys of a checkpoint: the authors' names where such were published, else the network's own."""
+        return list(self.state_dict())
+
+    def own_state(self, state: Mapping[str, Tensor], source: str) -> Mapping[str, Tensor]:
+        """A checkpoint's ``state`` under the network's own names; UserError, naming ``source``, on a foreign one."""
+        return state
+
+    def kernel_maps(self) -> list[tuple[int, int, int, int]]:
+        """(level, kernel size, stride, dilation) of the sparse kernel maps of a forward pass."""
+        return []
+
+
+def learning_parameters(module: nn.Module) -> list[nn.Parameter]:
+    """The parameters of ``module`` that are not frozen."""
+    return [parameter for parameter in module.parameters() if parameter.requires_grad]
