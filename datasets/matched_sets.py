@@ -6,7 +6,8 @@ from distilplace.common.errors import UserError
 from distilplace.datasets.base import existing_folder
 from distilplace.datasets.doubts import doubts
 from distilplace.datasets.image_sets import Images, ImageSet, carve, evaluation_set, training_by_truth
-from distilplace.datasets.records import EvaluationSet, TrainingSet
+from distilplace.datasets.records import EvaluationSet, PlaceRecord, TrainingSet
+from distilplace.datasets.shared_files import refuse_shared, shared_note
 
 
 class MatchedSet(ImageSet):
@@ -19,7 +20,11 @@ class MatchedSet(ImageSet):
     """
 
     sized_queries = True
-    _training_remedy: str = "set --train_fraction, the rest is the test"
+    _training_remedy: str = (
+        "--train_fraction is 0: set it between 0 and 1, the first part trains and the rest is the test"
+    )
+    _own: bool = False
+    """Are these one's own images, among which links may lie? Published sets are taken as they are."""
 
     def __init__(self, dataset_folder: Path | str | None, train_fraction: float) -> None:
         super().__init__()
@@ -38,7 +43,11 @@ class MatchedSet(ImageSet):
             training, test = carve(test, self._fraction)
         self._test, self._training = test, training
         if test is not None:
-            self.notes += [*described(test), *doubts(self.evaluation_set())]
+            tested = self.evaluation_set()
+            self.notes += [*described(test), *doubts(tested)]
+            if self._own:
+                refuse_shared(tested)
+                self.notes += shared_note(_records(self._training), tested)
 
     def training_set(self) -> TrainingSet:
         """The training part: database images, then queries (who ask)."""
@@ -61,6 +70,12 @@ class MatchedSet(ImageSet):
 
     def _without_truth(self) -> UserError:
         return UserError(f"no truth for the images in {self._folder}")
+
+
+def _records(training: Images | TrainingSet | None) -> list[PlaceRecord]:
+    if training is None:
+        return []
+    return training.records if isinstance(training, TrainingSet) else [*training.database, *training.queries]
 
 
 def described(images: Images) -> list[str]:

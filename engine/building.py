@@ -74,7 +74,10 @@ def _data(options: DataOptions, name: str, flag: str = "--dataset_folder") -> Pl
             f"no folder for data set {name}: give {flag}, set it in paths.yaml beside train.py, "
             f"or set DISTILPLACE_{flag.removeprefix('--').upper()}"
         )
-    data = datasets.create_dataset(name, **settings)
+    try:
+        data = datasets.create_dataset(name, **settings)
+    except UserError as error:  # readers know their folder by the usual flag
+        raise UserError(str(error).replace("--dataset_folder", flag)) from error
     if options.image_size is not None:
         data.resize = parse_image_size(options.image_size)
     data.normalisation = options.normalisation

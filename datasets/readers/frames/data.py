@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
 from distilplace.common.errors import UserError
 from distilplace.common.randomness import generator
-from distilplace.datasets.base import PlaceData, existing_folder
+from distilplace.datasets.base import LOG, PlaceData, existing_folder
 from distilplace.datasets.doubts import doubts, unmatched
 from distilplace.datasets.io.cloud_bins import bin_width, refuse_misfits, width_note
 from distilplace.datasets.io.clouds import Cloud, open_cloud
@@ -27,6 +28,7 @@ from distilplace.datasets.readers.frames.sections import Section, cut_runs
 from distilplace.datasets.records import CloudSettings, EvaluationSet, PlaceRecord, TrainingSet, positions
 from distilplace.datasets.relations import training_relations, true_neighbours
 from distilplace.datasets.routes import distance_to, metres_above
+from distilplace.datasets.shared_files import refuse_shared, shared_note
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -72,6 +74,8 @@ class FramesData(PlaceData):
         self._images_kept = image_lidar_k
         self._runs = read_runs(folder, self.notes)
         self.image_size, sizes = common_image_size(self._runs)
+        self._sizes = {*sizes}
+        self._told = torch.zeros((), dtype=torch.bool).share_memory_()  # by one of the loaders' workers, for all
         if len(sizes) > 1:
             self.notes.append(f"images of sizes {', '.join(sizes)} are resized to {self.image_size} (width, height)")
         self._clouds = [path for run in self._runs for path in run.clouds if path]
@@ -85,6 +89,7 @@ class FramesData(PlaceData):
             self._settle(given, places, maps)
         except UserError as error:
             raise UserError(f"{error}; {doubtful[0]}") if doubtful else error from None
+        refuse_shared(self._evaluation)
         self._describe()
 
     def _settle(
@@ -132,7 +137,17 @@ class FramesData(PlaceData):
     def read_image(self, path: Path) -> "Image":
         """The RGB image, resized to ``image_size`` where it differs: a batch may mix runs and cameras."""
         image = read_image(path, self.upright)
-        return image if self.image_size in (None, image.size) else image.resize(self.image_size)
+        if self.image_size is None or image.size == self.image_size:
+            return image
+        size = "{}x{}".format(*image.size)
+        if size not in self._sizes and not self._told:
+            self._told.fill_(True)
+            LOG.warning(
+                "data set %s: %s has %s pixels, unlike the first image of any camera: it is resized to %dx%d, as are "
+                "others like it",
+                *(self.name, path, size, *self.image_size),
+            )
+        return image.resize(self.image_size)
 
     def _maps(self, rule: str) -> list[list[int]]:
         """Groups of run numbers that share coordinates; notes what was chosen."""
@@ -241,6 +256,7 @@ class FramesData(PlaceData):
         asked = f"asked: more than {self.radii.negative:g} m"
         self.notes.append(f"training frames keep {gap:.1f} m from test frames ({asked})")
         self.notes += [*unmatched(self._evaluation), *doubts(self._evaluation)]
+        self.notes += shared_note(self._training.records, self._evaluation)
         self.notes += [_unlisted_note(run) for run in self._runs if run.unlisted]
         self.notes += [note for run in self._runs for note in run.notes]
         if any(None in run.clouds for run in self._runs):

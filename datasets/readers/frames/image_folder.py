@@ -117,6 +117,7 @@ class ImagesData(MatchedSet):
 
     name = "images"
     upright = True
+    _own = True
 
     def __init__(
         self,
@@ -138,8 +139,8 @@ class ImagesData(MatchedSet):
         self._unit = "m" if self._by_distance else "frames"
         own = self._folder / TRAINING
         self._training_remedy = (
-            "set --train_fraction (the first part of the sequence trains, the rest "
-            f"is the test) or add {own}/database and {own}/queries"
+            "--train_fraction is 0: set it between 0 and 1 (the first part of the sequence trains, the rest is the "
+            f"test), or add {own}/database and {own}/queries"
         )
         training = None
         if own.is_dir():

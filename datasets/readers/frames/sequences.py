@@ -29,6 +29,7 @@ class SequencesData(MatchedSet):
 
     name = "sequences"
     upright = True
+    _own = True
 
     def __init__(
         self,

@@ -185,11 +185,11 @@ def test_images_that_lose_something_are_told_once_a_folder(tmp_path):
     assert len([note for note in notes if note.startswith("run/image_left: 0000000000.png: values (7000 to")]) == 1
 
 
-def test_one_folder_under_two_names_is_told(tmp_path):
+def test_one_folder_under_two_names_is_refused(tmp_path):
     write_images(tmp_path, numbered(range(4)), {})
     (tmp_path / "queries").symlink_to("database", target_is_directory=True)
-    data = create_dataset("images", dataset_folder=tmp_path, frame_tolerance=0)
-    assert "database and queries are one folder: every query finds itself" in data.notes
+    with pytest.raises(UserError, match=r"database/0000\.png and query queries/0000\.png are one file, .*3 more pairs"):
+        create_dataset("images", dataset_folder=tmp_path, frame_tolerance=0)
 
 
 def test_a_list_that_names_an_image_twice_is_refused(tmp_path):

@@ -49,7 +49,7 @@ def test_without_a_fraction_all_of_it_is_tested(flat):
     tests = data.evaluation_set()
     assert numbers(tests.database[0]) == list(range(100, 140, 2))
     assert numbers(tests.queries[1]) == list(range(101, 140, 2))
-    with pytest.raises(UserError, match="no training part: set --train_fraction, the rest is the test"):
+    with pytest.raises(UserError, match="no training part: --train_fraction is 0: set it between 0 and 1, the first"):
         data.training_set()
 
 

@@ -146,7 +146,9 @@ def test_train_fraction_takes_the_first_part(tmp_path):
 
 def test_a_training_folder_wins_over_the_fraction(tmp_path):
     write_images(tmp_path, numbered(range(5)), numbered(range(5)))
-    with pytest.raises(UserError, match=r"no training part: set --train_fraction .* or add .*train/database"):
+    with pytest.raises(
+        UserError, match=r"no training part: --train_fraction is 0: set it between 0 and 1 .* or add .*train/database"
+    ):
         ImagesData(tmp_path, frame_tolerance=0).training_set()
     write_images(tmp_path / "train", numbered(range(100, 107)), numbered(range(100, 105)))
     write_truth(tmp_path, [("0001.png", "0001.png")])

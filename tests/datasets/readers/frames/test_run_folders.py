@@ -1,8 +1,9 @@
-"""Folders that look like runs: each is read, named, or refused, since the runs decide what is tested."""
+"""Folders that look like runs are read, named, or refused, since runs decide what is tested; images of odd sizes."""
 
 import os
 
 import pytest
+from PIL import Image
 
 from distilplace.common.errors import UserError
 from distilplace.datasets import create_dataset
@@ -90,3 +91,22 @@ def test_so_are_those_of_image_sets(tmp_path, moved):
     with pytest.raises(UserError, match=r"caf\\udce9.* has a name that is no UTF-8: rename it") as caught:
         create_dataset("images", dataset_folder=home, frame_tolerance=0)
     str(caught.value).encode()
+
+
+def test_an_image_of_another_size_within_a_run_is_told_once(runs, caplog):
+    for frame in ("0000000020", "0000000024"):
+        Image.new("RGB", (64, 48)).save(runs / "a" / "image_left" / f"{frame}.png")
+    data = opened(runs)
+    for frame in ("0000000020", "0000000022", "0000000024"):
+        assert data.read_image(runs / "a" / "image_left" / f"{frame}.png").size == (32, 24)
+    (told,) = caplog.messages
+    assert "0000000020.png has 64x48 pixels, unlike the first image of any camera: it is resized to 32x24" in told
+
+
+def test_sizes_that_were_announced_are_not_told_again(runs, caplog):
+    first = runs / "b" / "image_left" / "0000000000.png"
+    Image.new("RGB", (64, 48)).save(first)
+    data = opened(runs)
+    assert any("32x24, 64x48 are resized" in note for note in data.notes)
+    assert data.read_image(first).size == (32, 24)
+    assert caplog.messages == []

@@ -48,7 +48,7 @@ def test_without_truth_everything_but_the_truth_is_there(tmp_path):
 
 def test_the_first_part_trains(tmp_path):
     write_sequences(tmp_path, 20, 20)
-    with pytest.raises(UserError, match="no training part: set --train_fraction"):
+    with pytest.raises(UserError, match="no training part: --train_fraction is 0: set it"):
         SequencesData(tmp_path, frame_tolerance=1).training_set()
     data = SequencesData(tmp_path, frame_tolerance=1, train_fraction=0.6)
     training, tests = data.training_set(), data.evaluation_set()

@@ -67,7 +67,7 @@ def test_the_first_part_trains(written):
         place = training.records[query].images[0].name
         near = [int(training.records[i].images[0].stem[-5:]) - int(place[-9:-4]) for i in training.positives[query]]
         assert near == [offset for offset in range(-2, 3) if 0 <= row + offset < 20]
-    with pytest.raises(UserError, match="no training part: set --train_fraction"):
+    with pytest.raises(UserError, match="no training part: --train_fraction is 0: set it"):
         NordlandData(written["full"]).training_set()
 
 
