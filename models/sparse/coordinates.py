@@ -5,100 +5,18 @@ eight children of a coarse voxel are neighbours, so that a coarser level is a sh
 neighbours, the kernel index of a 2^3 stride-2 convolution is the last three bits of the key, and gathers stay in cache.
 """
 
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import replace
 from typing import Any
 
 import torch
 
 from distilplace.common.errors import UserError
-from distilplace.models.sparse.backends.base import Manager, check_coordinates, check_stride, checked_batch_size
 from distilplace.models.sparse.functional import sparse_convolution
-from distilplace.models.sparse.kernel_map import KernelMap, Workspace, build_map
-from distilplace.models.sparse.neighbours import Neighbours, find_neighbours
-from distilplace.models.sparse.transport import restore, state_of
-
-AXIS_BITS = 17  # a batch may span 2^17 voxels per axis
-BATCH_BITS = 12  # and hold 4096 clouds: 3 * 17 + 12 = 63 bits, the positive int64
-MAX_LEVEL = AXIS_BITS - 1
-_SPREAD = (
-    (32, 0x1F00000000FFFF),
-    (16, 0x1F0000FF0000FF),
-    (8, 0x100F00F00F00F00F),
-    (4, 0x10C30C30C30C30C3),
-    (2, 0x1249249249249249),
-)
-
-
-def morton_keys(batch: torch.Tensor, grid: torch.Tensor, axis_bits: int) -> torch.Tensor:
-    """Keys int64 ``[...]`` of batch numbers ``[...]`` and non-negative coordinates ``[..., 3]`` below 2^axis_bits.
-
-    Bit 3i of a key is bit i of x, then y, then z: x is fastest, as in the kernel index.
-    """
-    spread = grid.to(torch.int64)
-    for shift, mask in _SPREAD:
-        spread = ((spread << shift) | spread) & mask
-    key = spread[..., 0] | (spread[..., 1] << 1) | (spread[..., 2] << 2)
-    return key | (batch.to(torch.int64) << (3 * axis_bits))
-
-
-def _keys(batch: torch.Tensor, grid: torch.Tensor) -> torch.Tensor:
-    if batch.device.type != "cpu":
-        return morton_keys(batch, grid, AXIS_BITS)
-    from distilplace.models.sparse import compiled
-
-    return torch.from_numpy(compiled.morton(batch.contiguous().numpy(), grid.contiguous().numpy(), AXIS_BITS))
-
-
-@dataclass
-class Level:
-    """The voxels at one stride. ``keys`` int64 [N] ascending; ``batch`` int64 [N]; ``grid`` int64 [N, 3] >= 0."""
-
-    keys: torch.Tensor
-    batch: torch.Tensor
-    grid: torch.Tensor
-    axis_bits: int
-    child_starts: torch.Tensor  # int32 [N]: first child of each voxel in the next finer level (empty at the finest)
-    child_counts: torch.Tensor  # int32 [N]
-
-    def __len__(self) -> int:
-        return len(self.keys)
-
-    @cached_property
-    def slot(self) -> torch.Tensor:
-        """Place of each voxel among the eight of its parent: x + 2y + 4z, ``[N]``."""
-        return self.keys & 7
-
-    @cached_property
-    def _parents(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Row of each voxel's parent ``[N]``, and the first child of each parent (int32)."""
-        if self.keys.device.type == "cpu":
-            from distilplace.models.sparse import compiled
-
-            parent, starts = compiled.parents(self.keys.numpy())
-            return torch.from_numpy(parent), torch.from_numpy(starts)
-        coarse = self.keys >> 3
-        fresh = torch.ones_like(coarse, dtype=torch.bool)
-        torch.ne(coarse[1:], coarse[:-1], out=fresh[1:])
-        return fresh.cumsum(0, dtype=torch.int32) - 1, fresh.nonzero().squeeze(1).to(torch.int32)
-
-    @property
-    def parent(self) -> torch.Tensor:
-        """Row of each voxel's parent in the next coarser level, int32 ``[N]``."""
-        return self._parents[0]
-
-    def coarser(self) -> "Level":
-        """The level of twice the stride: the distinct parents."""
-        starts = self._parents[1]
-        ends = torch.cat([starts[1:], starts.new_full((1 if len(starts) else 0,), len(self))])
-        return Level(
-            self.keys.index_select(0, starts) >> 3,
-            self.batch.index_select(0, starts),
-            self.grid.index_select(0, starts) >> 1,
-            self.axis_bits - 1,
-            starts,
-            ends - starts,
-        )
+from distilplace.models.sparse.kernel_map import KernelMap, Workspace, pooling_map, reach_of, same_map, strided_map
+from distilplace.models.sparse.levels import AXIS_BITS, BATCH_BITS, MAX_LEVEL, Level, voxel_keys
+from distilplace.models.sparse.manager import Manager, check_coordinates, check_stride, checked_batch_size
+from distilplace.models.sparse.neighbours import Neighbours, is_searched, refine, search
+from distilplace.models.sparse.transport import flatten, unflatten
 
 
 class CoordinateManager(Manager):
@@ -121,7 +39,7 @@ class CoordinateManager(Manager):
         check_coordinates(coordinates)
         self.base_stride = base_stride
         batch, grid = self._checked(coordinates.to(torch.int64), batch_size)
-        keys, rows = _keys(batch, grid).sort(stable=True)
+        keys, rows = voxel_keys(batch, grid).sort(stable=True)
         fresh = torch.ones_like(keys, dtype=torch.bool)
         torch.ne(keys[1:], keys[:-1], out=fresh[1:])
         if not bool(fresh.all()):
@@ -157,14 +75,39 @@ class CoordinateManager(Manager):
         return coordinates[:, 0], coordinates[:, 1:] - self.origin
 
     def __getstate__(self) -> dict[str, Any]:
-        return state_of(self)
+        """Levels, segments and kernel maps built so far; neighbours, which only serve to build maps, stay behind."""
+        tensors = [self.rows, self.origin]
+        for number, level in enumerate(self._levels):
+            tensors += [level.keys, level.batch, level.grid, level.child_starts, level.child_counts]
+            tensors += self.segments(number)
+        for each in self._maps.values():
+            tensors += [each.in_rows, each.out_rows]
+        buffer, layout = flatten([each.cpu() for each in tensors])
+        return {
+            "scalars": (self.base_stride, self.batch_size, [level.axis_bits for level in self._levels]),
+            "maps": {key: (each.sizes, each.n_in, each.n_out, each.centre) for key, each in self._maps.items()},
+            "buffer": buffer,
+            "layout": layout,
+        }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        restore(self, state)
+        """Fill an empty manager, on the device of the state's buffer."""
+        tensors = iter(unflatten(state["buffer"], state["layout"]))
+        self.base_stride, self.batch_size, axis_bits = state["scalars"]
+        self.rows, self.origin = next(tensors), next(tensors)
+        self._levels, self._segments, self._neighbours, self._maps = [], {}, {}, {}
+        self._workspace = Workspace()
+        for number, bits in enumerate(axis_bits):
+            keys, batch, grid, starts, counts = (next(tensors) for _ in range(5))
+            self._levels.append(Level(keys, batch, grid, bits, starts, counts))
+            self._segments[number] = (next(tensors), next(tensors))
+        for key, (sizes, n_in, n_out, centre) in state["maps"].items():
+            rows = (next(tensors), next(tensors))
+            self._maps[key] = KernelMap(sizes, *rows, n_in, n_out, centre, self._workspace)
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "CoordinateManager":
         """The levels and kernel maps built so far, on another device (one copy)."""
-        state = state_of(self)
+        state = self.__getstate__()
         if non_blocking and torch.device(device).type == "cuda":
             state["buffer"] = state["buffer"].pin_memory()
         moved = type(self).__new__(type(self))
@@ -199,16 +142,30 @@ class CoordinateManager(Manager):
         """All pairs of voxels of a level that differ by at most ``reach`` grid steps per axis."""
         key = (number, reach)
         if key not in self._neighbours:
-            self._neighbours[key] = find_neighbours(self, number, reach)
+            level = self.level(number)
+            if is_searched(level, reach):
+                self._neighbours[key] = search(level, reach)
+            else:
+                coarse = self.neighbours(number + 1, (reach + 1) // 2)
+                self._neighbours[key] = refine(level, self.level(number + 1), coarse, reach)
         return self._neighbours[key]
 
     def kernel_map(self, number: int, kernel_size: int, stride: int = 1, dilation: int = 1) -> KernelMap:
         """The pairs of a convolution that reads level ``number`` (built once, then shared)."""
         key = (number, kernel_size, stride, dilation)
         if key not in self._maps:
-            kernel_map = build_map(self, number, kernel_size, stride, dilation)
-            self._maps[key] = replace(kernel_map, workspace=self._workspace)
+            self._maps[key] = replace(self._built_map(*key), workspace=self._workspace)
         return self._maps[key]
+
+    def _built_map(self, number: int, kernel_size: int, stride: int, dilation: int) -> KernelMap:
+        reach, level = reach_of(kernel_size, stride, dilation), self.level(number)
+        if stride == 1:
+            return same_map(level, self.neighbours(number, reach), kernel_size, dilation)
+        coarse = self.level(number + 1)
+        if kernel_size == 2:
+            return pooling_map(level, coarse)
+        near = self.neighbours(number + 1, (reach + 1) // 2)
+        return strided_map(level, coarse, near, kernel_size, dilation)
 
     def count(self, number: int) -> int:
         """How many voxels a level has."""

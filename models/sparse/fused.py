@@ -8,14 +8,17 @@ import torch
 from distilplace.models.sparse.kernel_map import KernelMap
 from distilplace.models.sparse.threads import share
 
-LANES = 16  # float32 numbers of one vector of the kernels
 PIECES = 16  # into which the work of one layer is cut at most
 WORTH_SHARING = 2_000_000  # multiplications below which waking another thread takes longer than the work
 
 
 def fits(table: torch.Tensor, channels: int) -> bool:
     """Whether the kernels can write ``channels`` wide results in the type and on the device of ``table``."""
-    return table.device.type == "cpu" and table.dtype == torch.float32 and channels % LANES == 0
+    if table.device.type != "cpu" or table.dtype != torch.float32:
+        return False
+    from distilplace.models.sparse.fused_kernels import LANES
+
+    return channels % LANES == 0
 
 
 def convolve(features: torch.Tensor, kernel: torch.Tensor, kernel_map: KernelMap) -> torch.Tensor:
@@ -45,7 +48,7 @@ def kernel_gradient(
 
 
 def _run(name: str, first: torch.Tensor, second: torch.Tensor, kernel_map: KernelMap, out: torch.Tensor) -> None:
-    """Call a kernel, its tasks shared among as many threads as PyTorch may use (:mod:`models.sparse.threads`)."""
+    """Call a kernel, its tasks shared among as many threads as PyTorch may use (``threads.py``)."""
     from distilplace.models.sparse import fused_kernels
 
     kernel: Callable[..., None] = getattr(fused_kernels, name)
@@ -54,7 +57,7 @@ def _run(name: str, first: torch.Tensor, second: torch.Tensor, kernel_map: Kerne
     rows = (kernel_map.in_rows.numpy(), kernel_map.out_rows.numpy())
     result = out.numpy()
     width = out.shape[-1]
-    tasks = width // LANES * (len(out) if out.dim() == 3 else 1)
+    tasks = width // fused_kernels.LANES * (len(out) if out.dim() == 3 else 1)
     step = -(-tasks // PIECES)
     if int(starts[-1]) * first.shape[1] * width < WORTH_SHARING:
         step = tasks

@@ -16,8 +16,8 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from distilplace.models.sparse.compiled import compiled
-from distilplace.models.sparse.fused import LANES
 
+LANES = 16  # float32 numbers of one vector
 ROWS = 8  # output rows, and
 CHANNELS = 16  # input channels, whose sums are held at a time
 AHEAD = 12  # pairs between asking for a row and using it

@@ -2,15 +2,12 @@
 
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
-from typing import TYPE_CHECKING
 
 import torch
 
 from distilplace.common.errors import UserError
-from distilplace.models.sparse.neighbours import MAX_REACH, expand
-
-if TYPE_CHECKING:
-    from distilplace.models.sparse.coordinates import CoordinateManager
+from distilplace.models.sparse.levels import Level
+from distilplace.models.sparse.neighbours import MAX_REACH, Neighbours, expand
 
 
 def kernel_offsets(kernel_size: int) -> torch.Tensor:
@@ -96,13 +93,15 @@ class KernelMap:
         return replace(self, **swapped)  # type: ignore[arg-type]
 
 
-def build_map(manager: "CoordinateManager", number: int, kernel_size: int, stride: int, dilation: int) -> KernelMap:
-    """The map of a convolution that reads level ``number`` and writes it (stride 1) or the next (stride 2).
+def reach_of(kernel_size: int, stride: int, dilation: int) -> int:
+    """How many voxels a kernel reaches to either side, 0 for size 2.
 
-    out[u] = sum_k in[u + offset_k * dilation * s_in] W_k with s_in the input's stride.
+    Raises:
+        UserError: a kernel for which no map can be built.
+
     """
     if kernel_size == 2 and stride == 2 and dilation == 1:
-        return _pooling_map(manager, number)
+        return 0
     if kernel_size % 2 == 0 or kernel_size < 1 or stride not in (1, 2) or dilation < 1:
         raise UserError(
             f"sparse convolution: kernel {kernel_size}, stride {stride}, dilation {dilation} is not supported; "
@@ -113,29 +112,41 @@ def build_map(manager: "CoordinateManager", number: int, kernel_size: int, strid
         raise UserError(
             f"sparse convolution: kernel {kernel_size} with dilation {dilation} reaches beyond {MAX_REACH} voxels"
         )
-    volume = kernel_size**3
-    index = _kernel_index(kernel_size, dilation)
-    n_in = len(manager.level(number))
-    if stride == 1:
-        pairs = manager.neighbours(number, reach).both_ways(reach)
-        return group(*pairs, index, (volume, n_in, n_in), centre=volume // 2)
-    return group(*_strided_pairs(manager, number, reach), index, (volume, n_in, len(manager.level(number + 1))))
+    return reach
 
 
-def _pooling_map(manager: "CoordinateManager", number: int) -> KernelMap:
+def same_map(level: Level, near: Neighbours, kernel_size: int, dilation: int) -> KernelMap:
+    """Odd kernel, stride 1: from a level onto itself. ``near``: the pairs of its voxels within the kernel's reach.
+
+    out[u] = sum_k in[u + offset_k * dilation * s] W_k with s the level's stride.
+    """
+    volume, count = kernel_size**3, len(level)
+    pairs = near.both_ways(reach_of(kernel_size, 1, dilation))
+    return group(*pairs, _kernel_index(kernel_size, dilation), (volume, count, count), centre=volume // 2)
+
+
+def pooling_map(fine: Level, coarse: Level) -> KernelMap:
     """Kernel 2, stride 2: every voxel goes to its parent, under the offset of its place among the eight."""
-    fine, coarse = manager.level(number), manager.level(number + 1)
     rows = torch.arange(len(fine), dtype=torch.int32, device=fine.keys.device)
     return group(fine.parent, rows, fine.slot, torch.arange(8), (8, len(fine), len(coarse)))
 
 
+def strided_map(fine: Level, coarse: Level, near: Neighbours, kernel_size: int, dilation: int) -> KernelMap:
+    """Odd kernel, stride 2, centred on the coarse voxel's corner: the sum of :func:`same_map` at the coarse voxels.
+
+    ``near``: the pairs of coarse voxels at most (reach + 1) // 2 steps apart.
+    """
+    reach = reach_of(kernel_size, 2, dilation)
+    shape = (kernel_size**3, len(fine), len(coarse))
+    return group(*_strided_pairs(fine, coarse, near, reach), _kernel_index(kernel_size, dilation), shape)
+
+
 def _strided_pairs(
-    manager: "CoordinateManager", number: int, reach: int
+    fine: Level, coarse: Level, near: Neighbours, reach: int
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Pairs (coarse voxel, fine voxel, code) of an odd kernel with stride 2, centred on the coarse voxel's corner."""
-    fine, coarse = manager.level(number), manager.level(number + 1)
+    """Pairs (coarse voxel, fine voxel, code)."""
     itself = torch.arange(len(coarse), dtype=torch.int32, device=coarse.keys.device)
-    rows, cols, _ = manager.neighbours(number + 1, (reach + 1) // 2).both_ways((reach + 1) // 2)
+    rows, cols, _ = near.both_ways((reach + 1) // 2)
     rows, cols = torch.cat([itself, rows]), torch.cat([itself, cols])
     pair, child = expand(coarse.child_counts.index_select(0, cols), coarse.child_starts.index_select(0, cols))
     out_rows = rows.index_select(0, pair)

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.autograd.function import once_differentiable
 
-from distilplace.models.sparse.backends.base import Manager
+from distilplace.models.sparse.manager import Manager
 from distilplace.models.sparse.tensor import SparseTensor
 
 

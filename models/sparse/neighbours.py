@@ -8,12 +8,10 @@ replaces 3.75 million key searches of a 5^3 kernel by about 200 000 table look-u
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING
 
 import torch
 
-if TYPE_CHECKING:
-    from distilplace.models.sparse.coordinates import CoordinateManager, Level
+from distilplace.models.sparse.levels import Level, morton_keys
 
 SEARCH_BELOW = 256  # levels of at most so many voxels are searched directly
 MAX_REACH = 15  # (2 * 15 + 1)^3 codes fit in int16
@@ -46,23 +44,26 @@ def expand(counts: torch.Tensor, starts: torch.Tensor) -> tuple[torch.Tensor, to
     return owner, torch.arange(total, device=counts.device) + (starts - ends + counts).index_select(0, owner)
 
 
-def find_neighbours(manager: "CoordinateManager", number: int, reach: int) -> Neighbours:
-    """All pairs of level ``number`` at most ``reach`` grid steps apart per axis."""
-    from distilplace.models.sparse.coordinates import MAX_LEVEL
+def is_searched(level: Level, reach: int) -> bool:
+    """Whether a level's pairs are looked up directly, by :func:`search`, and not made from the coarser level's."""
+    return reach == 0 or len(level) <= SEARCH_BELOW or level.axis_bits == 1
 
-    level = manager.level(number)
-    on_cpu = level.keys.device.type == "cpu"
+
+def search(level: Level, reach: int) -> Neighbours:
+    """All pairs of a level at most ``reach`` grid steps apart per axis, each neighbour looked up by its key."""
     if reach == 0:
         none = torch.empty(0, dtype=torch.int32, device=level.keys.device)
         return Neighbours(none, none, none)
-    if len(level) <= SEARCH_BELOW or number == MAX_LEVEL:
-        return search_compiled(level, reach) if on_cpu else search_vectorised(level, reach)
-    coarse, above = manager.neighbours(number + 1, (reach + 1) // 2), manager.level(number + 1)
-    refine = refine_compiled if on_cpu else refine_vectorised
-    return refine(level, above, coarse, reach)
+    return search_compiled(level, reach) if level.keys.device.type == "cpu" else search_vectorised(level, reach)
 
 
-def search_compiled(level: "Level", reach: int) -> Neighbours:
+def refine(level: Level, above: Level, coarse: Neighbours, reach: int) -> Neighbours:
+    """The same, from the pairs ``coarse`` of the next coarser level ``above`` at most (reach + 1) // 2 steps apart."""
+    chosen = refine_compiled if level.keys.device.type == "cpu" else refine_vectorised
+    return chosen(level, above, coarse, reach)
+
+
+def search_compiled(level: Level, reach: int) -> Neighbours:
     """:func:`search_vectorised` as one compiled loop, on the CPU."""
     from distilplace.models.sparse import compiled
 
@@ -70,10 +71,8 @@ def search_compiled(level: "Level", reach: int) -> Neighbours:
     return Neighbours(*map(torch.from_numpy, compiled.search(keys, batch, grid, level.axis_bits, reach)))
 
 
-def search_vectorised(level: "Level", reach: int) -> Neighbours:
+def search_vectorised(level: Level, reach: int) -> Neighbours:
     """The plain way: look every neighbour's key up among the sorted keys, (2r + 1)^3 searches per voxel."""
-    from distilplace.models.sparse.coordinates import morton_keys
-
     device, count = level.keys.device, len(level)
     steps = torch.arange(-reach, reach + 1, device=device)
     offsets = torch.cartesian_prod(steps, steps, steps).flip(1)  # x fastest
@@ -86,7 +85,7 @@ def search_vectorised(level: "Level", reach: int) -> Neighbours:
     return Neighbours(*(each.to(torch.int32) for each in (rows, found[rows, codes], codes)))
 
 
-def refine_compiled(level: "Level", above: "Level", coarse: Neighbours, reach: int) -> Neighbours:
+def refine_compiled(level: Level, above: Level, coarse: Neighbours, reach: int) -> Neighbours:
     """:func:`refine_vectorised` as one compiled loop, on the CPU."""
     from distilplace.models.sparse import compiled
 
@@ -96,7 +95,7 @@ def refine_compiled(level: "Level", above: "Level", coarse: Neighbours, reach: i
     return Neighbours(*map(torch.from_numpy, found))
 
 
-def refine_vectorised(level: "Level", above: "Level", coarse: Neighbours, reach: int) -> Neighbours:
+def refine_vectorised(level: Level, above: Level, coarse: Neighbours, reach: int) -> Neighbours:
     """Pairs of a level from those of the next coarser one: children x children, kept where near enough."""
     everyone = torch.arange(len(above), dtype=torch.int32, device=level.keys.device)
     parents, beside = torch.cat([everyone, coarse.rows]), torch.cat([everyone, coarse.cols])

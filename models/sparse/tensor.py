@@ -4,7 +4,7 @@ import torch
 
 from distilplace.common.errors import UserError
 from distilplace.models.sparse.backends import AUTO, choose_backend
-from distilplace.models.sparse.backends.base import Manager
+from distilplace.models.sparse.manager import Manager
 
 
 class SparseTensor:

@@ -20,7 +20,7 @@ from distilplace.evaluation.retrieval.runs import one_percent_threshold
 from distilplace.losses.parts.hyperbolic import MAX_ARTANH, mobius_add, to_poincare
 from distilplace.losses.parts.relations import without_diagonal
 from distilplace.models.sparse import SparseConv, SparseTensor, SparseTransposedConv, kernel_offsets
-from distilplace.models.sparse.backends.base import Manager
+from distilplace.models.sparse.manager import Manager
 
 Pairs = list[tuple[Tensor, Tensor]]
 Maps = WeakKeyDictionary[Manager, dict[tuple[int, int, int], Pairs]]

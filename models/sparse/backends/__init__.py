@@ -1,4 +1,4 @@
-"""Sparse engines by name. Each is a :class:`~models.sparse.backends.base.Manager`; all give the same numbers."""
+"""Sparse engines by name. Each is a :class:`~distilplace.models.sparse.manager.Manager`; all give the same numbers."""
 
 import importlib
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from distilplace.common.errors import UserError, unknown_name
-from distilplace.models.sparse.backends.base import Manager
+from distilplace.models.sparse.manager import Manager
 
 # From the fastest on: "auto" takes the first that can run on the device.
 _BACKENDS = {

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from distilplace.models.sparse.backends.base import Manager, check_coordinates, check_stride, checked_batch_size
+from distilplace.models.sparse.manager import Manager, check_coordinates, check_stride, checked_batch_size
 
 INSTALL = "python -m tools.install_minkowski"
 

@@ -15,7 +15,7 @@ from distilplace.common.randomness import forked_random_state
 from distilplace.models import create_model
 from distilplace.models.sparse import batched_coordinates, quantize
 from distilplace.models.sparse.backends import available_backends, list_backends
-from distilplace.models.sparse.backends.base import Manager
+from distilplace.models.sparse.manager import Manager
 from distilplace.tools.bench.inputs import VOXEL, street
 
 STATM = Path("/proc/self/statm")

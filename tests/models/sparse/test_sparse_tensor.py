@@ -15,9 +15,9 @@ from distilplace.models.sparse import (
     SparseTensor,
     SparseTransposedConv,
     broadcast_multiply,
-    coordinates,
     global_average,
 )
+from distilplace.models.sparse import kernel_map as kernel_map_module
 from distilplace.models.sparse import neighbours as neighbours_module
 
 
@@ -140,7 +140,7 @@ def test_coarse_to_fine_search_equals_plain_search(seed, reach, window):
 
 def test_maps_are_shared_between_layers():
     x = SparseTensor(torch.randn(200, 2), random_coords(2000, -8, 8)[:200])
-    with mock.patch.object(coordinates, "build_map", wraps=coordinates.build_map) as build:
+    with mock.patch.object(kernel_map_module, "group", wraps=kernel_map_module.group) as build:
         y = SparseConv(2, 3, 3)(x)
         SparseConv(3, 2, 3)(y)
         assert build.call_count == 1

@@ -17,7 +17,7 @@ import torch
 
 from distilplace.models.sparse import CoordinateManager, SparseConv, SparseTensor, SparseTransposedConv, kernel_offsets
 from distilplace.models.sparse import backends as sparse_backends
-from distilplace.models.sparse.backends.base import Manager
+from distilplace.models.sparse.manager import Manager
 from distilplace.tools.bench_sparse.cases import GROUPS, TRUNK_BACKWARD, TRUNK_FORWARD, cases, common_order, deviations
 from distilplace.tools.bench_sparse.clouds import AbsentClouds, batch_of, normalised, voxel_clouds
 from distilplace.tools.bench_sparse.engines import LAYERS, OwnEngine, own_trunk
