@@ -14,7 +14,8 @@ from distilplace.common.randomness import counted_seed
 from distilplace.losses import settings as rules
 from distilplace.losses.distiller import Distiller, Outputs, moved
 from distilplace.losses.parts.checks import checked
-from distilplace.losses.terms import EMBEDDING, Start, TermSpec, load_term, parse_term, term_inputs, term_settings
+from distilplace.losses.parts.start import Start
+from distilplace.losses.terms import EMBEDDING, TermSpec, load_term, parse_term, term_inputs, term_settings
 
 TEACHER = "teacher_"
 Taps = tuple[str, ...]

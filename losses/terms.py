@@ -1,9 +1,9 @@
 """The table of distillation terms, and how one is written: ``--kd NAME[@TAPS[/TEACHER_TAPS]][:WEIGHT]``.
 
 A term is a function ``f(student, teacher) -> scalar`` of two tensors, or, where it owns parameters or remembers
-something, a module built from a :class:`Start` and called likewise. Its signature says the rest: further positional
-parameters are entries of the batch (``positives_mask``; optional where the default is None) or, as ``teacher_KEY``,
-of the teacher's output; keyword-only ones are settings, named as on the command line
+something, a module built from a :class:`~distilplace.losses.parts.start.Start` and called likewise. Its signature says
+the rest: further positional parameters are entries of the batch (``positives_mask``; optional where the default is
+None) or, as ``teacher_KEY``, of the teacher's output; keyword-only ones are settings, named as on the command line
 (:mod:`distilplace.losses.parts.checks`).
 
 A baseline is one such function, one line here, and one test. The teacher's tensors are constants: the distiller
@@ -14,14 +14,11 @@ import importlib
 import inspect
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from distilplace.common.errors import UserError, unknown_name
 from distilplace.losses import settings
 from distilplace.losses.parts.checks import setting_defaults
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 EMBEDDING = "embedding"
 """The tap that stands for the embedding, where a term may read it or a map."""
@@ -68,16 +65,6 @@ TERMS = {
     "ail": Kind("distilplace.losses.baselines.pose:AIL", "pose"),
     "aht": Kind("distilplace.losses.baselines.pose:AHT", "map"),
 }
-
-
-@dataclass(frozen=True)
-class Start:
-    """What a term with parameters is built from: what it will read for two places, and how many places there are."""
-
-    student: "Tensor"
-    teacher: "Tensor"
-    places: int
-    seed: int
 
 
 @dataclass(frozen=True)

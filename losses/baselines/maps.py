@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from distilplace.common.randomness import forked_random_state
 from distilplace.losses.baselines.units import flat, same_batch, to_size, to_smaller, unit
 from distilplace.losses.parts.checks import Switch
-from distilplace.losses.terms import Start
+from distilplace.losses.parts.start import Start
 
 VID_INITIAL_VARIANCE = 5.0
 VID_LEAST_VARIANCE = 1e-5

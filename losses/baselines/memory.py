@@ -10,7 +10,7 @@ from distilplace.common.errors import UserError
 from distilplace.common.randomness import counted_seed, forked_random_state, generator
 from distilplace.losses.baselines.units import same_batch, unit
 from distilplace.losses.parts.checks import Count, Positive, Share
-from distilplace.losses.terms import Start
+from distilplace.losses.parts.start import Start
 
 
 class CRD(nn.Module):

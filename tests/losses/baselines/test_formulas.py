@@ -11,7 +11,8 @@ from distilplace.losses import create_distiller
 from distilplace.losses.baselines import maps, memory, pose, relational, retrieval, vectors
 from distilplace.losses.cross_agent import Ball
 from distilplace.losses.parts.hyperbolic import distance_matrix, noisy_distance_matrix
-from distilplace.losses.terms import TERMS, Start, load_term
+from distilplace.losses.parts.start import Start
+from distilplace.losses.terms import TERMS, load_term
 
 ROW, COLUMN = torch.arange(6, dtype=torch.float64).unsqueeze(1), torch.arange(8, dtype=torch.float64)
 S, T = torch.sin(0.7 * ROW + 0.3 * COLUMN + 0.1), torch.cos(0.5 * ROW - 0.2 * COLUMN + 0.2)
