@@ -36,9 +36,8 @@ FORBIDDEN = {
 
 @lru_cache(maxsize=1)
 def files() -> tuple[str, ...]:
-    """Paths of the repository's files, those not added yet included; skips where git cannot tell."""
-    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
-    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    """Paths of the repository's files; skips where git cannot tell."""
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False)
     if listed.returncode:
         pytest.skip("not a git checkout")
     return tuple(sorted({each for each in listed.stdout.splitlines() if (ROOT / each).is_file()}))
