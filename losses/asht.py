@@ -15,7 +15,8 @@ from torch import Tensor
 from distilplace.common.errors import UserError
 from distilplace.common.outputs import maps_of
 from distilplace.losses import settings
-from distilplace.losses.asht_terms import (
+from distilplace.losses.distiller import Distiller, Outputs, refuse_no_weight
+from distilplace.losses.parts.asht_terms import (
     Lesson,
     attention_error,
     exchange_knowledge,
@@ -23,7 +24,6 @@ from distilplace.losses.asht_terms import (
     repo_loss,
     soft_errors,
 )
-from distilplace.losses.distiller import Distiller, Outputs, refuse_no_weight
 from distilplace.losses.parts.pairs import Pairs, pairs_of
 
 

@@ -21,7 +21,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from distilplace.losses import settings
-from distilplace.losses.cross_agent import (
+from distilplace.losses.distiller import Distiller, Outputs, refuse_no_weight, same_shape
+from distilplace.losses.parts.cross_agent import (
     NORMS,
     Ball,
     CrossSettings,
@@ -31,7 +32,6 @@ from distilplace.losses.cross_agent import (
     diagonal_share,
     mean_error,
 )
-from distilplace.losses.distiller import Distiller, Outputs, refuse_no_weight, same_shape
 from distilplace.losses.parts.hyperbolic import distance_matrix, noisy_distance_matrix
 from distilplace.losses.parts.relations import (
     divided_by_mean,

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from distilplace.losses.asht_terms import attention_error, exchange_knowledge, repo_loss
+from distilplace.losses.parts.asht_terms import attention_error, exchange_knowledge, repo_loss
 
 T = 3.0
 

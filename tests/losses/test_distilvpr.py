@@ -12,8 +12,8 @@ from torch import Tensor
 
 from distilplace.common.errors import UserError
 from distilplace.losses import create_distiller
-from distilplace.losses.cross_agent import Ball
 from distilplace.losses.distilvpr import rkdg_geodesic
+from distilplace.losses.parts.cross_agent import Ball
 from distilplace.losses.parts.hyperbolic import distance_matrix
 
 README = {

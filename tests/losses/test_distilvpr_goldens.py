@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from distilplace.losses import create_distiller
-from distilplace.losses.cross_agent import MAPPINGS, Ball, cross_errors, mean_error
 from distilplace.losses.distilvpr import rkdg_geodesic
+from distilplace.losses.parts.cross_agent import MAPPINGS, Ball, cross_errors, mean_error
 from distilplace.losses.parts.hyperbolic import distance_matrix
 from distilplace.losses.parts.relations import pairwise_distance
 from distilplace.losses.rkd import rkd_angle, rkd_distance
