@@ -36,9 +36,9 @@ def start_from_file(name: str, build: Callable[..., PlaceNetwork], settings: Map
     path = Path(settings["pretrained"])
     if not path.is_file():
         return build(**settings)  # which names the file and what may be given instead
-    (tensors, _), metadata = read_weights(path)
     with torch.random.fork_rng(devices=[]):
         network = build(**{**settings, "pretrained": "none"})
+    (tensors, _), metadata = read_weights(path, lambda state: _is_whole(network, state))
     if _is_whole(network, tensors):
         _require_same_settings(path, metadata, settings)
         load_weights(network, path)

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from distilplace.common.pickle_machine import Call, PickleError, Stateful, checked_key
+from distilplace.common.pickle_machine import Call, Foreign, PickleError, Stateful, checked_key
 
 PLAIN_DTYPE = re.compile(r"[<>=|]?(?:[biufcSU?]\d*|O8?)")
 
@@ -60,6 +60,8 @@ def _scalar(dtype: Any, data: Any) -> Any:
     """A NumPy scalar as the Python number or string it holds."""
     if _dtype(dtype).hasobject:
         return data
+    if _dtype(dtype).itemsize == 0:  # an empty text
+        return np.zeros((), _dtype(dtype)).item()
     return np.frombuffer(_raw(data), dtype=_dtype(dtype), count=1)[0].item()
 
 
@@ -126,3 +128,34 @@ PLAIN: dict[str, Any] = {
     **{f"{room}.{name}": Call(made) for room in ("builtins", "__builtin__") for name, made in _BUILTINS.items()},
 }
 """Plain containers, NumPy arrays and scalars; files of NumPy 1 (``numpy.core``) and 2 (``numpy._core``) read alike."""
+
+
+class _ArrayOfAny(Array):
+    """An :class:`Array`; of a type that is not plain (dates, records) it stays without content."""
+
+    __slots__ = ()
+
+    def set_state(self, state: Any) -> None:
+        """As :class:`Array` does, but for the types that :data:`OPAQUE` keeps as names."""
+        if isinstance(state[2], Foreign):
+            self.value = np.empty(0, dtype=object)
+        else:
+            super().set_state(state)
+
+
+def _any_dtype(code: Any, *_: Any) -> Any:
+    is_plain = isinstance(code, str) and PLAIN_DTYPE.fullmatch(code)
+    return DType(code) if is_plain else Foreign(f"numpy.dtype {code.name if isinstance(code, Foreign) else code}")
+
+
+def _any_scalar(dtype: Any, data: Any) -> Any:
+    return Foreign(dtype.name) if isinstance(dtype, Foreign) else _scalar(dtype, data)
+
+
+OPAQUE: dict[str, Any] = {
+    "numpy.dtype": Call(_any_dtype),
+    "numpy.ndarray": Call(_ArrayOfAny),
+    **{f"numpy.{core}.multiarray._reconstruct": Call(_ArrayOfAny) for core in ("core", "_core")},
+    **{f"numpy.{core}.multiarray.scalar": Call(_any_scalar) for core in ("core", "_core")},
+}
+"""In the place of :data:`PLAIN`'s entries: dates, records and the like become names instead of being refused."""

@@ -1,6 +1,7 @@
 """Finding the state dict in what a weights file holds, whatever training program packed it."""
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import torch
@@ -15,11 +16,15 @@ NESTS = (
     *("model", "state_dict", "model_state_dict", "model_state", "net", "network", "module", "weights", "params"),
     *("state_dict_ema", "model_ema", "ema_state_dict", "ema"),
 )
-"""Where training programs put a state dict, the first that is there counts; one may lie inside another."""
+"""Where training programs put a state dict, the first that fits counts; one may lie inside another."""
 WRAPPERS = ("_orig_mod.", "module.", "_orig_mod.")
 """Prefixes of torch.compile and DataParallel, in either order."""
 _DEPTH = 6
 _SHOWN = 5
+
+
+Fits = Callable[[dict[str, Tensor]], bool]
+"""Whether a state dict is the one that is wanted."""
 
 
 class State(NamedTuple):
@@ -35,28 +40,52 @@ def is_counter(key: str) -> bool:
     return key.rpartition(".")[2] in ("total_ops", "total_params", "n_averaged")
 
 
-def find_state(value: Any, source: str, tensor: Callable[[TensorRecord], Tensor]) -> State:
+def find_state(value: Any, source: str, tensor: Callable[[TensorRecord], Tensor], fits: Fits | None = None) -> State:
     """The state dict in ``value``, without wrappers' prefixes.
 
     Args:
         value: a state dict, or dicts around one, of tensors or what stands for them.
         source: the file in words, for messages.
         tensor: reads a :class:`TensorRecord`.
+        fits: says whether a state dict is the one that is wanted, asked where several could be; None: the first is.
 
     Raises:
         UserError: there is none, or several and none has a usual name; a tensor without plain numbers.
 
     """
-    outer, path = value, ""
-    foreign: dict[str, str] = {}
-    for _ in range(_DEPTH):
-        nest = _nest(value, source)
-        if nest is None:
-            break
-        others = {key: beside for key, beside in value.items() if key != nest}
-        foreign |= dict(_foreign(others, path))
-        foreign |= {f"{path}{key}": "state dict" for key, beside in others.items() if _holds_tensors(beside, _DEPTH)}
-        value, path = value[nest], f"{path}{nest}."
+    found = list(_candidates(value, source, "", {}, _DEPTH))
+    for inner, path, beside in found if fits is not None and len(found) > 1 else []:
+        with suppress(UserError):
+            state = _state(inner, source, path, beside, tensor, value)
+            if fits(state.tensors):
+                return state
+    return _state(*found[0][:1], source, *found[0][1:], tensor, value)
+
+
+def _candidates(
+    value: Any, source: str, path: str, beside: dict[str, str], depth: int
+) -> Iterator[tuple[Any, str, dict[str, str]]]:
+    """What in ``value`` may be the state dict, the likeliest first: it, where it lies, what lies beside it."""
+    nests = _nests(value, source) if depth else []
+    for nest in nests:
+        others = {key: entry for key, entry in value.items() if key != nest}
+        closed = dict(_foreign(others, path))
+        closed |= {f"{path}{key}": "state dict" for key, entry in others.items() if _holds_tensors(entry, _DEPTH)}
+        yield from _candidates(value[nest], source, f"{path}{nest}.", beside | closed, depth - 1)
+    if not nests or any(_is_tensor(entry) for entry in value.values()):
+        closed = {f"{path}{nest}": "state dict" for nest in nests if not isinstance(value[nest], Foreign)}
+        yield value, path, beside | closed
+
+
+def _state(
+    value: Any,
+    source: str,
+    path: str,
+    beside: dict[str, str],
+    tensor: Callable[[TensorRecord], Tensor],
+    outer: Any,
+) -> State:
+    """The tensors of one candidate; ``outer`` is the whole content, for messages."""
     if isinstance(value, Foreign):
         raise UserError(f"{source} {of_foreign(value.name)}")
     if not isinstance(value, Mapping) or not any(_is_tensor(entry) for entry in value.values()):
@@ -67,8 +96,8 @@ def find_state(value: Any, source: str, tensor: Callable[[TensorRecord], Tensor]
             if not isinstance(key, str):
                 raise UserError(f"{source} holds no plain state dict: entry {key!r} has no text as its name")
             found[key] = _read(entry, f"{source}: entry {key}", tensor)
-    foreign |= dict(_foreign({key: entry for key, entry in value.items() if key not in found}, path))
-    return State(unwrapped(found), foreign)
+    closed = dict(_foreign({key: entry for key, entry in value.items() if key not in found}, path))
+    return State(unwrapped(found), beside | closed)
 
 
 def of_foreign(name: str) -> str:
@@ -89,22 +118,20 @@ def unwrapped(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return dict(state)
 
 
-def _nest(value: Any, source: str) -> str | None:
-    """The entry of ``value`` that holds the state dict; None where it is one itself, or holds none."""
+def _nests(value: Any, source: str) -> list[str]:
+    """The entries of ``value`` that may hold the state dict; none where it is one itself, or holds none."""
     if not isinstance(value, Mapping):
-        return None
+        return []
     nested = [key for key, entry in value.items() if isinstance(key, str) and _holds_tensors(entry, _DEPTH)]
-    for name in NESTS:
-        if name in nested or (isinstance(value.get(name), Foreign) and not nested):
-            return name
-    if any(_is_tensor(entry) and isinstance(key, str) and not is_counter(key) for key, entry in value.items()):
-        return None
+    usual = [name for name in NESTS if name in nested or (isinstance(value.get(name), Foreign) and not nested)]
+    if usual or any(_is_tensor(entry) and isinstance(key, str) and not is_counter(key) for key, entry in value.items()):
+        return usual
     if len(nested) > 1:
         raise UserError(
             f"{source} holds several state dicts ({', '.join(nested[:_SHOWN])}) and none under a usual name such as"
             " state_dict: save the one that is meant alone"
         )
-    return nested[0] if nested else None
+    return nested
 
 
 def _holds_tensors(value: Any, depth: int) -> bool:

@@ -1,5 +1,6 @@
 """Weights files on disk: .safetensors of ours and of others, and what ``torch.save`` wrote."""
 
+import codecs
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,14 +11,14 @@ from torch import Tensor, nn
 from distilplace.common.errors import UserError
 from distilplace.common.pickle_reader import ForeignClassError
 from distilplace.common.tensor_files import read_tensors, write_tensors
-from distilplace.models.checkpoints.content import State, find_state
+from distilplace.models.checkpoints.content import Fits, State, find_state
 from distilplace.models.checkpoints.torch_files import open_torch_file
 
 _METADATA_KEY = "distilplace"
 _REMEDY = "fetch or make it again"
+_PAGE = "a web page (a download page saved instead of the file)"
 _KINDS = {
-    b"<!DOCTYPE": "a web page (a download page saved instead of the file)",
-    b"<html": "a web page (a download page saved instead of the file)",
+    **dict.fromkeys((b"<!doctype", b"<html", b"<head", b"<body", b"<?xml", b"<!--"), _PAGE),
     b"version https://git-lfs": "a Git LFS pointer (git lfs pull fetches the file itself)",
     b"\x1f\x8b": "a gzip archive (unpack it)",
 }
@@ -45,15 +46,16 @@ def read_metadata(path: Path | str) -> dict[str, Any]:
     return _metadata(read_tensors(path, "weights file", _REMEDY).metadata, path) if _is_safetensors(path) else {}
 
 
-def read_state(path: Path | str) -> dict[str, Tensor]:
+def read_state(path: Path | str, fits: Fits | None = None) -> dict[str, Tensor]:
     """The state dict in a file, unwrapped, on the CPU; UserError when there is none that can be opened safely."""
-    return read_weights(path).state.tensors
+    return read_weights(path, fits).state.tensors
 
 
-def read_weights(path: Path | str) -> WeightsFile:
+def read_weights(path: Path | str, fits: Fits | None = None) -> WeightsFile:
     """The state dict in a file, unwrapped, on the CPU, and what lies beside it.
 
-    Nothing in a file is ever run: a foreign class stays a name.
+    Nothing in a file is ever run: a foreign class stays a name. Where several entries could be the state dict, the
+    first that ``fits`` is read, else the first.
 
     Raises:
         UserError: absent, damaged, no weights file, without a state dict, or made to do harm.
@@ -63,10 +65,10 @@ def read_weights(path: Path | str) -> WeightsFile:
     source = f"weights file {path}"
     if _is_safetensors(path):
         tensors, text = read_tensors(path, "weights file", _REMEDY)
-        return WeightsFile(find_state(tensors, source, _no_record), _metadata(text, path))
+        return WeightsFile(find_state(tensors, source, _no_record, fits), _metadata(text, path))
     try:
         with open_torch_file(path) as content:
-            return WeightsFile(find_state(content.value, source, content.tensor), {})
+            return WeightsFile(find_state(content.value, source, content.tensor, fits), {})
     except (UserError, MemoryError):
         raise
     except ForeignClassError as error:
@@ -99,15 +101,20 @@ def _existing(path: Path | str) -> Path:
 
 
 def _is_safetensors(path: Path) -> bool:
-    """By content: eight bytes of header length, then JSON. The suffix decides only when the file is too short."""
+    """By content: eight bytes of header length, then JSON. The suffix decides where that tells nothing."""
     with path.open("rb") as stream:
         head = stream.read(9)
-    return head[8:] == b"{" or path.suffix == ".safetensors"
+    return head[8:] == b"{" or (path.suffix == ".safetensors" and _kind(path) is None)
+
+
+def _kind(path: Path) -> str | None:
+    """What people take for a weights file by mistake, where it is one of :data:`_KINDS`."""
+    with path.open("rb") as stream:
+        head = stream.read(1024).removeprefix(codecs.BOM_UTF8).lstrip().lower()
+    return next((told for beginning, told in _KINDS.items() if head.startswith(beginning)), None)
 
 
 def _unreadable(path: Path, error: Exception) -> str:
-    with path.open("rb") as stream:
-        head = stream.read(64)
-    kind = next((told for beginning, told in _KINDS.items() if head.startswith(beginning)), "no weights file")
+    kind = _kind(path) or "no weights file"
     detail = str(error).split("\n")[0][:120] or type(error).__name__
     return f"weights file {path} is damaged or is {kind} ({detail}): {_REMEDY}"

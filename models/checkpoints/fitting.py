@@ -52,32 +52,40 @@ def fit_state(
         A complete state dict for the model (its own types, the file's values) and the report.
 
     """
-    missing = [key for key in target if key not in state]
-    counters = tuple(key for key in missing if key.endswith(".num_batches_tracked"))
-    missing = [key for key in missing if key not in counters]
-    extra = [key for key in state if key not in target]
-    skipped = tuple(key for key in extra if key.startswith(tuple(unused)) or is_counter(key))
-    unexpected = [key for key in extra if key not in skipped]
-    common = [key for key in target if key in state]
-    misfits = [
-        f"{key} {_kind(state[key])} instead of {_kind(target[key])}"
-        for key in common
-        if state[key].shape != target[key].shape or state[key].is_floating_point() != target[key].is_floating_point()
-    ]
-    faults = [("lacks", missing), ("has the unknown", unexpected), ("has", misfits)]
-    told = "; ".join(f"it {verb} {some_of(names)}" for verb, names in faults if names)
+    told = misfits(target, state, unused)
     if told:
         theirs = {f"{prefix}{key}": value for key, value in state.items()}
         known = differences(theirs, {f"{prefix}{key}": value for key, value in target.items()})
         settings = f" ({'; '.join(known)})" if known else ""
         raise UserError(f"{source} is of another architecture than the model{settings}: {told}")
+    common = [key for key in target if key in state]
     fitted = {key: state[key].to(target[key].dtype) if key in state else target[key] for key in target}
     broken = [key for key in common if fitted[key].is_floating_point() and not fitted[key].isfinite().all()]
     if broken:
         raise UserError(
             f"{source} holds NaN or infinite values in {some_of(broken)}: use a checkpoint from before that"
         )
+    negative = [key for key in common if key.endswith("running_var") and fitted[key].lt(0).any()]
+    if negative:
+        raise UserError(f"{source} is damaged: {some_of(negative)} holds negative variances; fetch or make it again")
+    skipped = tuple(key for key in state if key not in target)
+    counters = tuple(key for key in target if key not in state)
     return fitted, LoadReport(source, tuple(common), skipped, counters)
+
+
+def misfits(target: Mapping[str, Tensor], state: Mapping[str, Tensor], unused: Sequence[str]) -> str:
+    """In what a file's state dict is not that of the model, in words; empty where it fits (see :func:`fit_state`)."""
+    missing = [key for key in target if key not in state and not key.endswith(".num_batches_tracked")]
+    extra = [key for key in state if key not in target]
+    unexpected = [key for key in extra if not (key.startswith(tuple(unused)) or is_counter(key))]
+    different = [
+        f"{key} {_kind(state[key])} instead of {_kind(target[key])}"
+        for key in target
+        if key in state
+        and (state[key].shape != target[key].shape or state[key].is_floating_point() != target[key].is_floating_point())
+    ]
+    faults = [("lacks", missing), ("has the unknown", unexpected), ("has", different)]
+    return "; ".join(f"it {verb} {some_of(names)}" for verb, names in faults if names)
 
 
 def _kind(tensor: Tensor) -> str:

@@ -10,7 +10,7 @@ from distilplace.common.errors import UserError
 from distilplace.models.base import PlaceNetwork
 from distilplace.models.checkpoints.content import is_counter
 from distilplace.models.checkpoints.files import read_weights
-from distilplace.models.checkpoints.fitting import LoadReport, fit_state, some_of
+from distilplace.models.checkpoints.fitting import LoadReport, fit_state, misfits, some_of
 
 _MOST_FRONTS = 4
 
@@ -37,9 +37,13 @@ def load_weights(model: nn.Module, path: Path | str) -> LoadReport:
 
     """
     source = f"weights file {path}"
-    (tensors, foreign), metadata = read_weights(path)
-    state = under_own_names(model, tensors, source)
     unused = model.unused_checkpoint_prefixes if isinstance(model, PlaceNetwork) else ()
+
+    def fits(state: dict[str, Tensor]) -> bool:
+        return not misfits(model.state_dict(), under_own_names(model, state, source), unused)
+
+    (tensors, foreign), metadata = read_weights(path, fits)
+    state = under_own_names(model, tensors, source)
     fitted, report = fit_state(model.state_dict(), state, unused, source)
     model.load_state_dict(fitted, strict=True)
     return replace(report, metadata=metadata, foreign=foreign, skipped=(*report.skipped, *foreign))

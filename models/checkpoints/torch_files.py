@@ -20,11 +20,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from distilplace.common.pickle_numpy import PLAIN
+from distilplace.common.pickle_numpy import OPAQUE, PLAIN
 from distilplace.common.pickle_reader import Call, Foreign, ForeignClassError, PickleError, Stateful, read_pickle
 
 MAGIC = 0x1950A86A20F9469CFC6C  # first pickle of the older format
 EXPANDED = 1 << 24  # numbers that a tensor may have beyond those of its storage (expanded ones)
+MARKS = {"conj", "neg"}  # what torch has yet to do with a tensor's stored numbers
 _LENGTH = 8  # bytes that say how long a storage is, in the older format
 
 
@@ -39,15 +40,18 @@ class Storage(NamedTuple):
 class TensorRecord(Stateful):
     """A tensor that was not read yet."""
 
-    __slots__ = ("dtype", "offset", "shape", "storage", "stride")
+    __slots__ = ("dtype", "marks", "offset", "shape", "storage", "stride")
 
-    def __init__(self, storage: Any, offset: Any, shape: Any, stride: Any, dtype: torch.dtype | None = None) -> None:
+    def __init__(
+        self, storage: Any, offset: Any, shape: Any, stride: Any, dtype: Any = None, marks: frozenset[str] = frozenset()
+    ) -> None:
         if not isinstance(storage, Storage) or not isinstance(shape, tuple) or not isinstance(stride, tuple):
             raise PickleError("a tensor without its numbers")
         if len(shape) != len(stride) or not all(type(n) is int and n >= 0 for n in (offset, *shape, *stride)):
             raise PickleError("a tensor of an impossible shape")
         self.storage, self.offset, self.shape, self.stride = storage, offset, shape, stride
         self.dtype = dtype or storage.dtype
+        self.marks = marks
 
     def set_state(self, state: Any) -> None:
         """Attributes that someone hung on a tensor are of no use."""
@@ -60,14 +64,23 @@ class Unusable:
     kind: str
 
 
-def _tensor(storage: Any, offset: Any, shape: Any, stride: Any, *_: Any) -> Any:
-    return storage if isinstance(storage, Unusable) else TensorRecord(storage, offset, shape, stride)
+def _tensor(
+    storage: Any, offset: Any, shape: Any, stride: Any, _grad: Any = None, _hooks: Any = None, marks: Any = None
+) -> Any:
+    return _tensor_of_type(storage, offset, shape, stride, None, None, None, marks)
 
 
 def _tensor_of_type(
-    storage: Any, offset: Any, shape: Any, stride: Any, _grad: Any, _hooks: Any, dtype: Any, *_: Any
+    storage: Any, offset: Any, shape: Any, stride: Any, _grad: Any, _hooks: Any, dtype: Any, marks: Any = None
 ) -> Any:
-    return storage if isinstance(storage, Unusable) else TensorRecord(storage, offset, shape, stride, dtype)
+    if isinstance(storage, Unusable):
+        return storage
+    if not isinstance(marks, dict | None):
+        raise PickleError("a tensor whose marks are none")
+    meant = frozenset(str(name) for name, is_set in (marks or {}).items() if is_set)
+    if unknown := sorted(meant - MARKS):
+        return Unusable(f"a tensor with the unknown mark {unknown[0]}: save it again without (.clone())")
+    return TensorRecord(storage, offset, shape, stride, dtype, meant)
 
 
 def _tensor_with_attributes(function: Any, kind: Any, arguments: Any, *_: Any) -> Any:
@@ -95,6 +108,7 @@ _UNUSABLE = {
 }
 _TABLE: dict[str, Any] = {
     **PLAIN,
+    **OPAQUE,
     **{
         f"{room}.{name}": Call(lambda *_, name=name: Foreign(f"builtins.{name}"))
         for room in ("builtins", "__builtin__")
@@ -162,7 +176,9 @@ class TorchFile(ABC):
         if numbers == 0:
             return torch.empty(record.shape, dtype=record.dtype)
         flat = torch.frombuffer(self._numbers(storage, storage.numel * element), dtype=torch.uint8).view(record.dtype)
-        return flat.as_strided(record.shape, record.stride, record.offset)
+        found = flat.as_strided(record.shape, record.stride, record.offset)
+        found = found.conj().resolve_conj() if "conj" in record.marks else found
+        return -found if "neg" in record.marks else found
 
     @abstractmethod
     def _numbers(self, storage: Storage, size: int) -> bytearray:

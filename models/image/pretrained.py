@@ -40,9 +40,9 @@ def load_pretrained(trunk: nn.Module, network: str, stages: int, pretrained: str
         path = Path(pretrained)
         if not path.is_file():
             raise UserError(f"--pretrained {pretrained}: no such file; give imagenet, none or a {network} state dict")
-    state = read_state(path)
     source = f"pretrained file {path} for {network}"
     target, tail = trunk.state_dict(), own_tail(network)
+    state = read_state(path, lambda state: not target.keys().isdisjoint(state))
     its_tail = {key: value for key, value in target.items() if tail and key.startswith(tail)}
     has_tail = all(key in state and state[key].shape == value.shape for key, value in its_tail.items() if value.dim())
     random = {} if has_tail else its_tail

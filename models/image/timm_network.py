@@ -152,7 +152,9 @@ def _load_file(model: nn.Module, network: str, pretrained: str, unused: Sequence
     if not path.is_file():
         raise UserError(f"--pretrained {pretrained}: no such file; give imagenet, none or a {network} state dict")
     source = f"pretrained file {path} for {network}"
-    fitted, _ = fit_state(model.state_dict(), read_state(path), unused, source, prefix="model.")
+    target = model.state_dict()
+    state = read_state(path, lambda state: not target.keys().isdisjoint(state))
+    fitted, _ = fit_state(target, state, unused, source, prefix="model.")
     model.load_state_dict(fitted, strict=True)
 
 

@@ -223,7 +223,10 @@ def test_a_flipped_bit_in_a_zip_is_noticed_wherever_it_changes_a_number(watched,
 @pytest.mark.parametrize(
     ("content", "told"),
     [
-        (b"<!DOCTYPE html><html>", "a web page"),
+        *[
+            (page, "a web page")
+            for page in (b"<!DOCTYPE html><html>", b"\xef\xbb\xbf\r\n <!doctype HTML>", b"<HTML lang=en>")
+        ],
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:00", "Git LFS pointer"),
         (b"\x1f\x8b\x08" + bytes(50), "gzip"),
         (bytes(257) + b"ustar" + bytes(250), "tar archive"),
@@ -233,6 +236,11 @@ def test_a_flipped_bit_in_a_zip_is_noticed_wherever_it_changes_a_number(watched,
 def test_common_mistakes_are_named(watched, content, told):
     (watched / "a.pth").write_bytes(content)
     refused(watched / "a.pth", told)
+
+
+def test_a_web_page_called_safetensors_is_named(watched):
+    (watched / "a.safetensors").write_bytes(b"<HTML><head>")
+    refused(watched / "a.safetensors", "a web page")
 
 
 def test_other_zip_archives_pipes_and_folders(watched):

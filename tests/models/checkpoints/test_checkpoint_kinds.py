@@ -13,6 +13,7 @@ from torch import nn
 from distilplace.common.errors import UserError
 from distilplace.models import create_model
 from distilplace.models.checkpoints import load_weights, read_state
+from distilplace.models.checkpoints.torch_files import _TABLE, Storage
 
 
 @pytest.fixture(scope="module")
@@ -123,6 +124,72 @@ def test_a_trunk_loads_however_it_is_packed(tmp_path, trunk, student, packing):
     assert counters or report.skipped == tuple(report.foreign)
 
 
+@pytest.fixture
+def layer():
+    """A small network, and its weights to come."""
+    torch.manual_seed(4)
+    return nn.Linear(2, 3), nn.Linear(2, 3).state_dict()
+
+
+OTHER = {"w": torch.ones(3)}
+BESIDE = {
+    "other tensors called model": lambda state: {"model": OTHER, "state_dict": state},
+    "a part of it called model": lambda state: {"model": {"bias": state["bias"] + 1}, "state_dict": state},
+    "deep": lambda state: {"a": {"model": {"model": OTHER}, "ema": state}, "epoch": 3},
+    "beside the weights": lambda state: {**state, "weights": OTHER},
+    "quantised": lambda state: {
+        "model": {"w": torch.quantize_per_tensor(torch.ones(2), 0.1, 0, torch.qint8)},
+        "state_dict": state,
+    },
+    "dates": lambda state: {"state_dict": state, "day": np.datetime64("2020-01-01"), "took": np.timedelta64(3, "s")},
+    "arrays of dates and records": lambda state: {
+        "state_dict": state,
+        "days": np.array(["2020", "2021"], dtype="M8[D]"),
+        "rows": np.rec.array([(1, 2.0)], dtype=[("a", "i4"), ("b", "f8")]),
+        "row": np.array([(1, 2.0)], dtype=[("a", "i4"), ("b", "f8")])[0],
+        "type": np.dtype([("a", "i4")]),
+        np.datetime64("2020"): np.void(b"abc"),
+    },
+    "empty texts of numpy": lambda state: {**state, "name": np.str_(""), "raw": np.bytes_(b"")},
+}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", BESIDE)
+def test_the_entry_that_fits_is_taken_whatever_lies_beside(tmp_path, layer, name):
+    network, state = layer
+    torch.save(BESIDE[name](state), tmp_path / "a.pth")
+    load_weights(network, tmp_path / "a.pth")
+    assert holds(network, state, "")
+
+
+def test_what_was_passed_over_is_named_and_nothing_broken_is_passed_over(tmp_path, layer):
+    network, state = layer
+    path = tmp_path / "a.pth"
+    torch.save({"model": OTHER, "state_dict": state}, path)
+    assert load_weights(network, path).foreign == {"model": "state dict"}
+    torch.save({"model": OTHER, "state_dict": {"v": torch.ones(2)}}, path)
+    with pytest.raises(UserError, match="has the unknown w"):
+        load_weights(network, path)
+    torch.save({"model": {**state, "bias": state["bias"] * torch.nan}, "ema": state}, path)
+    with pytest.raises(UserError, match="NaN or infinite"):
+        load_weights(network, path)
+
+
+def test_a_trunk_to_start_from_is_found_beside_other_tensors(tmp_path, trunk):
+    torch.save({"model": {"w": torch.ones(3)}, "state_dict": trunk}, tmp_path / "a.pth")
+    started = create_model("resnet18_full", pool="mean", pretrained=str(tmp_path / "a.pth"))
+    assert holds(started, trunk)
+
+
+def test_a_negative_variance_is_refused_by_name(tmp_path):
+    network = nn.Sequential(nn.BatchNorm1d(3))
+    state = {**network.state_dict(), "0.running_var": torch.tensor([1.0, -0.5, 1.0])}
+    torch.save(state, tmp_path / "a.pth")
+    with pytest.raises(UserError, match=r"damaged: 0\.running_var holds negative variances"):
+        load_weights(network, tmp_path / "a.pth")
+
+
 @pytest.mark.parametrize("protocol", [2, 3, 4, 5])
 @pytest.mark.parametrize("legacy", [False, True])
 @pytest.mark.parametrize("name", ["a.pth", "checkpoint.pth.tar", "weights"])
@@ -187,6 +254,28 @@ def test_views_types_and_layouts_of_tensors(tmp_path, legacy):
     for key, value in state.items():
         assert found[key].dtype == value.dtype
         assert torch.equal(found[key].to(torch.complex64), value.to(torch.complex64)), key
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_signs_and_conjugates_that_torch_has_yet_to_apply(tmp_path, legacy):
+    values, others = torch.tensor([1 + 2j, 3 - 4j]), torch.tensor([5 + 6j])
+    state = {
+        "negative": torch._neg_view(torch.arange(4.0)),
+        "conjugate": values.conj(),
+        "imaginary": others.conj().imag,
+        "both": torch._neg_view(values.conj()),
+        "parameter": nn.Parameter(torch._neg_view(torch.arange(4.0))),
+    }
+    torch.save(state, tmp_path / "a.pth", _use_new_zipfile_serialization=not legacy)
+    found = read_state(tmp_path / "a.pth")
+    for key, value in state.items():
+        assert torch.equal(found[key], value.detach().resolve_conj().resolve_neg()), key
+
+
+def test_a_mark_of_a_later_torch_is_refused():
+    storage = Storage("0", torch.float32, 1)
+    made = _TABLE["torch._utils._rebuild_tensor_v2"].function(storage, 0, (1,), (1,), False, {}, {"new": True})
+    assert made.kind.startswith("a tensor with the unknown mark new")
 
 
 def test_whiten_mtds_published_students(tmp_path, trunk):
