@@ -17,19 +17,22 @@ from pathlib import Path
 from typing import Any
 
 from distilplace.common.errors import UserError
+from distilplace.common.files import require_file
 from distilplace.common.home import home
 from distilplace.datasets.records import Benchmark
 from distilplace.engine.building import build_fabric, build_network, build_test_data, student_settings, teacher_settings
 from distilplace.engine.caches.published_whitening import one_for_each, published_whitening, whitened
 from distilplace.engine.caches.reduction import whitening
-from distilplace.engine.comparison import preprocessing, require_same_test, row_names, run_folder
+from distilplace.engine.comparison import preprocessing, require_same_test, row_names
 from distilplace.engine.embedding import Embedder
 from distilplace.engine.options import DataOptions, EvaluateOptions, ModelOptions
-from distilplace.engine.options.command_line import given, parse, read_yaml
+from distilplace.engine.options.command_line import given, parse
 from distilplace.engine.options.relevance import refuse_unread
 from distilplace.engine.program import exit_code
 from distilplace.engine.progress import stage
 from distilplace.engine.reporting import Outcome, report_outcome
+from distilplace.engine.runs.report_folder import report_folder
+from distilplace.engine.runs.saved import config_of
 from distilplace.evaluation.report.page import ReportEntry
 from distilplace.models import model_requires
 
@@ -55,7 +58,7 @@ def run(argv: Sequence[str]) -> Path:
         entries.append(evaluate(options, embedder, test, name))
     for note in notes:
         LOG.info("%s", note)
-    outcome = Outcome(report_folder(rows[0]), entries, test, notes)
+    outcome = Outcome(report_folder(rows), entries, test, notes)
     with stage("report"):
         return report_outcome(outcome, title=f"{names[0]} on {tested}", seed=rows[0].seed)
 
@@ -76,21 +79,13 @@ def read_rows(argv: Sequence[str]) -> list[EvaluateOptions]:
     files = one_for_each(rows[0].whitening, len(rows), "checkpoints")
     rows = [row.model_copy(update={"whitening": [file] if file else []}) for row, file in zip(rows, files, strict=True)]
     for options in rows:
+        require_file(options.weights, "weights file")
         role_of(options)
     if len(rows) == 1:
         row(argv, rows[0].weights, all_read=True)
         return rows
     refuse_unread(rows, given(EvaluateOptions, argv))
     return rows
-
-
-def report_folder(options: EvaluateOptions) -> Path:
-    """``--report``, else in the folder of the run, or of the file, that is evaluated."""
-    if options.report is not None:
-        return Path(options.report)
-    weights = Path(options.weights)
-    place = weights.parent.parent if run_folder(weights) else weights.parent
-    return place / f"evaluation-{options.test_dataset or options.dataset}"
 
 
 def evaluate(options: EvaluateOptions, embedder: Embedder, test: Benchmark, title: str) -> ReportEntry[Any]:
@@ -101,7 +96,7 @@ def evaluate(options: EvaluateOptions, embedder: Embedder, test: Benchmark, titl
     network = build_network(name, settings, seed=options.seed, weights=options.weights).to(embedder.fabric.device)
     LOG.info("%s: %s", title, preprocessing(options, embedder.data, model_requires(name)))
     if options.pca is not None:
-        trained = read_config(options.weights)
+        trained = config_of(options.weights)
         with stage(f"{title}: PCA to {options.pca} numbers"):
             embedder = replace(embedder, project=whitening(options, trained, embedder, network, name, settings))
     for file in options.whitening:
@@ -130,15 +125,9 @@ def role_of(options: EvaluateOptions) -> str:
 def saved_options(weights: str | None) -> dict[str, Any]:
     """Data set, architecture and role of the run that the weights belong to; empty when there is none."""
     kept = {*DataOptions.model_fields, *ModelOptions.model_fields}
-    config = read_config(weights)
+    config = config_of(weights)
     role = {"role": config["train_mode"].removeprefix("train_")} if "train_mode" in config else {}
     return {name: value for name, value in config.items() if name in kept} | role
-
-
-def read_config(weights: str | None) -> dict[str, Any]:
-    """``config.yaml`` of the run that the weights belong to; empty when there is none."""
-    config = Path(weights).parent.parent / "config.yaml" if weights else None
-    return read_yaml(config) if config is not None and config.is_file() else {}
 
 
 def weights_flag(argv: Sequence[str]) -> str | None:

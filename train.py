@@ -165,6 +165,7 @@ def role(options: TrainOptions, name: str) -> str:
 
 def rehearse(options: TrainOptions) -> None:
     """``--dry_run``: the whole course with one step and a live teacher, in a folder that is thrown away."""
+    RunFolder.open(options).refuse_other_options(options)
     with tempfile.TemporaryDirectory() as folder:
         run(options.model_copy(update={"logdir": folder, "epochs": 1, "teacher_outputs": "live", "resume": "none"}))
     LOG.info("dry run: everything fits together; nothing was kept")

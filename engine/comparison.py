@@ -11,7 +11,9 @@ import numpy as np
 from distilplace.common.errors import UserError
 from distilplace.datasets.base import PlaceData
 from distilplace.datasets.records import Benchmark, PlaceRecord
+from distilplace.datasets.transforms.views import CROPS
 from distilplace.engine.options import EvaluateOptions
+from distilplace.engine.runs.saved import saved_config
 
 NO_TRUTH = {"name", "training_poses"}
 """Fields of a benchmark that say nothing of what is asked or right."""
@@ -27,24 +29,28 @@ def row_names(rows: Sequence[EvaluateOptions]) -> list[str]:
         network = options.model[0] if options.network_role() == "teacher" else options.student_model
         names.append(f"{weights.name if run is None else run.name} ({known}{network})")
     count = Counter(names)
-    return [
+    names = [
         name if count[name] == 1 else f"{options.weights} {name[name.rindex('(') :]}"
         for name, options in zip(names, rows, strict=True)
     ]
+    before = [names[:position].count(name) for position, name in enumerate(names)]
+    return [f"{name} #{again + 1}" if again else name for name, again in zip(names, before, strict=True)]
 
 
 def run_folder(weights: Path) -> Path | None:
     """The folder of the run that weights belong to; None for a file that no run made."""
-    folder = weights.resolve().parent.parent
-    return folder if (folder / "config.yaml").is_file() else None
+    config = saved_config(weights)
+    return None if config is None else config.parent
 
 
 def preprocessing(options: EvaluateOptions, data: PlaceData, requires: Collection[str]) -> str:
     """How the inputs of a network are prepared, in a few words for the log."""
     parts = []
     if "images" in requires:
-        crop = f" of {data.crop_size}" if data.crop_size else ""
+        crop = f" of {data.crop_size}" if data.crop_size and data.views in CROPS else ""
         size, scales = options.image_size or "in their own size", " ".join(f"{scale:g}" for scale in options.scales)
+        if options.query_image_size not in (None, options.image_size):
+            size += f" (queries {options.query_image_size})"
         parts.append(f"images {size}, {data.normalisation}, views {data.views}{crop}, scales {scales}")
     if "coords" in requires:
         parts.append(f"voxels of {data.cloud.quantization_size:g}")

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 from distilplace.common.errors import UserError
 from distilplace.common.files import is_write_failure, write_error
-from distilplace.engine.runs.folder import start_console_log
+from distilplace.engine.runs.console import flush_console, start_console_log
 
 
 class Interrupted(Exception):
@@ -32,6 +32,7 @@ def exit_code(work: Callable[[], object], stopped: str = RESUMABLE) -> int:
     try:
         refuse_several_processes(os.environ)
         work()
+        flush_console()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -6,6 +6,8 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn import functional
 
+from distilplace.models.image.base import too_small
+
 
 def describe_at(
     network: nn.Module,
@@ -35,4 +37,7 @@ def describe_at(
 def _resized(images: Tensor, scale: float) -> Tensor:
     if scale == 1:
         return images
+    height, width = (int(side * scale) for side in images.shape[-2:])
+    if min(height, width) < 1:
+        raise too_small(height, width)
     return functional.interpolate(images, scale_factor=scale, mode="bilinear", align_corners=False)

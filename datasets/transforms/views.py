@@ -25,6 +25,8 @@ READS = {
     "svd": {"crop_size", "normalisation"},
 }
 """Which settings of :func:`make_view` each kind reads in training; "landmarks" crops in training alone."""
+CROPS = {"posenet", "svd"}
+"""The kinds that crop in evaluation, too."""
 WHITENING_VIEW = {"svd": 2}
 """The recipe (``view``) of images that a whitening is fitted on; 0 where a view has one recipe alone."""
 CROP_SHARE = (0.4, 1.0)  # of the image's area, that random resized crops take

@@ -69,7 +69,10 @@ class EvaluateOptions(DataOptions, ModelOptions, RunOptions, ReductionOptions):
         "auto", description="which network the checkpoint holds; auto: the run's, else the one that --model names"
     )
     compare: list[str] = Field([], description="further checkpoints for the same table and report")
-    report: str | None = Field(None, description="folder of the report; None = <weights' run>/evaluation-<data set>")
+    report: str | None = Field(
+        None,
+        description="folder of the report; None = <weights' run>/evaluation-<data set>, or below logs for other files",
+    )
 
     def network_role(self) -> Literal["teacher", "student"] | None:
         """Which network the weights are of: what was said, or the one that is named; None where neither was."""

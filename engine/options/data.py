@@ -6,6 +6,8 @@ from pydantic import Field, PositiveFloat, PositiveInt
 
 from distilplace.engine.options.fields import Count, ImageSize, OptionGroup
 
+LARGEST_SCALE = 10
+
 
 class DataOptions(OptionGroup):
     """Which places, from where, and how they are read."""
@@ -49,8 +51,10 @@ class DataOptions(OptionGroup):
         None, description="how images are cropped and augmented (README, Data sets); None = the set's own way"
     )
     crop_size: PositiveInt | None = Field(None, description="side of the crops of --views; None = the view's own")
-    scales: list[float] = Field(
-        [1.0], description="sizes at which a tested image is described, the descriptors being averaged: 1 0.7071 0.5"
+    scales: list[Annotated[float, Field(gt=0, le=LARGEST_SCALE)]] = Field(
+        [1.0],
+        min_length=1,
+        description="sizes at which a tested image is described, the descriptors being averaged: 1 0.7071 0.5",
     )
     test_dataset: str | None = Field(None, description="data set that is tested, where it is not the one that trains")
     test_folder: str | None = Field(None, description="folder of --test_dataset")

@@ -9,6 +9,8 @@ from distilplace.datasets.io.images import parse_image_size
 
 NonNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=0)]
+LARGEST = 2**63 - 1
+"""Whole number that every library takes."""
 
 
 def _numbers(separated: str, number: type) -> str:
@@ -67,6 +69,13 @@ class OptionGroup(BaseModel):
             for text in value if isinstance(value, list) else [value]:
                 if isinstance(text, str) and parse_number(text) is None and _reads_as_number(text):
                     raise ValueError("write numbers with the digits 0 to 9 alone, such as 1000 or 0.5")
+        return value
+
+    @field_validator("*")
+    @classmethod
+    def _not_too_large(cls, value: Any) -> Any:
+        if type(value) is int and value > LARGEST:
+            raise ValueError(f"the largest is {LARGEST}")
         return value
 
 

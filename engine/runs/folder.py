@@ -3,11 +3,11 @@
 import hashlib
 import json
 import logging
+import os
 import platform
 import shutil
 import subprocess
 import sys
-import warnings
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -18,33 +18,15 @@ import yaml
 from distilplace.common.errors import UserError
 from distilplace.common.files import atomic_path, remove_leftovers, write_error
 from distilplace.engine.options import RunOptions, TrainOptions
-from distilplace.engine.options.yaml_files import read_typed_yaml
 from distilplace.engine.runs.lock import RunLock
 from distilplace.engine.runs.metrics import Metrics
+from distilplace.engine.runs.saved import typed_config
 
 LOG = logging.getLogger("distilplace")
 # Options that change where or how fast a run goes, not what it computes.
 NEUTRAL = {"logdir", "exp_name", "resume", "save_every", "num_workers", "accelerator", "cuda", "dry_run", "tryid"}
 NEUTRAL |= {"val_batch_size", "teacher_store", "rebuild_store", "sparse_backend", "sparse_maps", "save_epoch_freq"}
 PACKAGES = ("torch", "torchvision", "numpy", "pytorch-metric-learning", "lightning-fabric", "open3d", "safetensors")
-
-
-def start_console_log() -> None:
-    """Messages go to standard output, bare; a second call follows a changed ``sys.stdout``."""
-    for handler in [handler for handler in LOG.handlers if handler.name == "console"]:
-        LOG.removeHandler(handler)
-    console = logging.StreamHandler(sys.stdout)
-    console.name = "console"
-    console.setFormatter(logging.Formatter("%(message)s"))
-    LOG.addHandler(console)
-    LOG.setLevel(logging.INFO)
-    LOG.propagate = False
-    warnings.showwarning = _log_warning
-
-
-def _log_warning(message: Warning | str, *_: object, **__: object) -> None:
-    """A warning as one line; where in the code it arose says nothing to a user."""
-    LOG.warning("warning: %s", " ".join(str(message).split()))
 
 
 def options_hash(options: TrainOptions) -> str:
@@ -64,6 +46,21 @@ def run_name(options: TrainOptions) -> str:
         student = f"S-{options.student_model}_{options.student_output_dim}"
         parts = [options.dataset, f"T-{teacher}", student, f"b{options.train_batch_size}", options.distil_method]
     return "__".join([f"{options.tryid}{parts[0]}", *parts[1:], options_hash(options)])
+
+
+def _within(logdir: Path, name: str) -> Path:
+    """The folder ``name`` below ``logdir``; :class:`UserError` for one that leads out of it, or cannot be."""
+    base = logdir / name
+    if not name.isprintable() or Path(os.path.normpath(logdir)) not in Path(os.path.normpath(base)).parents:
+        raise UserError(
+            f"--exp_name {name!r} leads out of --logdir {logdir}: give a plain name, and the place as --logdir"
+        )
+    try:
+        if base.exists() and not base.is_dir():
+            raise UserError(f"{base} is not a folder: choose another --exp_name")
+    except OSError as error:
+        raise write_error(base, error) from None
+    return base
 
 
 class _FileLog(logging.FileHandler):
@@ -94,10 +91,8 @@ class RunFolder:
         With ``--resume auto`` the folder of the same options, new or not. Otherwise a new one: a name made from the
         options gets ``-2``, ``-3``...; a name given by ``--exp_name`` must be free (:class:`UserError`).
         """
-        base = Path(options.logdir) / run_name(options)
-        if options.resume == "auto":
-            return cls(base)
-        if not base.exists() or not any(base.iterdir()):
+        base = _within(Path(options.logdir), run_name(options))
+        if options.resume == "auto" or not base.exists() or (base.is_dir() and not any(base.iterdir())):
             return cls(base)
         if options.exp_name is not None:
             raise UserError(
@@ -120,7 +115,7 @@ class RunFolder:
         remove_leftovers(self.path)
         for shared in ("teacher_stores", "clusters"):
             remove_leftovers(self.path.parent / shared)
-        planned = self._refuse_other_options(options)
+        planned = self.refuse_other_options(options)
         self.write_text("config.yaml", yaml.dump(options.model_dump(), Dumper=_PlainDumper, sort_keys=False))
         self.write_text("env.json", json.dumps(_environment(device), indent=1))
         try:
@@ -129,25 +124,36 @@ class RunFolder:
             raise write_error(self.path / "log.txt", error) from None
         self._file_log.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
         LOG.addHandler(self._file_log)
-        if planned is not None:
+        has_state = (self.path / "last.ckpt").exists()
+        if planned is not None and has_state:
             LOG.info("prolonged: this run was planned for %d epochs", planned)
+        if not has_state and (self.path / "metrics.jsonl").exists():
+            LOG.info("no last.ckpt in %s: this run starts over", self.path)
 
-    def _refuse_other_options(self, options: RunOptions) -> int | None:
-        """The number of epochs the run was planned for, where it is now to have more."""
+    def refuse_other_options(self, options: RunOptions) -> int | None:
+        """The number of epochs the run was planned for, where it is now to have more.
+
+        Raises:
+            UserError: what lies in the folder is no run of these options that could go on, or start over.
+
+        """
         saved = self.path / "config.yaml"
+        has_state = (self.path / "last.ckpt").exists()
+        if not has_state and (weights := sorted(self.path.glob("models/*.safetensors"))):
+            raise UserError(
+                f"{self.path} holds weights of a run ({weights[0].name}) but no last.ckpt to go on from: put last.ckpt "
+                f"back; or, to start over, choose another --exp_name or move {weights[0].parent} away"
+            )
         if not saved.exists():
-            if (self.path / "last.ckpt").exists():
+            if has_state:
                 raise UserError(
                     f"{self.path} holds last.ckpt but no config.yaml, so nobody knows with which options it was made: "
                     "put config.yaml back, or remove last.ckpt to start over"
                 )
             return None
         remedy = "put it back as it was, or choose another --exp_name to start over"
-        before = read_typed_yaml(saved, remedy)
         now = options.model_dump()
-        if different := sorted(before.keys() ^ now.keys()):
-            what = "holds an unknown" if different[0] in before else "lacks the"
-            raise UserError(f"{saved} is damaged or of another version (it {what} option {different[0]}): {remedy}")
+        before = typed_config(saved, now.keys(), remedy)
         for name, value in now.items():
             if name not in {*NEUTRAL, "epochs"} and before[name] != value:
                 raise UserError(

@@ -54,12 +54,14 @@ def find_state(value: Any, source: str, tensor: Callable[[TensorRecord], Tensor]
 
     """
     found = list(_candidates(value, source, "", {}, _DEPTH))
-    for inner, path, beside in found if fits is not None and len(found) > 1 else []:
-        with suppress(UserError):
-            state = _state(inner, source, path, beside, tensor, value)
-            if fits(state.tensors):
-                return state
-    return _state(*found[0][:1], source, *found[0][1:], tensor, value)
+    if fits is not None and len(found) > 1:
+        for inner, path, beside in found:
+            with suppress(UserError):
+                state = _state(inner, source, path, beside, tensor, value)
+                if fits(state.tensors):
+                    return state
+    inner, path, beside = found[0]
+    return _state(inner, source, path, beside, tensor, value)
 
 
 def _candidates(

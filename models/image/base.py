@@ -63,9 +63,13 @@ def checked_images(batch: Mapping[str, Any]) -> Tensor:
     if images.ndim != 4 or images.shape[1] != 3:
         raise ValueError(f"images must be [B, 3, H, W], not {list(images.shape)}")
     if min(images.shape[-2:]) < SMALLEST_SIDE:
-        height, width = images.shape[-2:]
-        raise UserError(f"images of {height} x {width} pixels are too small: {SMALLEST_SIDE} a side is the least")
+        raise too_small(*images.shape[-2:])
     return images
+
+
+def too_small(height: int, width: int) -> UserError:
+    """The error for images of fewer pixels than the networks take."""
+    return UserError(f"images of {height} x {width} pixels are too small: {SMALLEST_SIDE} a side is the least")
 
 
 def check_map_names(network: str, wanted: Iterable[str], known: Iterable[str]) -> None:

@@ -11,6 +11,9 @@ import pytest
 import torch
 
 from distilplace import evaluate, train
+from distilplace.engine.options import TrainOptions
+from distilplace.engine.options.command_line import parse
+from distilplace.engine.runs.folder import RunFolder
 from distilplace.models import create_model
 from tests.commands.conftest import make_oxford
 
@@ -151,6 +154,17 @@ def test_a_foreign_checkpoint_is_not_resumed(oxford, tmp_path, capsys):
     assert train.main(flags) == 2
     assert "damaged" in capsys.readouterr().err
     assert (run / "last.ckpt").read_bytes() == b"not a checkpoint"
+
+
+def test_a_rehearsal_is_refused_as_the_run_would_be(oxford, tmp_path, capsys):
+    flags = [*oxford.flags, *ALONE, "--logdir", str(tmp_path), "--exp_name", "r", "--resume", "auto"]
+    with RunFolder(tmp_path / "r") as run:
+        run.begin(parse(TrainOptions, flags, home=tmp_path, environment={}), "cpu")
+    for more in ([], ["--dry_run"]):
+        assert train.main([*flags, "--margin", "0.4", *more]) == 2
+        assert "was run with --margin" in capsys.readouterr().err
+    assert train.main([*flags[:-2], "--dry_run"]) == 2
+    assert "holds a run already" in capsys.readouterr().err
 
 
 def test_torchrun_with_several_processes_is_refused(oxford, tmp_path, capsys, monkeypatch):

@@ -8,6 +8,9 @@ import pytest
 import yaml
 
 from distilplace import evaluate
+from distilplace.engine.building import build_test_data
+from distilplace.engine.comparison import preprocessing, row_names
+from distilplace.engine.options import EvaluateOptions, TrainOptions
 from distilplace.models import create_model
 from distilplace.models.checkpoints import save_weights
 from tests.miniature_images import numbered, write_images
@@ -22,13 +25,19 @@ def pictures(tmp_path_factory) -> dict[str, str]:
 
 def made_run(folder: Path, mode: str, name: str, settings: dict, **options) -> str:
     """A run folder as train.py leaves it, with random weights; path of the weights."""
+    weights = named_run(folder, mode, name, **options)
+    save_weights(create_model(name, **settings), weights, {})
+    return weights
+
+
+def named_run(folder: Path, mode: str, name: str, **options) -> str:
+    """A run folder whose weights are an empty file."""
     (folder / "models").mkdir(parents=True)
     key = "model" if mode == "teacher" else "student_model"
     chosen = {**options, "train_mode": f"train_{mode}", key: [name] if mode == "teacher" else name}
-    (folder / "config.yaml").write_text(yaml.safe_dump(chosen))
-    weights = folder / "models" / "best.safetensors"
-    save_weights(create_model(name, **settings), weights, {})
-    return str(weights)
+    (folder / "config.yaml").write_text(yaml.safe_dump(TrainOptions(**chosen).model_dump(), sort_keys=False))
+    (folder / "models" / "best.safetensors").touch()
+    return str(folder / "models" / "best.safetensors")
 
 
 def image_run(folder: Path, pictures, **options) -> str:
@@ -108,7 +117,53 @@ def test_other_test_sets_are_refused(pictures, tmp_path, capsys, scored):
     assert len(scored(*flags)) == 2  # said on the command line, the folder holds for both
 
 
-def test_rows_are_called_as_runs_and_files_are_and_roles_where_known(pictures, tmp_path, capsys, scored):
+def test_damaged_options_of_a_run_are_refused(pictures, tmp_path, capsys):
+    """A line that is lost would give way to a default, and other numbers."""
+    whole, damaged = (named_run(tmp_path / name, "student", "resnet18", **pictures) for name in ("whole", "damaged"))
+    config = tmp_path / "damaged" / "config.yaml"
+    lines = config.read_text().splitlines(keepends=True)
+    lost = [line for line in lines if not line.startswith("eval_radius")]
+    for text, told in (
+        ("".join(lost), "lacks the option eval_radius"),
+        ("".join(lines[:100]), "lacks the option"),
+        ("".join([*lines, "radius: 3\n"]), "holds an unknown option radius"),
+    ):
+        config.write_text(text)
+        for flags in (["--weights", damaged], ["--weights", whole, "--compare", damaged]):
+            assert evaluate.main([*flags, "--report", str(tmp_path / "r")]) == 2
+            (line,) = capsys.readouterr().err.strip().splitlines()
+            assert line.startswith(f"error: {config} is damaged or of another version (it {told}")
+    assert not (tmp_path / "r").exists()
+
+
+def test_weights_that_do_not_exist_are_named_as_such(pictures, tmp_path, capsys):
+    weights = named_run(tmp_path / "whole", "student", "resnet18", **pictures)
+    for flags in (["--weights", "/nonexistent"], ["--weights", weights, "--compare", "/nonexistent"]):
+        assert evaluate.main(flags) == 2
+        (line,) = capsys.readouterr().err.strip().splitlines()
+        assert "weights file /nonexistent does not exist" in line
+
+
+def test_what_differs_in_preparing_is_told_and_no_more(pictures, tmp_path):
+    def told(**options) -> str:
+        chosen = EvaluateOptions(weights="w", **{**pictures, **options})
+        return preprocessing(chosen, build_test_data(chosen), {"images"})
+
+    assert told() == "images 48x64, imagenet, views place, scales 1"
+    assert told(query_image_size="short32") == "images 48x64 (queries short32), imagenet, views place, scales 1"
+    assert told(query_image_size="48x64") == told()
+    assert "views landmarks, " in told(views="landmarks", crop_size=40)  # which crops in training alone
+    assert "views svd of 40, " in told(views="svd", crop_size=40)
+
+
+def test_a_file_that_is_compared_with_itself_has_two_names(pictures, tmp_path):
+    weights = named_run(tmp_path / "r", "student", "resnet18", **pictures)
+    rows = evaluate.read_rows(["--weights", weights, "--compare", weights, weights])
+    name = f"{weights} (student resnet18)"
+    assert row_names(rows) == [name, f"{name} #2", f"{name} #3"]
+
+
+def test_rows_are_called_as_runs_and_files_are_and_roles_where_known(pictures, tmp_path, capsys, scored, monkeypatch):
     runs = [image_run(tmp_path / place / "same", pictures) for place in ("a", "b")]
     assert list(scored("--weights", runs[0], "--compare", runs[1])) == [
         f"{weights} (student resnet18)" for weights in runs
@@ -121,8 +176,9 @@ def test_rows_are_called_as_runs_and_files_are_and_roles_where_known(pictures, t
     assert list(scored(*named, "--role", "teacher")) == ["published.safetensors (teacher resnet18)"]
     assert evaluate.main([*named, "--clusters", "3"]) == 2
     assert "clusters" in capsys.readouterr().err
-    assert evaluate.main(named) == 0  # no run: the report lies beside the file
-    assert (tmp_path / "evaluation-images" / "report" / "index.html").is_file()
+    monkeypatch.chdir(tmp_path)
+    assert evaluate.main(named) == 0  # no run: the report lies below the current folder
+    assert (tmp_path / "logs" / "evaluation-published-images" / "report" / "index.html").is_file()
 
 
 @pytest.mark.slow

@@ -57,8 +57,7 @@ def test_written_commands_run_in_their_order(name, data, tmp_path, monkeypatch, 
     place = Place(data, tmp_path)
     for words in RUNNABLE[name]:
         flags = place.flags(words)
-        if words[0] != "evaluate.py":
-            flags += ["--logdir", str(tmp_path)]
+        flags += ["--report" if words[0] == "evaluate.py" else "--logdir", str(tmp_path)]
         code = PROGRAMS[words[0]](flags)
         assert code == 0, f"{' '.join(words)}\n-> {' '.join(flags)}\n{capsys.readouterr().err}"
         runs = [path.parent for path in tmp_path.rglob("config.yaml")]

@@ -1,8 +1,10 @@
 """Several sizes of an image, one descriptor."""
 
+import pytest
 import torch
 from torch import nn
 
+from distilplace.common.errors import UserError
 from distilplace.engine.scales import describe_at
 
 
@@ -27,6 +29,11 @@ def test_the_mean_of_unit_descriptors_has_length_one():
         rows.append([x / sum(y * y for y in mean) ** 0.5 for x in mean])
     torch.testing.assert_close(found["embedding"], torch.tensor(rows), rtol=1e-5, atol=1e-6)
     assert found["width"].tolist() == [[12.0]] * 3
+
+
+def test_a_scale_that_leaves_nothing_is_one_line():
+    with pytest.raises(UserError, match="images of 0 x 0 pixels are too small"):
+        describe_at(Sums(), {"images": torch.rand(1, 3, 8, 12)}, (1.0, 0.01))
 
 
 def test_a_whitening_is_applied_at_each_scale_before_the_mean():

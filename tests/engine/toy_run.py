@@ -22,7 +22,8 @@ from distilplace.engine.building import build_distiller, build_task_loss
 from distilplace.engine.embedding import Embedder
 from distilplace.engine.options import TrainOptions
 from distilplace.engine.options.command_line import parse
-from distilplace.engine.runs.folder import RunFolder, start_console_log
+from distilplace.engine.runs.console import start_console_log
+from distilplace.engine.runs.folder import RunFolder
 from distilplace.engine.selection import Selection
 from distilplace.engine.teachers import LiveTeacher
 from distilplace.engine.trainer import Trainer

@@ -189,6 +189,23 @@ def test_upstream_compat_sets_what_was_not_said(tmp_path):
     assert (options.cache_aug, options.legacy_mean, options.val_fraction) == (True, True, 0.2)
 
 
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        ("--seed 99999999999999999999999", "--seed: the largest is 9223372036854775807"),
+        ("--cuda 9223372036854775808", "--cuda: the largest is"),
+        ("--scales 0", "--scales: Input should be greater than 0"),
+        ("--scales 1 -1", "--scales: Input should be greater than 0"),
+        ("--scales 1e9", "--scales: Input should be less than or equal to 10"),
+        ("--scales None", "--scales: .*at least 1 item"),
+    ],
+)
+def test_numbers_that_nothing_can_work_with(tmp_path, flags, told):
+    with pytest.raises(UserError, match=told):
+        read(tmp_path, *flags.split())
+    assert read(tmp_path, "--seed", "9223372036854775807").seed == 2**63 - 1
+
+
 def test_evaluate_takes_the_runs_data_set_but_not_its_loss_weights(tmp_path):
     saved = {"dataset": "frames", "dataset_folder": "/f", "student_output_dim": 64}
     options = parse(EvaluateOptions, ["--weights", "w"], home=tmp_path, saved=saved, environment={})

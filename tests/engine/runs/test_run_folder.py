@@ -7,7 +7,8 @@ import pytest
 from distilplace.common.errors import UserError
 from distilplace.engine.options import TrainOptions
 from distilplace.engine.options.command_line import parse
-from distilplace.engine.runs.folder import LOG, RunFolder, run_name, start_console_log
+from distilplace.engine.runs.console import start_console_log
+from distilplace.engine.runs.folder import LOG, RunFolder, run_name
 
 
 def options(folder: Path, *flags: str) -> TrainOptions:
@@ -143,6 +144,43 @@ def test_a_checkpoint_without_options_is_not_resumed(tmp_path):
     (finished(tmp_path) / "config.yaml").unlink()
     with pytest.raises(UserError, match=r"holds last\.ckpt but no config\.yaml"):
         begin(options(tmp_path, "--exp_name", "mine", "--resume", "auto"))
+
+
+def test_weights_without_a_checkpoint_are_not_trained_over(tmp_path, capsys):
+    folder = finished(tmp_path)
+    (folder / "last.ckpt").unlink()
+    chosen = options(tmp_path, "--exp_name", "mine", "--resume", "auto", "--epochs", "5")
+    begin(chosen)  # killed before its first checkpoint: only numbers are there
+    told = capsys.readouterr().out
+    assert f"no last.ckpt in {folder}: this run starts over" in told
+    assert "prolonged" not in told
+    (folder / "models").mkdir()
+    (folder / "models" / "best.safetensors").write_text("dear")
+    for name in ("config.yaml", "nothing more"):
+        with pytest.raises(
+            UserError, match=r"holds weights of a run \(best\.safetensors\) but no last\.ckpt"
+        ) as caught:
+            begin(chosen)
+        assert "--exp_name" in str(caught.value)
+        (folder / name).unlink(missing_ok=True)  # nor where the options are lost, too
+    assert (folder / "models" / "best.safetensors").read_text() == "dear"
+
+
+@pytest.mark.parametrize("name", ["../../x", "..", ".", "a/../../x", "/tmp/x", "a\tb"])
+@pytest.mark.parametrize("resume", ["none", "auto"])
+def test_names_that_lead_out_of_the_logdir_are_refused(tmp_path, name, resume):
+    with pytest.raises(UserError, match="leads out of --logdir"):
+        RunFolder.open(options(tmp_path / "logs", "--exp_name", name, "--resume", resume))
+    inside = RunFolder.open(options(tmp_path / "logs", "--exp_name", "group/../set/x", "--resume", resume))
+    assert inside.path.resolve() == tmp_path / "logs" / "set" / "x"
+
+
+def test_names_that_no_folder_can_have_are_one_line(tmp_path):
+    with pytest.raises(UserError, match=r"cannot write .*File name too long"):
+        RunFolder.open(options(tmp_path, "--exp_name", "x" * 300))
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="file is not a folder"):
+        RunFolder.open(options(tmp_path, "--exp_name", "file"))
 
 
 def test_a_folder_that_cannot_be_written_is_one_line(tmp_path, monkeypatch):

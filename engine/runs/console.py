@@ -1,0 +1,63 @@
+"""Messages on standard output, and what becomes of them where nobody takes them."""
+
+import logging
+import os
+import sys
+import warnings
+from contextlib import suppress
+from typing import Any
+
+from distilplace.common.files import write_error
+
+LOG = logging.getLogger("distilplace")
+
+
+def start_console_log() -> None:
+    """Messages go to standard output, bare; a second call follows a changed ``sys.stdout``."""
+    for handler in [handler for handler in LOG.handlers if handler.name == "console"]:
+        LOG.removeHandler(handler)
+    console = _ConsoleLog(sys.stdout)
+    console.name = "console"
+    console.setFormatter(logging.Formatter("%(message)s"))
+    LOG.addHandler(console)
+    LOG.setLevel(logging.INFO)
+    LOG.propagate = False
+    warnings.showwarning = _log_warning
+
+
+def flush_console() -> None:
+    """Write what waits; :class:`UserError` where standard output takes nothing. A reader that left is no mistake."""
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        _abandon(sys.stdout)
+        if not isinstance(error, BrokenPipeError):
+            raise write_error("standard output", error) from None
+    except ValueError:  # closed
+        pass
+
+
+class _ConsoleLog(logging.StreamHandler[Any]):
+    """Ends the command where the console cannot be written, as for every other file of it; ``| head`` does not."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (the library's name)
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            super().handleError(record)
+            return
+        _abandon(self.stream)
+        if not isinstance(error, BrokenPipeError):
+            raise write_error("standard output", error) from None
+
+
+def _abandon(stream: Any) -> None:
+    """Let what still waits in ``stream`` go nowhere: Python would try to write it once more at the end, and fail."""
+    with suppress(OSError, ValueError, AttributeError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
+
+
+def _log_warning(message: Warning | str, *_: object, **__: object) -> None:
+    """A warning as one line; where in the code it arose says nothing to a user."""
+    LOG.warning("warning: %s", " ".join(str(message).split()))
