@@ -1,16 +1,13 @@
 """Shared fixtures: where the goldens and real samples lie, if they do."""
 
 import logging
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
-ROOT = Path(__file__).resolve().parent.parent
-SHARED = Path(os.environ.get("DISTILPLACE_SHARED", ROOT.parent / "shared"))
+from tests.goldens import ROOT, SHARED, load_golden
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -38,15 +35,8 @@ def root() -> Path:
 
 @pytest.fixture(scope="session")
 def golden() -> Callable[[str], Any]:
-    """``golden("a0_sparse_layers.pt")``: a golden file's content; skips when the goldens are absent."""
-
-    def load(name: str) -> Any:
-        path = SHARED / "goldens" / name
-        if not path.is_file():
-            pytest.skip(f"golden file {path} is absent (set DISTILPLACE_SHARED)")
-        return torch.load(path, weights_only=True)
-
-    return load
+    """``golden("a0_sparse_layers.pt")``: a golden file's content, see tests/goldens.py."""
+    return load_golden
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,5 @@
 """DistilVPR's two README commands, as they stand, as subprocesses; and students where no cloud file is left."""
 
-import json
 import os
 import shutil
 import subprocess
@@ -12,6 +11,7 @@ import torch
 
 from distilplace import train
 from distilplace.models import create_model
+from tests.goldens import load_golden
 
 OXFORD_TEACHER = (
     "teacher_weights/oxford__T:minklocmmcat__resnet18__img256__pc128__32_64_64__1_1_1__1__allstgF__b128__trainteacher"
@@ -29,7 +29,7 @@ BOREAS = (
 
 
 def upstream_state(key_lists) -> dict[str, torch.Tensor]:
-    """A teacher's state under upstream's key names, its unused layers included where the golden list names them."""
+    """A teacher's state under upstream's key names, its unused layers included."""
     torch.manual_seed(3)
     state = dict(create_model("minklocmmcat", pretrained="none").state_dict())
     for name, shape, _ in key_lists:
@@ -37,18 +37,12 @@ def upstream_state(key_lists) -> dict[str, torch.Tensor]:
     return state
 
 
-def unused_keys(root: Path) -> list:
-    path = Path(os.environ.get("DISTILPLACE_SHARED", root.parent / "shared")) / "goldens" / "state_dict_keys.json"
-    if not path.is_file():  # the command works without upstream's unused layers too
-        return [["image_fe.model.fc.weight", [10, 512], ""], ["image_fe.model.fc.bias", [10], ""]]
-    return json.loads(path.read_text())["teacher_minklocmmcat_resnet18_256_128"]
-
-
 def run_as_it_stands(command: str, teacher: str, data, name: str, root: Path, folder: Path):
     """Run in a folder that holds train.py (a link), the teacher's weights under their path, and paths.yaml's values."""
     weights = folder / teacher
     weights.parent.mkdir(parents=True)
-    torch.save(upstream_state(unused_keys(root)), weights)
+    keys = load_golden("state_dict_keys.json")["teacher_minklocmmcat_resnet18_256_128"]
+    torch.save(upstream_state(keys), weights)
     (folder / "train.py").symlink_to(root / "train.py")
     lines = [f"dataset: {name}", f"dataset_folder: {data.folder}", f"image_path: {data.images}", "pretrained: none"]
     (folder / "mine.yaml").write_text("\n".join([*lines, "epochs: 2", "train_batch_size: 16"]))

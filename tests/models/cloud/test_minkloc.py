@@ -1,7 +1,5 @@
 """MinkLoc against the published program (goldens a, b), and what it must do with batches."""
 
-import json
-
 import pytest
 import torch
 
@@ -9,8 +7,9 @@ from distilplace.common.errors import UserError
 from distilplace.models.cloud.minkfpn import MinkFPN
 from distilplace.models.cloud.minkloc import MinkLoc, MinkLocOnly
 from distilplace.models.sparse import SparseTensor, batched_coordinates
+from tests.goldens import is_recorded
 
-CASES = [
+ALL_CASES = [
     ("a_minkloc_default.pt", "default_3clouds"),
     ("a_minkloc_odd_batches.pt", "mixed_sizes_q0.02"),
     ("a_minkloc_odd_batches.pt", "two_points_cloud"),
@@ -18,6 +17,7 @@ CASES = [
     ("b_minkloc_variants.pt", "td2"),
     ("b_general_minkfpn.pt", "general_minkfpn_4stage"),
 ]
+CASES = [case for case in ALL_CASES if is_recorded(*case)]
 
 
 def from_case(case):
@@ -58,7 +58,8 @@ def test_golden_forward(golden, file, name):
         coords, features = canonical(seen[stage])
         assert [seen[stage].stride] * 3 == list(expected["stride"])
         assert torch.equal(coords, case["coords_by_stride"][str(list(expected["stride"]))])
-        assert close(features, expected["feats"]), stage
+        channels = expected["feats"].shape[1]  # the subset holds the first few
+        assert close(features[:, :channels], expected["feats"]), stage
 
 
 @pytest.mark.parametrize(("file", "name"), CASES)
@@ -99,8 +100,9 @@ def test_float32_gradients_agree_with_float64(golden, file, name):
         assert (results[0][name].double() - exact).norm() <= 5e-5 * exact.norm(), name
 
 
-def test_quantised_clouds_make_the_golden_coordinates(golden):
-    case = golden("a_minkloc_default.pt")["default_3clouds"]
+@pytest.mark.parametrize(("file", "name"), CASES)
+def test_quantised_clouds_make_the_golden_coordinates(golden, file, name):
+    case = golden(file)[name]
     assert torch.equal(batched_coordinates(case["quantised"]), case["coords"])
 
 
@@ -235,8 +237,8 @@ def test_the_last_lateral_is_the_stem():
     torch.testing.assert_close(out.features - seen["up"].features, stem @ fpn.conv1x1s[2].kernel, rtol=1e-4, atol=1e-5)
 
 
-def test_keys_are_the_teachers_cloud_branch(shared_data):
-    listed = json.loads((shared_data("../goldens") / "state_dict_keys.json").read_text())
+def test_keys_are_the_teachers_cloud_branch(golden):
+    listed = golden("state_dict_keys.json")
     teacher = next(rows for name, rows in listed.items() if name.startswith("teacher_minklocmmcat"))
     wanted = {key.removeprefix("cloud_fe."): shape for key, shape, _ in teacher if key.startswith("cloud_fe.")}
     assert {key: list(value.shape) for key, value in MinkLoc().state_dict().items()} == wanted

@@ -1,10 +1,7 @@
 """Image networks: the published student's numbers, every network x cut x head, feature maps, image sizes."""
 
-import json
-import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -42,14 +39,11 @@ def student_golden(golden):
 
 
 @pytest.fixture(scope="module")
-def published_keys(root):
+def published_keys(golden):
     """The published key lists: name -> {key: (shape, dtype)}."""
-    path = Path(os.environ.get("DISTILPLACE_SHARED", root.parent / "shared")) / "goldens" / "state_dict_keys.json"
-    if not path.is_file():
-        pytest.skip(f"{path} is absent (set DISTILPLACE_SHARED)")
     return {
         name: {key: (tuple(shape), dtype) for key, shape, dtype in rows}
-        for name, rows in json.loads(path.read_text()).items()
+        for name, rows in golden("state_dict_keys.json").items()
     }
 
 
