@@ -18,12 +18,12 @@ import torch
 from torch import Tensor, nn
 
 from distilplace.common.errors import UserError
+from distilplace.common.pca import blocks, principal
 from distilplace.common.tensor_files import read_tensors, write_tensors
 from distilplace.models.checkpoints import read_state
 
 FLOOR = 1e-5
 """Smallest eigenvalue, as a share of the largest."""
-ROWS_PER_BLOCK = 1024  # of 4096 numbers: 32 MiB in float64
 _EQUAL = 1e-20  # variance over mean square, below which samples differ by rounding alone
 
 
@@ -84,15 +84,19 @@ class Whitening(nn.Module):
                 f"--whiten_dim {dim2} needs {dim2 + 1} samples at least, here are {len(used)}{also}: give a smaller "
                 "--whiten_dim or more images"
             )
-        mean, covariance = _moments(embeddings, used)
-        values, vectors = torch.linalg.eigh(covariance)
-        values, vectors = values.flip(0).clamp_min(0), vectors.flip(1)[:, :dim2]
+        found = principal(
+            lambda rows, _: embeddings[used[rows].to(embeddings.device)].to("cpu", torch.float64).numpy(),
+            len(used),
+            dim1,
+            dim2,
+            divisor=len(used),
+        )
+        mean, values = torch.from_numpy(found.mean), torch.from_numpy(found.values)
         if float(values[0]) <= _EQUAL * float(mean.square().sum()):
             raise UserError(f"--whiten_dim {dim2}: all {len(used)} samples{also} are equal, there is nothing to whiten")
-        scales = values[:dim2].clamp_min(FLOOR * float(values[0])) ** -whit
-        largest = vectors.gather(0, vectors.abs().argmax(dim=0, keepdim=True)).squeeze(0)
-        dvt = (vectors * torch.where(largest < 0, -scales, scales)).T.contiguous()
-        kept = float(values[:dim2].sum() / values.sum())
+        scales = values.clamp_min(FLOOR * float(values[0])) ** -whit
+        dvt = torch.from_numpy(found.vectors) * scales.unsqueeze(1)
+        kept = float(values.sum()) / found.total
         return cls(mean, dvt, kept, samples=len(used), dropped=dropped)
 
     def forward(self, e: Tensor) -> Tensor:
@@ -187,25 +191,11 @@ def _rows_with_content(embeddings: Tensor) -> Tensor:
     """int64 numbers, on the CPU, of the rows that are not all zero; :class:`UserError` where a row is not finite."""
     if not embeddings.is_floating_point():
         raise ValueError(f"embeddings must be floating-point numbers, not {embeddings.dtype}")
-    blocks = embeddings.split(ROWS_PER_BLOCK)
-    bad = sum(int((~block.isfinite().all(dim=1)).sum()) for block in blocks)
+    parts = [embeddings[rows] for rows in blocks(*embeddings.shape)]
+    bad = sum(int((~part.isfinite().all(dim=1)).sum()) for part in parts)
     if bad:
         raise UserError(
             f"{bad} of {len(embeddings)} embeddings to whiten are not finite: check the teacher's weights and images"
         )
-    return torch.cat([block.any(dim=1).cpu() for block in blocks]).nonzero().flatten()
-
-
-def _moments(embeddings: Tensor, used: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean [D] and covariance [D, D] (divided by m) of the rows ``used``; float64, on the CPU."""
-
-    def block(rows: Tensor) -> Tensor:
-        return embeddings[rows.to(embeddings.device)].to("cpu", torch.float64)
-
-    blocks = used.split(ROWS_PER_BLOCK)
-    mean = torch.stack([block(rows).sum(dim=0) for rows in blocks]).sum(dim=0) / len(used)
-    covariance = torch.zeros(len(mean), len(mean), dtype=torch.float64)
-    for rows in blocks:
-        centred = block(rows).sub_(mean)
-        covariance.addmm_(centred.T, centred)
-    return mean, covariance.div_(len(used))
+    found = [part.any(dim=1).cpu() for part in parts]
+    return torch.cat(found).nonzero().flatten() if found else torch.zeros(0, dtype=torch.int64)

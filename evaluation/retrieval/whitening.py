@@ -5,15 +5,16 @@ of their eigenvalues, which are floored at 1e-9. With fewer samples than dimensi
 samples' products ("dual trick"); both ways give the same P, each row's largest entry being made positive.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from distilplace.common.errors import UserError
+from distilplace.common.pca import blocks, principal
 from distilplace.common.randomness import generator
-from distilplace.evaluation.retrieval.ranking import Floats, as_matrix, rows_per_block, unit_rows
+from distilplace.evaluation.retrieval.ranking import as_matrix, unit_rows
 
 SAMPLES = 10_000
 FLOOR = 1e-9
@@ -46,10 +47,15 @@ class PCAWhitening:
                 f"whitening to {dims} dimensions: {count} training descriptors of {width} allow 1 to {max(most, 0)}; "
                 "ask for fewer or use more training images"
             )
-        mean = matrix.mean(axis=0, dtype=np.float64)
-        projection = (_dual if width > count else _primal)(matrix, mean, dims)
-        largest = np.abs(projection).argmax(axis=1)[:, None]
-        return cls(mean, projection * np.where(np.take_along_axis(projection, largest, axis=1) < 0, -1.0, 1.0))
+        found = principal(
+            lambda rows, columns: matrix[rows, columns].astype(np.float64),
+            count,
+            width,
+            dims,
+            divisor=count - 1,
+            samples_floor=FLOOR,
+        )
+        return cls(found.mean, found.vectors / np.sqrt(np.maximum(found.values, FLOOR))[:, None])
 
     def transform(self, descriptors: Any) -> NDArray[np.float32]:
         """Descriptors ``[n, D]`` whitened, reduced and of length 1: a new float32 ``[n, d]``."""
@@ -57,7 +63,7 @@ class PCAWhitening:
         if len(matrix) and matrix.shape[1] != len(self.mean):
             raise ValueError(f"descriptors of {matrix.shape[1]} numbers, the whitening was fitted on {len(self.mean)}")
         whitened = np.empty((len(matrix), len(self.projection)), dtype=np.float32)
-        for rows in _blocks(len(matrix), matrix.shape[1]):
+        for rows in blocks(len(matrix), matrix.shape[1]):
             whitened[rows] = unit_rows((matrix[rows] - self.mean) @ self.projection.T)
         return whitened
 
@@ -69,44 +75,3 @@ class PCAWhitening:
     def from_state(cls, state: Mapping[str, Any]) -> "PCAWhitening":
         """The whitening that gave ``state`` (arrays or tensors)."""
         return cls(*(np.asarray(state[name], dtype=np.float64) for name in ("mean", "projection")))
-
-
-def _primal(matrix: Floats, mean: NDArray[np.float64], dims: int) -> NDArray[np.float64]:
-    """Eigenvectors of the covariance ``[D, D]``."""
-    covariance = np.zeros((len(mean), len(mean)))
-    for rows in _blocks(*matrix.shape):
-        part = matrix[rows] - mean
-        covariance += part.T @ part
-    values, vectors = _leading(covariance / (len(matrix) - 1), dims)
-    return vectors.T / np.sqrt(values)[:, None]
-
-
-def _dual(matrix: Floats, mean: NDArray[np.float64], dims: int) -> NDArray[np.float64]:
-    """Eigenvectors of the samples' products ``[n, n]``, mapped back: ``v = X' u / sqrt((n - 1) lambda)``."""
-    count = len(matrix)
-    products = np.zeros((count, count))
-    blocks = list(_blocks(len(mean), count))
-    for columns in blocks:
-        part = matrix[:, columns] - mean[columns]
-        products += part @ part.T
-    values, vectors = _leading(products / (count - 1), dims)
-    projection = np.empty((dims, len(mean)))
-    for columns in blocks:
-        projection[:, columns] = vectors.T @ (matrix[:, columns] - mean[columns])
-    return projection / (np.sqrt(count - 1) * values)[:, None]
-
-
-def _leading(symmetric: NDArray[np.float64], dims: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The ``dims`` largest eigenvalues, largest first, floored, and their eigenvectors as columns."""
-    from scipy.linalg import eigh
-
-    size = len(symmetric)
-    values, vectors = eigh(symmetric, overwrite_a=True, check_finite=False, subset_by_index=[size - dims, size - 1])
-    return np.maximum(values[::-1], FLOOR), vectors[:, ::-1]
-
-
-def _blocks(count: int, width: int) -> Iterator[slice]:
-    """``count`` rows of ``width`` values, cut so that a block stays small."""
-    step = rows_per_block(width)
-    for start in range(0, count, step):
-        yield slice(start, min(start + step, count))

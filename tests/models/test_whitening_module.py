@@ -73,7 +73,7 @@ def test_whitened_training_features_have_identity_covariance(seed, dim1, share, 
     dim2 = max(1, round(share * dim1))
     x = features(seed, dim1 + more, dim1)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("distilplace.models.whitening.ROWS_PER_BLOCK", rows_per_block)
+        patch.setattr("distilplace.common.pca.BLOCK", rows_per_block * dim1)
         fitted = Whitening.fit(x, dim2)
     values = torch.linalg.eigvalsh(covariance(x)).flip(0)
     expected = torch.diag((values / values.clamp_min(FLOOR * values[0]))[:dim2])  # 1, but for floored ones
@@ -150,6 +150,7 @@ def test_the_samples_are_never_copied_to_float64_as_a_whole():
         return found
 
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("distilplace.common.pca.BLOCK", 1024 * 64)
         patch.setattr(torch.Tensor, "to", watched)
         fitted = Whitening.fit(x, 8)
     assert len(sizes) > 2 * 19

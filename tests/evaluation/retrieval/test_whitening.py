@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from distilplace.common import pca
 from distilplace.common.errors import UserError
-from distilplace.evaluation.retrieval import ranking, whitening
+from distilplace.evaluation.retrieval import whitening
 from distilplace.evaluation.retrieval.whitening import PCAWhitening
 
 
@@ -45,11 +46,14 @@ def test_equals_the_definition_and_scikit_learn():
 
 def test_dual_equals_primal(monkeypatch):
     matrix = descriptors(15, 40)
-    mean = matrix.mean(axis=0, dtype=np.float64)
-    primal, dual = (way(matrix, mean, 10) for way in (whitening._primal, whitening._dual))
-    np.testing.assert_allclose(np.abs(primal), np.abs(dual), rtol=1e-6, atol=1e-8)
+    primal, dual = (
+        pca.principal(lambda *piece: matrix[piece].astype(np.float64), 15, 40, 10, divisor=14, samples_floor=floor)
+        for floor in (None, whitening.FLOOR)
+    )
+    for name in ("mean", "values", "vectors", "total"):
+        np.testing.assert_allclose(getattr(primal, name), getattr(dual, name), rtol=1e-6, atol=1e-8)
     whole, tall = PCAWhitening.fit(matrix, 10), PCAWhitening.fit(descriptors(60, 9), 4)
-    monkeypatch.setattr(ranking, "_BLOCK", 31)  # blocks of two columns, of three rows
+    monkeypatch.setattr(pca, "BLOCK", 31)  # blocks of two columns, of three rows
     np.testing.assert_allclose(PCAWhitening.fit(matrix, 10).projection, whole.projection, rtol=1e-7)
     np.testing.assert_allclose(PCAWhitening.fit(descriptors(60, 9), 4).projection, tall.projection, rtol=1e-7)
     np.testing.assert_array_equal(whole.transform(matrix).shape, (15, 10))
