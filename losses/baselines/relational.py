@@ -10,12 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from distilplace.losses.baselines.units import flat, same_batch, unit
+from distilplace.losses.baselines.units import flat, same_batch
 from distilplace.losses.distiller import same_shape
 from distilplace.losses.distilvpr import rkdg_geodesic
 from distilplace.losses.parts.checks import OneOf, Positive, PositiveOrNone, Switch, Weight
 from distilplace.losses.parts.cross_agent import Ball
 from distilplace.losses.parts.relations import pairwise_distance, similarity, without_diagonal
+from distilplace.losses.parts.vectors import unit
 from distilplace.losses.rkd import rkd_angle, rkd_distance
 
 PKT_EPSILON = 1e-7

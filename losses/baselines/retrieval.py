@@ -6,9 +6,10 @@ Both take embeddings [B, D] of student and teacher, whose dimensions may differ,
 import torch
 from torch import Tensor
 
-from distilplace.losses.baselines.units import same_batch, unit
+from distilplace.losses.baselines.units import same_batch
 from distilplace.losses.parts.checks import Count, Positive
 from distilplace.losses.parts.relations import pairwise_distance
+from distilplace.losses.parts.vectors import unit
 
 
 def darkrank(

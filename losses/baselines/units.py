@@ -1,19 +1,9 @@
-"""Unit vectors and common sizes: what the baselines normalise by."""
+"""Common shapes and sizes of what a baseline compares."""
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from distilplace.common.errors import UserError
-
-MIN_LENGTH = 1e-12
-
-
-def unit(x: Tensor, dim: int = -1) -> Tensor:
-    """``n(x) = x / max(|x|, 1e-12)`` along ``dim``; a vector shorter than that hands on no gradient (it has none)."""
-    lengths = torch.linalg.vector_norm(x, dim=dim, keepdim=True)
-    long = lengths > MIN_LENGTH
-    return torch.where(long, x / torch.where(long, lengths, 1), x.detach() / MIN_LENGTH)
 
 
 def flat(features: Tensor) -> Tensor:

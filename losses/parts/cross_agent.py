@@ -21,6 +21,7 @@ from distilplace.losses.parts.relations import pairwise_distance, similarity, wi
 from distilplace.losses.settings import Weights
 
 NORMS: Mapping[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]] = {
+    # torch's, since the published gradient of an embedding of zeros (1e12) is among the recorded ones
     "l2": (lambda x: F.normalize(x, dim=1), lambda x: F.normalize(x, dim=1)),
     "softmax": (lambda x: F.softmax(x, dim=1), lambda x: F.softmax(x, dim=1)),
     "log_softmax": (lambda x: F.log_softmax(x, dim=1), lambda x: F.softmax(x, dim=1)),

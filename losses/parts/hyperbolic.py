@@ -26,12 +26,6 @@ def expmap0(u: Tensor, c: float) -> Tensor:
     return _tanh(scaled) * u / scaled
 
 
-def logmap0(y: Tensor, c: float) -> Tensor:
-    """Logarithmic map at the origin, the inverse of :func:`expmap0`."""
-    scaled = c**0.5 * _norm(y).clamp_min(MIN_NORM)
-    return _artanh(scaled) * y / scaled
-
-
 def project(x: Tensor, c: float) -> Tensor:
     """Points whose radius exceeds (1 - 1e-3)/sqrt(c) drawn back onto it; the others unchanged."""
     norm = _norm(x).clamp_min(MIN_NORM)
@@ -39,20 +33,18 @@ def project(x: Tensor, c: float) -> Tensor:
     return torch.where(norm > radius, x / norm * radius, x)
 
 
-def to_poincare(x: Tensor, c: float, *, clip_radius: float | None = None, riemannian: bool = False) -> Tensor:
+def to_poincare(x: Tensor, c: float, *, clip_radius: float | None = None) -> Tensor:
     """Euclidean vectors [..., D] to points of the ball: :func:`expmap0`, then :func:`project`.
 
     Args:
         x: vectors in Euclidean space, [..., D].
         c: curvature, above 0.
         clip_radius: longest vector before the map; keeps long ones off the rim (Guo et al., CVPR 2022).
-        riemannian: scale the gradient by the inverse metric, ``(1 - c|p|^2)^2 / 4``.
 
     """
     if clip_radius is not None:
         x = x * (clip_radius / (_norm(x) + MIN_NORM)).clamp_max(1)
-    point = project(expmap0(x, c), c)
-    return _RiemannianGradient.apply(point, c) if riemannian else point
+    return project(expmap0(x, c), c)
 
 
 def is_saturated(x: Tensor, c: float, *, clip_radius: float | None = None) -> Tensor:
@@ -69,31 +61,6 @@ def mobius_add(x: Tensor, y: Tensor, c: float) -> Tensor:
     x2, y2 = x.square().sum(-1, keepdim=True), y.square().sum(-1, keepdim=True)
     numerator = (1 + 2 * c * xy + c * y2) * x + (1 - c * x2) * y
     return numerator / (1 + 2 * c * xy + c**2 * x2 * y2 + DENOMINATOR_EPS)
-
-
-def expmap(x: Tensor, u: Tensor, c: float) -> Tensor:
-    """Exponential map at x: tangent vectors u [..., D] at the points x [..., D] to points."""
-    norm = _norm(u).clamp_min(MIN_NORM)
-    step = _tanh(c**0.5 / 2 * _conformal_factor(x, c) * norm) * u / (c**0.5 * norm)
-    return mobius_add(x, step, c)
-
-
-def logmap(x: Tensor, y: Tensor, c: float) -> Tensor:
-    """Logarithmic map at x: points y [..., D] to tangent vectors at x [..., D]; 0 for y = x."""
-    difference = mobius_add(-x, y, c)
-    norm = _norm(difference)
-    length = 2 / (c**0.5 * _conformal_factor(x, c)) * _artanh(c**0.5 * norm)
-    return length * difference / torch.where(norm > 0, norm, 1)
-
-
-def distance(x: Tensor, y: Tensor, c: float) -> Tensor:
-    """Geodesic distances [...] between the points x and y, both [..., D]."""
-    return _geodesic(_norm(x - y).squeeze(-1), _square(x), _square(y), c)
-
-
-def distance0(x: Tensor, c: float) -> Tensor:
-    """Geodesic distances [...] of the points x [..., D] to the origin."""
-    return 2 / c**0.5 * _artanh(c**0.5 * _norm(x)).squeeze(-1)
 
 
 def distance_matrix(x: Tensor, y: Tensor | None, c: float) -> Tensor:
@@ -126,10 +93,6 @@ def _geodesic(separation: Tensor, x2: Tensor, y2: Tensor, c: float) -> Tensor:
     return 2 / c**0.5 * _artanh(c**0.5 * separation * q.sqrt() / (q + DENOMINATOR_EPS))
 
 
-def _conformal_factor(x: Tensor, c: float) -> Tensor:
-    return 2 / (1 - c * x.square().sum(-1, keepdim=True))
-
-
 def _square(x: Tensor) -> Tensor:
     return x.square().sum(-1)
 
@@ -146,19 +109,3 @@ def _artanh(x: Tensor) -> Tensor:
     """Inverse tanh within +-(1 - 1e-5); beyond, the gradient at the bound passes on (as published)."""
     bounded = x + (x.clamp(-MAX_ARTANH, MAX_ARTANH) - x).detach()
     return torch.atanh(bounded)
-
-
-class _RiemannianGradient(torch.autograd.Function):
-    """Identity whose gradient is that of the ball's metric at the point."""
-
-    @staticmethod
-    def forward(ctx: torch.autograd.function.FunctionCtx, point: Tensor, c: float) -> Tensor:
-        ctx.save_for_backward(point)
-        ctx.c = c  # type: ignore[attr-defined]
-        return point.clone()
-
-    @staticmethod
-    def backward(ctx: torch.autograd.function.FunctionCtx, *gradients: Tensor) -> tuple[Tensor, None]:
-        (point,) = ctx.saved_tensors  # type: ignore[attr-defined]
-        shrink = (1 - ctx.c * point.square().sum(-1, keepdim=True)).square() / 4  # type: ignore[attr-defined]
-        return gradients[0] * shrink, None

@@ -13,6 +13,7 @@ def in_full_precision(values: Tensor) -> Tensor:
 
 
 def unit(x: Tensor, dim: int = -1) -> Tensor:
-    """``x`` scaled to length 1 along ``dim``; vectors without a direction stay as they are, with a finite gradient."""
+    """``x`` scaled to length 1 along ``dim``; a vector without a direction becomes zero and hands on no gradient."""
     lengths = torch.linalg.vector_norm(x, dim=dim, keepdim=True)
-    return x / torch.where(lengths > SHORTEST, lengths, 1)
+    directed = lengths > SHORTEST
+    return torch.where(directed, x / torch.where(directed, lengths, 1), 0)

@@ -17,40 +17,27 @@ from distilplace.common.errors import UserError, unknown_name
 class GeM(nn.Module):
     """Generalised mean (Radenovic et al., Fine-tuning CNN Image Retrieval, TPAMI 2019, eq. 3), not L2-normalised.
 
-    ``f_c = (mean_hw max(x_chw, eps)^p)^(1/p)``: average pooling at p = 1, towards the maximum as p grows. ``p`` learns.
-    """
-
-    def __init__(self, channels: int, p: float = 3.0, eps: float = 1e-6) -> None:
-        super().__init__()
-        self.p = nn.Parameter(torch.full((1,), p))
-        self.eps = eps
-        self.output_dim = channels
-
-    def forward(self, features: Tensor) -> Tensor:
-        """[B, C, H, W] -> [B, C]."""
-        return features.clamp(min=self.eps).pow(self.p).mean(dim=(-2, -1)).pow(1.0 / self.p)
-
-
-class FixedGeM(nn.Module):
-    """Generalised mean (eq. 3 of :class:`GeM`'s paper) whose exponent does not learn; at ``p`` = 1 the plain mean.
-
-    Values below ``eps`` count as ``eps``, but for the plain mean, which needs no floor (as in Whiten-MTD, AAAI 2024).
+    ``f_c = (mean_hw max(x_chw, eps)^p)^(1/p)``: average pooling at p = 1, towards the maximum as p grows. ``p`` learns,
+    or stays what it is; then 1 is the plain mean, which needs no floor (as in Whiten-MTD, AAAI 2024).
 
     Raises:
         UserError: ``p`` is not a finite number above 0.
 
     """
 
-    def __init__(self, p: float = 3.0, eps: float = 1e-6) -> None:
+    p: nn.Parameter | float
+
+    def __init__(self, channels: int, p: float = 3.0, eps: float = 1e-6, *, learns: bool = True) -> None:
         super().__init__()
         if not 0 < p < math.inf:
             raise UserError(f"gem_p is {p}; the exponent of generalised mean pooling must be above 0 and finite")
-        self.p = float(p)
+        self.p = nn.Parameter(torch.full((1,), p)) if learns else float(p)
         self.eps = eps
+        self.output_dim = channels
 
     def forward(self, features: Tensor) -> Tensor:
         """[B, C, H, W] -> [B, C]."""
-        if self.p == 1.0:
+        if isinstance(self.p, float) and self.p == 1.0:
             return features.mean(dim=(-2, -1))
         return features.clamp(min=self.eps).pow(self.p).mean(dim=(-2, -1)).pow(1.0 / self.p)
 
@@ -64,7 +51,7 @@ class GeMFC(nn.Module):
     def __init__(self, channels: int, output_dim: int | None = None, p: float = 3.0) -> None:
         super().__init__()
         self.output_dim = channels if output_dim is None else output_dim
-        self.gem = FixedGeM(p)
+        self.gem = GeM(channels, p, learns=False)
         self.fc = nn.Linear(channels, self.output_dim)
 
     def forward(self, features: Tensor) -> Tensor:

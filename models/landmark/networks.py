@@ -10,7 +10,7 @@ from distilplace.common.errors import UserError, unknown_name
 from distilplace.models.base import PlaceNetwork
 from distilplace.models.image.backbones import ResNetTrunk, build_trunk, network_named, trunk_width
 from distilplace.models.image.base import checked_images, chosen_maps
-from distilplace.models.image.pooling import FixedGeM
+from distilplace.models.image.pooling import GeM
 from distilplace.models.image.pretrained import load_pretrained
 from distilplace.models.image.second_order import AttentiveResNet
 from distilplace.models.landmark.keys import LAYOUTS, OWN, published_keys, under_own_names, unused_parts
@@ -107,7 +107,7 @@ class RetrievalNetwork(PlaceNetwork):
         self.network, self.family, self.row = network, family, row
         self.trunk_name, self.head_name = own.trunk.removesuffix("."), own.head
         self.add_module(self.trunk_name, AttentiveResNet(trunk, width) if row.attention else trunk)
-        self.pooling = FixedGeM(row.power if gem_p is None else gem_p)
+        self.pooling = GeM(width, row.power if gem_p is None else gem_p, learns=False)
         self.output_dim = width
         if self.head_name:
             self.output_dim = output_dim if output_dim is not None else row.width or round(row.share * width)

@@ -14,17 +14,14 @@ FUNCTIONS = {
     "expmap0": ball.expmap0,
     "project": ball.project,
     "project_of_expmap0 (ToPoincare)": ball.to_poincare,
-    "ToPoincare_riemannian": lambda x, c: ball.to_poincare(x, c, riemannian=True),
     "ToPoincare_clip_r1": lambda x, c: ball.to_poincare(x, c, clip_radius=1.0),
-    "logmap0": ball.logmap0,
-    "logmap0_of_projected": lambda x, c: ball.logmap0(ball.project(x, c), c),
     "mobius_add": ball.mobius_add,
-    "dist": ball.distance,
-    "dist0": ball.distance0,
     "dist_matrix": ball.distance_matrix,
-    "expmap": ball.expmap,
-    "logmap": ball.logmap,
 }
+
+
+UNUSED = {"ToPoincare_riemannian", "logmap0", "logmap0_of_projected", "dist", "dist0", "expmap", "logmap"}
+"""Recorded, and asked for by no method."""
 
 
 def relative_error(found: Tensor, wanted: Tensor) -> float:
@@ -56,7 +53,7 @@ def test_recorded_values_and_gradients(recorded, name, dtype):
 
 def test_every_recorded_operation_exists(recorded):
     for setting in recorded.values():
-        assert set(setting["functions"]) <= set(FUNCTIONS)
+        assert set(setting["functions"]) <= {*FUNCTIONS, *UNUSED}
 
 
 def definition(x: list[float], y: list[float], c: float) -> float:
@@ -115,16 +112,3 @@ def test_saturation_is_seen_where_the_radius_is_clipped(c, norm, saturated):
     assert math.isclose(radius.item(), (1 - 1e-3) / math.sqrt(c), rel_tol=1e-12) is saturated
     assert not ball.is_saturated(x, c, clip_radius=2.0)
     assert ball.to_poincare(x, c, clip_radius=2.0).norm() < 0.999 * (1 - 1e-3) / math.sqrt(c)
-
-
-def test_curvature_belongs_to_the_call():
-    """Oddity 19: upstream's map kept it in a class attribute, where a second instance overwrote it."""
-    x = torch.randn(4, 5, generator=torch.Generator().manual_seed(2))
-    gradients = []
-    for first, second in ((1.0, 0.1), (1.0, 1.0)):
-        leaf = x.clone().requires_grad_()
-        point = ball.to_poincare(leaf, first, riemannian=True)
-        ball.to_poincare(x, second, riemannian=True)
-        point.sum().backward()
-        gradients.append(leaf.grad)
-    assert torch.equal(*gradients)

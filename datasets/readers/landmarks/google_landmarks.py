@@ -14,7 +14,6 @@ import numpy as np
 from tqdm import tqdm
 
 from distilplace.common.errors import UserError
-from distilplace.common.files import atomic_path
 from distilplace.common.numbers import parse_whole
 from distilplace.datasets.base import existing_file, existing_folder
 from distilplace.datasets.image_sets import ImageSet
@@ -158,18 +157,3 @@ def _relations(sizes: list[int]) -> tuple[list[np.ndarray], list[np.ndarray]]:
         non_negatives += [members] * size
         start += size
     return positives, non_negatives
-
-
-def write_clean_ids(dataset_folder: Path | str) -> Path:
-    """Write ``meta/train_clean_ids.txt``: the ids of the clean list, one a line, which whiten_mtd's own code reads.
-
-    Nothing here needs it. :class:`UserError` when the file is there already.
-    """
-    folder = existing_folder(dataset_folder, "--dataset_folder", "Google Landmarks folder")
-    target = folder / CLEAN_IDS
-    if target.exists():
-        raise UserError(f"{target} exists already: remove it first to have it written anew")
-    landmarks = read_clean_list(existing_file(folder / CLEAN_LIST, "--dataset_folder", "clean list"))
-    with atomic_path(target) as path:
-        path.write_text("".join(f"{image}\n" for row in landmarks.values() for image in row))
-    return target

@@ -1,11 +1,13 @@
 """Rotations as unit quaternions, scalar first (w x y z), and as matrices; float64, any number of them at once."""
 
 import numpy as np
+from scipy.spatial.transform import Rotation
 
 from distilplace.common.errors import UserError
 
 ORTHONORMAL_TO = 1e-9
 LARGEST_DEFECT = 0.1
+TO_SCIPY, FROM_SCIPY = [1, 2, 3, 0], [3, 0, 1, 2]
 
 
 def unit_quaternions(quaternions: np.ndarray) -> np.ndarray:
@@ -21,32 +23,18 @@ def unit_quaternions(quaternions: np.ndarray) -> np.ndarray:
 
 def matrices_from_quaternions(quaternions: np.ndarray) -> np.ndarray:
     """Rotation matrices [..., 3, 3] of ``quaternions`` [..., 4], which need not have norm 1."""
-    w, x, y, z = np.moveaxis(unit_quaternions(quaternions), -1, 0)
-    rows = [
-        [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
-        [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
-        [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
-    ]
-    return np.stack([np.stack(row, axis=-1) for row in rows], axis=-2)
+    matrices: np.ndarray = _rotations(quaternions).as_matrix()
+    return matrices.reshape(*np.shape(quaternions)[:-1], 3, 3)
 
 
 def quaternions_from_matrices(matrices: np.ndarray) -> np.ndarray:
     """Unit quaternions [..., 4] with w >= 0 of nearly orthonormal ``matrices`` [..., 3, 3].
 
-    Matrices off by more than rounding are first replaced by their :func:`nearest_rotations`. Of the four ways to read
-    the quaternion off a matrix (Shepperd, J. Guidance and Control 1978) the one with the largest divisor is taken.
+    Matrices off by more than rounding are first replaced by their :func:`nearest_rotations`.
     """
-    m = nearest_rotations(matrices)
-    a, b, c = m[..., 0, 0], m[..., 1, 1], m[..., 2, 2]
-    # Row k holds four times component k times (w, x, y, z).
-    w = [1 + a + b + c, m[..., 2, 1] - m[..., 1, 2], m[..., 0, 2] - m[..., 2, 0], m[..., 1, 0] - m[..., 0, 1]]
-    x = [w[1], 1 + a - b - c, m[..., 0, 1] + m[..., 1, 0], m[..., 0, 2] + m[..., 2, 0]]
-    y = [w[2], x[2], 1 - a + b - c, m[..., 1, 2] + m[..., 2, 1]]
-    z = [w[3], x[3], y[3], 1 - a - b + c]
-    products = np.stack([np.stack(row, axis=-1) for row in (w, x, y, z)], axis=-2)
-    largest = np.argmax(np.stack([w[0], x[1], y[2], z[3]], axis=-1), axis=-1)
-    found = unit_quaternions(np.take_along_axis(products, largest[..., None, None], axis=-2)[..., 0, :])
-    return np.where(found[..., :1] < 0, -found, found) + 0.0  # no negative zero
+    nearest = nearest_rotations(matrices)
+    found = Rotation.from_matrix(nearest.reshape(-1, 3, 3)).as_quat(canonical=True)
+    return found[:, FROM_SCIPY].reshape(*nearest.shape[:-2], 4) + 0.0  # no negative zero
 
 
 def nearest_rotations(matrices: np.ndarray) -> np.ndarray:
@@ -70,14 +58,15 @@ def nearest_rotations(matrices: np.ndarray) -> np.ndarray:
 
 
 def angles_between(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Degrees [...] in 0..180 of the rotation from ``first`` to ``second`` [..., 4]; q and -q are one rotation.
+    """Degrees [...] in 0..180 of the rotation from ``first`` to ``second`` [..., 4]; q and -q are one rotation."""
+    first, second = np.broadcast_arrays(first, second)
+    angles: np.ndarray = np.degrees((_rotations(first).inv() * _rotations(second)).magnitude())
+    return angles.reshape(first.shape[:-1])
 
-    2 acos |<q, p>| written with atan2, which keeps its digits near 0, and is exactly 0 for equal ones.
-    """
-    q, p = unit_quaternions(first), unit_quaternions(second)
-    near, far = np.linalg.norm(q - p, axis=-1), np.linalg.norm(q + p, axis=-1)
-    angles: np.ndarray = np.degrees(4 * np.arctan2(np.minimum(near, far), np.maximum(near, far)))
-    return angles
+
+def _rotations(quaternions: np.ndarray) -> Rotation:
+    """SciPy's, all in one row; its quaternions have the scalar last."""
+    return Rotation.from_quat(unit_quaternions(quaternions).reshape(-1, 4)[:, TO_SCIPY])
 
 
 def pose_from_matrix(matrix: np.ndarray, source: object) -> np.ndarray:

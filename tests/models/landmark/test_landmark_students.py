@@ -11,7 +11,7 @@ from distilplace.common.errors import UserError
 from distilplace.common.outputs import maps_of
 from distilplace.models.checkpoints import load_weights, save_weights
 from distilplace.models.image.network import ImageNetwork
-from distilplace.models.image.pooling import FixedGeM, GeMFC
+from distilplace.models.image.pooling import GeM, GeMFC
 
 
 def slow_gem(features, p):
@@ -29,7 +29,7 @@ def slow_gem(features, p):
 def test_values_and_gradients_are_the_papers(golden, case):
     stored = golden("l_whiten_mtd.pt")[case]
     features = stored["input"].clone().requires_grad_()
-    output = FixedGeM(stored["p"])(features)
+    output = GeM(features.shape[1], stored["p"], learns=False)(features)
     torch.testing.assert_close(output, stored["output"], rtol=1e-6, atol=1e-7)
     output.backward(stored["cotangent"])
     torch.testing.assert_close(features.grad, stored["grad"], rtol=1e-6, atol=1e-7)
@@ -66,7 +66,7 @@ def test_the_exponent_does_not_learn():
 @pytest.mark.parametrize("p", [0.0, -1.0, math.inf, math.nan])
 def test_impossible_exponents_are_one_line(p):
     with pytest.raises(UserError, match=r"gem_p is .* must be above 0 and finite"):
-        FixedGeM(p)
+        GeM(4, p, learns=False)
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,6 @@ from distilplace.datasets.readers.landmarks.google_landmarks import (
     GoogleLandmarksData,
     present_images,
     read_clean_list,
-    write_clean_ids,
 )
 from tests.miniature_landmarks import LANDMARKS, image_file, image_id, write_gldv2
 
@@ -133,13 +132,3 @@ def test_landmarks_of_any_size(tmp_path):
     path = tmp_path / "train_clean.csv"
     path.write_text(f"landmark_id,images\r\n7,{' '.join(names)}\r\n\r\n")
     assert read_clean_list(path) == {7: names}
-
-
-def test_the_list_of_ids_is_written_once(folder):
-    path = write_clean_ids(folder)
-    assert path == folder / "meta" / "train_clean_ids.txt"
-    assert path.read_text().splitlines() == [name for _, name in _listed(folder)]
-    path.write_text("mine")
-    with pytest.raises(UserError, match="exists already"):
-        write_clean_ids(folder)
-    assert path.read_text() == "mine"

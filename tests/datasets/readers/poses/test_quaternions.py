@@ -102,6 +102,13 @@ def test_angle_is_the_trace_formulas_and_sign_free(p: tuple[float, ...], q: tupl
     assert float(angles_between(first, -first)) == 0
 
 
+def test_ten_thousand_float32_quaternions_are_exactly_0_from_themselves() -> None:
+    q = np.random.default_rng(0).normal(size=(10_000, 4)).astype(np.float32)
+    for same in (q, unit_quaternions(q).astype(np.float32)):
+        assert (angles_between(same, same) == 0).all()
+        assert (angles_between(same, -same) == 0).all()
+
+
 def test_small_angles_keep_their_digits() -> None:
     tiny = np.array([math.cos(1e-9), math.sin(1e-9), 0, 0])  # turns by 2e-9 rad
     assert float(angles_between(np.array([1.0, 0, 0, 0]), tiny)) == pytest.approx(math.degrees(2e-9), rel=1e-6)
