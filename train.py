@@ -4,7 +4,8 @@
     python train.py --train_mode train_teacher --model minklocmmcat --dataset oxford
     python train.py --model minklocmmcat --teacher_weights_path T.safetensors --rkdgloss_weight 10
 
-Options: ``engine/options.py``; published experiments: ``recipes/``. What a run leaves behind: README, "Run folder".
+Options: ``engine/options/``; published experiments: ``recipes/``. What a run leaves behind:
+``docs/concepts/run-folder.md``.
 """
 
 import sys

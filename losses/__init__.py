@@ -10,12 +10,12 @@ require_training("distilplace.losses")
 
 import importlib
 import inspect
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from distilplace.common.errors import unknown_name
 from distilplace.losses import pml_table
-from distilplace.losses.terms import TERMS, term_settings
+from distilplace.losses.terms import TERMS, load_term, term_settings
 
 if TYPE_CHECKING:
     from distilplace.losses.distiller import Distiller
@@ -26,6 +26,7 @@ __all__ = [
     "create_task_loss",
     "distiller_reads",
     "distiller_settings",
+    "implementation",
     "list_distillers",
     "list_task_losses",
     "task_loss_layout",
@@ -134,6 +135,15 @@ def create_task_loss(name: str, **settings: Any) -> "TaskLoss":
     if name.startswith(pml_table.PREFIX):
         return found(name.removeprefix(pml_table.PREFIX), **settings)
     return found(**settings)
+
+
+def implementation(name: str) -> Callable[..., Any]:
+    """The class or function behind the name of a distillation method, a term or a task loss."""
+    if _is_term(name):
+        return load_term(name)
+    if name in _DISTILLERS:
+        return _class_of("distillation method", _DISTILLERS, name, list_distillers())
+    return _task_loss_class(name)
 
 
 def _is_term(name: str) -> bool:

@@ -21,6 +21,7 @@ __all__ = [
     "has_clusters",
     "keeps_its_width",
     "list_models",
+    "model_class",
     "model_requires",
     "model_settings",
 ]
@@ -106,6 +107,11 @@ _MODELS: dict[str, _Entry] = {
 def list_models() -> list[str]:
     """The names that :func:`create_model` knows, in alphabetical order; "timm:<name>" gives any network of timm."""
     return sorted(_MODELS)
+
+
+def model_class(name: str) -> type[PlaceNetwork]:
+    """The class behind a model's name."""
+    return _model_class(_entry(name))
 
 
 def model_settings(name: str) -> tuple[str, ...]:

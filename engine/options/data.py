@@ -13,9 +13,9 @@ class DataOptions(OptionGroup):
     """Which places, from where, and how they are read."""
 
     dataset: str = Field(
-        "oxford", description="data set by name (README, Data sets): oxford, boreas, frames, demo, ..."
+        "oxford", description="data set by name (docs/guide/data-sets.md): oxford, boreas, frames, demo, ..."
     )
-    dataset_folder: str | None = Field(None, description="folder of the data set (see README, Data)")
+    dataset_folder: str | None = Field(None, description="folder of the data set (see docs/guide/data-sets.md)")
     image_path: str | None = Field(None, description="folder of the images (oxford, oxfordadafusion, boreas)")
     image_lidar_k: PositiveInt | None = Field(1, description="nearest images kept per place; None = all listed")
     n_points_boreas: PositiveInt = Field(4096, description="points of a Boreas cloud")
@@ -48,7 +48,7 @@ class DataOptions(OptionGroup):
         description="pixels: ImageNet's mean and deviation, 0..255 less the mean (OpenIBL's VGG16), or plain 0..1",
     )
     views: Literal["place", "posenet", "landmarks", "svd"] | None = Field(
-        None, description="how images are cropped and augmented (README, Data sets); None = the set's own way"
+        None, description="how images are cropped and augmented (docs/guide/data-sets.md); None = the set's own way"
     )
     crop_size: PositiveInt | None = Field(None, description="side of the crops of --views; None = the view's own")
     scales: list[Annotated[float, Field(gt=0, le=LARGEST_SCALE)]] = Field(

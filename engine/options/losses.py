@@ -22,7 +22,9 @@ class LossOptions(OptionGroup):
     ap_tau1: PositiveFloat = Field(0.01, description="temperature of TruncatedSmoothAP")
     ap_similarity: Literal["euclidean", "cosine"] = Field("euclidean", description="similarity of TruncatedSmoothAP")
     ap_positives_per_query: PositiveInt = Field(4, description="positives per query of TruncatedSmoothAP")
-    distil_method: str = Field("ours_rkdg", description="method by name (README, Methods): nokd, ours_rkdg, asht, ...")
+    distil_method: str = Field(
+        "ours_rkdg", description="method by name (docs/guide/methods.md): nokd, ours_rkdg, asht, ..."
+    )
     kd: list[str] = Field([], description="added term NAME[@TAPS][:WEIGHT]; may be given several times")
     distil_logit_weight: NonNegative = Field(1.0, description="weight of the whole distillation loss")
     task_logit_weight: NonNegative = Field(1.0, description="weight of the task loss")

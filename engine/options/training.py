@@ -37,7 +37,7 @@ class TrainingOptions(OptionGroup):
     epochs: Count = Field(60, description="passes over the training places")
     train_batch_size: Annotated[int, Field(ge=4)] = Field(128, description="places per step, in groups of positives")
     batches: Literal["auto", "pairs", "items", "views", "groups", "tuples"] = Field(
-        "auto", description="what batches are made of (README, Data sets); auto = what loss and data set call for"
+        "auto", description="what batches are made of (docs/guide/data-sets.md); auto = what loss and data set call for"
     )
     train_batch_split_size: PositiveInt = Field(128, description="places per forward; below the batch: staged")
     batch_size_limit: PositiveInt | None = Field(None, description="largest batch when batches may grow")

@@ -1,4 +1,4 @@
-"""One folder per run: options, environment, log, metrics, checkpoint, weights, report (README, "Run folder")."""
+"""One folder per run: options, environment, log, metrics, checkpoint, weights, report (docs/concepts/run-folder.md)."""
 
 import hashlib
 import json

@@ -17,6 +17,7 @@ from distilplace.models.image.mobilenet_wakd import MobileNetV3WAKD
 from tests.commands.written import RUN
 from tests.miniature import write_boreas, write_oxford
 from tests.miniature_dbstruct import write_pittsburgh, write_tokyo247, write_tokyotm
+from tests.miniature_frames import straight, write_run
 from tests.miniature_images import numbered, write_images, write_kitti, write_nordland, write_sequences, write_truth
 from tests.miniature_landmarks import write_gldv2, write_revisited, write_svd
 from tests.miniature_poses import write_cambridge, write_seven_scenes
@@ -36,6 +37,7 @@ SMALLER: dict[str, list[str]] = {
     "gldv2": ["--crop_size", "40", "--student_output_dim", "8", *WHITEN],
     "svd": ["--crop_size", "32", "--student_output_dim", "8", *WHITEN],
     "images": ["--image_size", "48x64", "--train_batch_size", "8"],
+    "frames": ["--train_batch_size", "8"],
 }
 """What training commands on a data set are shortened by."""
 
@@ -72,6 +74,12 @@ def flat(folder: Path) -> Path:
     return folder
 
 
+def drives(folder: Path) -> None:
+    """Two traversals of a straight road, with clouds."""
+    for number in (0, 1):
+        write_run(folder / f"run{number}", straight(400, 5.0, easting=float(number)), seed=number, image_size=(80, 60))
+
+
 def one_folder(made: tuple[Path, Path], folder: Path) -> None:
     """Data and images of Oxford or Boreas under the names that :meth:`Place._with_folders` expects."""
     for name, found in zip(("D", "I"), made, strict=True):
@@ -94,6 +102,7 @@ WORLDS: dict[str, Callable[[Path], object]] = {
     "revisited": revisited,
     "svd": lambda folder: write_svd(folder, frames=2),
     "images": own_images,
+    "frames": drives,
 }
 
 
@@ -134,7 +143,7 @@ class Place:
         options = self._parsed(kind, words)
         cities = dict.fromkeys(("pitts30k", "pitts250k"), "pittsburgh")
         own = "flat" if "--data_dir" in words else cities.get(options.dataset, options.dataset)
-        found = {"D": own, "R": "revisited", "F": "revisited", "TOKYO": "tokyo247", "I": own}
+        found = {"D": own, "my_drives": "frames", "R": "revisited", "F": "revisited", "TOKYO": "tokyo247", "I": own}
         for position in range(1, len(words)):
             if words[position - 1].removeprefix("--") not in FOLDERS or words[position] not in found:
                 continue
@@ -147,6 +156,8 @@ class Place:
         for flag, count in (("--teacher_weights_path", len(options.model)), ("--T_path", 1)):
             if flag in words:
                 start = words.index(flag) + 1
+                if Path(words[start]).is_file():  # a run before has trained it
+                    continue
                 words[start : start + count] = [
                     self.weights(name, teacher_settings(options, name)) for name in options.model
                 ]

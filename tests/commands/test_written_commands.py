@@ -1,4 +1,4 @@
-"""What stands in the comments of recipes and in the README's table: parsed, and (slow) run on small data."""
+"""What stands in recipes, in docs/migration.md and in blocks of pages: parsed, and (slow) run on small data."""
 
 from pathlib import Path
 
@@ -9,11 +9,17 @@ from distilplace.engine.options import EvaluateOptions, TrainOptions
 from distilplace.engine.options.command_line import parse
 from distilplace.tools import cluster, whiten
 from tests.commands.small_worlds import Place
-from tests.commands.written import readme_commands, recipe_commands
+from tests.commands.written import block_commands, migration_commands, recipe_commands
 from tests.conftest import ROOT
 
-RECIPES, ROWS = recipe_commands(ROOT), readme_commands(ROOT)
-WRITTEN = {**RECIPES, **{f"README, {name}": commands for name, commands in ROWS.items()}}
+RECIPES, ROWS = recipe_commands(ROOT), migration_commands(ROOT)
+PAGES = [ROOT / "README.md", ROOT / "docs" / "index.md", *sorted((ROOT / "docs" / "tutorials").glob("*.md"))]
+BLOCKS = {page.name: block_commands(page) for page in PAGES}
+WRITTEN = {
+    **RECIPES,
+    **{f"migration, {name}": commands for name, commands in ROWS.items()},
+    **{name: blocks["run"] for name, blocks in BLOCKS.items()},
+}
 RUNNABLE = {name: commands for name, commands in WRITTEN.items() if commands}
 
 
@@ -26,6 +32,18 @@ def test_every_published_recipe_says_how_it_is_run():
         ), name
     assert list(ROWS) == ["DistilVPR", "ASHT-KD", "WAKD", "SCKD", "Whiten_MTD", "RepDistiller"]
     assert sum(map(len, ROWS.values())) >= 19
+
+
+def test_blocks_of_pages_are_run_or_say_why_not():
+    assert {name: len(blocks["run"]) for name, blocks in BLOCKS.items() if blocks["run"]} == {
+        "README.md": 3,
+        "own-robot.md": 4,
+    }
+    marked = [words for blocks in BLOCKS.values() for words in blocks["marked"]]
+    assert all(words[0] == "make" or words[:2] == ["python", "train.py"] for words in marked)
+    for words in marked:
+        if words[0] == "python":
+            parse(TrainOptions, words[2:], home=ROOT / "tests", environment={})
 
 
 @pytest.mark.parametrize("name", RUNNABLE)

@@ -1,4 +1,4 @@
-"""Commands as users read them: from the comments of recipes, and from the README's table "Coming from ..."."""
+"""Commands as users read them: in the comments of recipes, the table of docs/migration.md, and blocks of pages."""
 
 import re
 import shlex
@@ -18,12 +18,12 @@ def recipe_commands(root: Path) -> dict[str, list[list[str]]]:
     return found
 
 
-def readme_commands(root: Path) -> dict[str, list[list[str]]]:
+def migration_commands(root: Path) -> dict[str, list[list[str]]]:
     """Per program that people come from the words of our commands, row by row, from left to right.
 
     "the same with `--flag`" repeats the command before, with this flag too.
     """
-    table = (root / "README.md").read_text().split("\n## Coming from")[1].split("\n## ")[0]
+    table = (root / "docs" / "migration.md").read_text()
     found: dict[str, list[list[str]]] = {}
     for row in (line for line in table.splitlines() if line.startswith("| ") and line != "| their command | ours |"):
         theirs, ours = row.strip("| ").split(" | ")
@@ -35,6 +35,21 @@ def readme_commands(root: Path) -> dict[str, list[list[str]]]:
                 commands.append(_words(text))
             elif before.strip() == "the same with":
                 commands.append([*commands[-1], *shlex.split(text)])
+    return found
+
+
+MARKS = ("needs real data", "takes minutes")
+"""What may be said in a comment above a block that no test runs."""
+
+
+def block_commands(page: Path) -> dict[str, list[list[str]]]:
+    """The words of the commands in the page's ``bash`` blocks: "run", those that a test runs; "marked", the others."""
+    found: dict[str, list[list[str]]] = {"run": [], "marked": []}
+    blocks = re.findall(r"(?:<!-- (.*) -->\n)?```bash\n(.*?)```", page.read_text(), flags=re.DOTALL)
+    for mark, block in blocks:
+        assert not mark or mark.startswith(MARKS), mark
+        lines = [line.split("  #")[0].strip() for line in block.splitlines()]
+        found["marked" if mark else "run"] += [shlex.split(line) if mark else _words(line) for line in lines]
     return found
 
 

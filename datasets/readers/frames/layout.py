@@ -1,4 +1,4 @@
-"""Reading the ``frames`` layout: one folder per run with poses.csv, image_<camera>/ and cloud/ (README, "own robot").
+"""Reading the ``frames`` layout: per run a folder with poses.csv, image_<camera>/ and cloud/ (docs, "Your own robot").
 
 poses.csv: header ``frame,timestamp,easting,northing`` and optionally ``altitude,roll,pitch,yaw``; metres, seconds,
 radians. ``image_<camera>/<frame>.jpg|png`` or whatever Pillow reads, ``cloud/<frame>.bin|npy|pcd|ply``. Files are
@@ -65,7 +65,9 @@ def _read_run(folder: Path) -> FrameRun:
     cameras = tuple(camera_folders(folder))
     has_clouds = (folder / CLOUD).is_dir()
     if not cameras and not has_clouds:
-        raise UserError(f"run {folder} has neither an image_<camera> nor a cloud folder: see README, frames format")
+        raise UserError(
+            f"run {folder} has neither an image_<camera> nor a cloud folder: see docs/tutorials/own-robot.md"
+        )
     tallies = {kind: Tally() for kind in (*cameras, CLOUD)}
     pictures = [files_by_stem(folder / camera, image_suffixes(), tallies[camera]) for camera in cameras]
     clouds = files_by_stem(folder / CLOUD, CLOUD_SUFFIXES, tallies[CLOUD], "cloud file") if has_clouds else {}

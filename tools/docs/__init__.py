@@ -1,0 +1,1 @@
+"""The generated pages of the documentation: options, registries and docstrings as Markdown."""
