@@ -23,7 +23,7 @@ from distilplace.losses.terms import TERMS, load_term
 from distilplace.models import list_models, model_class, model_requires, model_settings
 from distilplace.tools.docs.markdown import code, docstring, rows, summary
 
-GROUPS = {
+GROUPS: dict[str, type[options.OptionGroup]] = {
     "Data": options.DataOptions,
     "Networks": options.ModelOptions,
     "Losses": options.LossOptions,
