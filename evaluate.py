@@ -26,7 +26,7 @@ from distilplace.engine.caches.reduction import whitening
 from distilplace.engine.comparison import preprocessing, require_same_test, row_names
 from distilplace.engine.embedding import Embedder
 from distilplace.engine.options import DataOptions, EvaluateOptions, ModelOptions
-from distilplace.engine.options.command_line import given, parse
+from distilplace.engine.options.command_line import given, parse, without_options
 from distilplace.engine.options.relevance import refuse_unread
 from distilplace.engine.program import exit_code
 from distilplace.engine.progress import stage
@@ -75,7 +75,8 @@ def read_rows(argv: Sequence[str]) -> list[EvaluateOptions]:
         return parse(EvaluateOptions, argv, home=home(), saved=saved_options(weights), all_read=all_read)
 
     rows = [row(argv, weights_flag(argv))]
-    rows += [row([*argv, "--weights", weights], weights) for weights in rows[0].compare]
+    others = without_options(argv, ("weights",))
+    rows += [row([*others, "--weights", weights], weights) for weights in rows[0].compare]
     files = one_for_each(rows[0].whitening, len(rows), "checkpoints")
     rows = [row.model_copy(update={"whitening": [file] if file else []}) for row, file in zip(rows, files, strict=True)]
     for options in rows:

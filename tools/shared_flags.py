@@ -4,8 +4,7 @@ from collections.abc import Sequence
 
 from distilplace.common.home import home
 from distilplace.engine.options import TrainOptions
-from distilplace.engine.options.aliases import ALIASES
-from distilplace.engine.options.command_line import given, parse
+from distilplace.engine.options.command_line import given, last_of_each, parse, without_options
 from distilplace.engine.options.relevance import refuse_unread, unread
 
 
@@ -17,19 +16,14 @@ def refuse_in_vain(extra: Sequence[str], runs: Sequence[Sequence[str]]) -> None:
 
     """
     if extra:
-        everything = [parse(TrainOptions, [*flags, *extra], home=home(), all_read=False) for flags in runs]
+        everything = [
+            parse(TrainOptions, last_of_each([*flags, *extra]), home=home(), all_read=False) for flags in runs
+        ]
         refuse_unread(everything, given(TrainOptions, extra))
 
 
 def only_read(flags: Sequence[str]) -> list[str]:
-    """A ``train.py`` command line without the options that its run does not read."""
+    """A ``train.py`` command line without the options that its run does not read, each as it is said last."""
+    flags = last_of_each(flags)
     options = parse(TrainOptions, flags, home=home(), all_read=False)
-    vain = set(unread(options, given(TrainOptions, flags)))
-    spelled = vain | {alias for name in vain for alias in ALIASES.get(name, ())} | {f"no_{name}" for name in vain}
-    kept, keeping = [], True
-    for word in flags:
-        if word.startswith("--"):
-            keeping = word.removeprefix("--").split("=")[0] not in spelled
-        if keeping:
-            kept.append(word)
-    return kept
+    return without_options(flags, unread(options, given(TrainOptions, flags)))

@@ -1,6 +1,6 @@
 """Flags of other programs that have another name here: SCKD's, some of them ASHT-KD's and Whiten_MTD's too."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from distilplace import models
@@ -23,8 +23,8 @@ POSE_TEACHERS = ("resnet18", "resnet34", "resnet50", "resnet101")
 """What SCKD calls its pose networks."""
 
 
-def resolve(values: dict[str, Any]) -> dict[str, Any]:
-    """Parsed flags under their names here.
+def resolve(values: Mapping[str, Any], told: Callable[[str], str] = "--{}".format) -> dict[str, Any]:
+    """Options under their names here; ``told`` is how a message writes a name.
 
     Raises:
         UserError: an option given under two names with two values: neither may be dropped silently.
@@ -37,33 +37,42 @@ def resolve(values: dict[str, Any]) -> dict[str, Any]:
                 continue
             value = _pose_networks(values[alias]) if alias == "T_model" else values[alias]
             if found.setdefault(name, value) != value:
-                raise UserError(_contradiction(name, values.get(name, found[name]), alias, values[alias]))
+                raise UserError(_contradiction(name, values.get(name, found[name]), alias, values[alias], told))
     return found
 
 
-def refuse_ambiguous(options: OptionGroup, argv: Sequence[str]) -> None:
-    """Refuse ``--lr`` for a network with a cloud branch: one rate is not two (:class:`UserError`)."""
-    if not isinstance(options, TrainOptions) or not any(word.split("=")[0] == "--lr" for word in argv):
+def refuse_ambiguous(options: OptionGroup, argv: Sequence[str], written: Collection[str] = ()) -> None:
+    """Refuse ``lr`` for a network with a cloud branch: one rate is not two (:class:`UserError`).
+
+    ``written``: names from elsewhere than the command line ``argv``, which may overrule them by both rates.
+    """
+    words = {word.split("=")[0].removeprefix("--") for word in argv if word.startswith("--")}
+    if not isinstance(options, TrainOptions) or not {"lr"} & {*words, *written}:
         return
     learner = options.model[0] if options.train_mode == "train_teacher" else options.student_model
-    if "coords" in models.model_requires(learner):
-        raise UserError(f"--lr: {learner} has rates of its own for clouds and images: give --cloud_lr and --image_lr")
+    if "coords" in models.model_requires(learner) and not {"cloud_lr", "image_lr"} <= words:
+        where = "--lr" if "lr" in words else "lr"
+        raise UserError(
+            f"{where}: {learner} has rates of its own for clouds and images: give --cloud_lr and --image_lr"
+        )
 
 
 def _names_elsewhere() -> Iterator[str]:
     return (alias for aliases in ALIASES.values() for alias in aliases)
 
 
-def _pose_networks(names: list[str]) -> list[str]:
+def _pose_networks(names: str | list[str]) -> str | list[str]:
+    """SCKD's names of pose networks as they are called here."""
+    if isinstance(names, str):
+        return f"{names}pose" if names in POSE_TEACHERS else names
     return [f"{name}pose" if name in POSE_TEACHERS else name for name in names]
 
 
-def _contradiction(name: str, value: Any, alias: str, other: Any) -> str:
+def _contradiction(name: str, value: Any, alias: str, other: Any, told: Callable[[str], str]) -> str:
     one, two = (" ".join(each) if isinstance(each, list) else each for each in (value, other))
     if alias == "T_model":
-        student = _pose_networks([one])[0]
         return (
-            f"--model {one} and --T_model {two} both name the teacher here; SCKD's KD_train.py calls its student "
-            f"--model: give --student_model {student} --T_model {two}"
+            f"{told(name)} {one} and {told(alias)} {two} both name the teacher here; SCKD's KD_train.py calls its "
+            f"student --model: give {told('student_model')} {_pose_networks(one)} {told(alias)} {two}"
         )
-    return f"--{name} {one} and --{alias} {two} are one option with two values: give one of them"
+    return f"{told(name)} {one} and {told(alias)} {two} are one option with two values: give one of them"

@@ -27,6 +27,17 @@ def _numbers(separated: str, number: type) -> str:
 
 FloatList = Annotated[str, AfterValidator(lambda value: _numbers(value, float))]
 IntList = Annotated[str, AfterValidator(lambda value: _numbers(value, int))]
+Milestones = Annotated[IntList, AfterValidator(lambda value: _rising(value))]
+
+
+def _rising(separated: str) -> str:
+    """Refuses a list that a schedule could mean in two ways: an epoch twice, or a later one before an earlier."""
+    values = [int(part) for part in separated.split("_")]
+    if len({*values}) < len(values):
+        raise ValueError(f"'{separated}' names an epoch twice: name each once")
+    if values != sorted(values):
+        raise ValueError(f"'{separated}' is not in rising order: write {'_'.join(map(str, sorted(values)))}")
+    return separated
 
 
 def _image_size(text: str) -> str:

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt
 
-from distilplace.engine.options.fields import Count, IntList, NonNegative, OptionGroup
+from distilplace.engine.options.fields import Count, Milestones, NonNegative, OptionGroup
 
 
 class TrainingOptions(OptionGroup):
@@ -53,7 +53,7 @@ class TrainingOptions(OptionGroup):
         "epoch", description="a cosine schedule moves after every epoch or after every step (Whiten_MTD)"
     )
     lr_min: NonNegative = Field(0.0, description="learning rate at which a cosine schedule ends (Whiten_MTD: 1e-6)")
-    milestones: IntList = Field("40", description="epochs at which learning rates fall, such as 40_80")
+    milestones: Milestones = Field("40", description="epochs at which learning rates fall, such as 40_80")
     lr_gamma: float = Field(0.1, gt=0, le=1, description="factor by which learning rates fall at a milestone")
     bcs_aug_rate: float = Field(0.2, ge=0, le=1, description="jitter of brightness, contrast, saturation")
     hue_aug_rate: float = Field(0.1, ge=0, le=0.5, description="jitter of hue")

@@ -14,7 +14,7 @@ from distilplace.common.home import home, is_checkout, program, recipe
 from distilplace.datasets.readers.demo.data import DemoData
 from distilplace.datasets.readers.oxford.layout import IMAGES
 from distilplace.engine.options import TrainOptions
-from distilplace.engine.options.command_line import parse
+from distilplace.engine.options.command_line import last_of_each, parse
 from distilplace.engine.program import exit_code
 from distilplace.engine.reporting import Outcome, report_outcome
 from distilplace.engine.runs.folder import LOG
@@ -64,7 +64,7 @@ def demo(logdir: Path, flags: list[str]) -> Path:
 
 def quick_flags(logdir: Path, flags: list[str]) -> list[str]:
     """Flags that put the three runs on a small world, generated where the demo's worlds are kept, for few epochs."""
-    chosen = parse(TrainOptions, teacher_flags(logdir, *flags), home=home(), all_read=False)
+    chosen = parse(TrainOptions, last_of_each(teacher_flags(logdir, *flags)), home=home(), all_read=False)
     world = DemoData(chosen.dataset_folder, chosen.demo_seed, **QUICK_WORLD).dataset_folder
     where = ["--dataset", "oxford", "--dataset_folder", str(world), "--image_path", str(world / IMAGES)]
     return [*QUICK_FLAGS, *flags, *where]

@@ -1,5 +1,6 @@
 """Flags, recipes, environment and paths.yaml: the forms that must work, and one line for every mistake."""
 
+import logging
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from distilplace.common.errors import UserError
 from distilplace.engine.options import EvaluateOptions, TrainOptions
 from distilplace.engine.options.command_line import parse
+from distilplace.engine.options.flags import COMMON, flag_parser, grouped_options
 
 README_COMMAND = (
     "--model minklocmmcat --tryid 0 --rkdgloss_weight 1 --crosslogitdistloss_weight_st2ss 0.1 "
@@ -22,6 +24,14 @@ def read(home: Path, *argv: str, environment: dict[str, str] | None = None, **re
 def from_yaml(home: Path, text: str, *argv: str) -> TrainOptions:
     (home / "recipe.yaml").write_text(text)
     return read(home, "--config", str(home / "recipe.yaml"), *argv)
+
+
+@pytest.fixture
+def log(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> pytest.LogCaptureFixture:
+    """Lines of the log."""
+    monkeypatch.setattr(logging.getLogger("distilplace"), "propagate", True)
+    caplog.set_level(logging.INFO, logger="distilplace")
+    return caplog
 
 
 FORMS = [
@@ -66,6 +76,14 @@ FORMS = [
     ("--niter 7", "epochs: 7", "epochs", 7),
     ("--batchSize 32", "train_batch_size: 32", "train_batch_size", 32),
     ("--gpu 1", "cuda: 1", "cuda", 1),
+    ("--seed 8 --seed 8", "seed: 8", "seed", 8),
+    ("--lr 0.01", "lr: 0.01", "image_lr", 0.01),
+    ("--niter 3", "niter: 3", "epochs", 3),
+    ("--niter 3", "niter: 3\nepochs: 3", "epochs", 3),
+    ("--T_model resnet34", "T_model: resnet34", "model", ["resnet34pose"]),
+    ("--T_model resnet34 resnet18", "T_model: [resnet34, resnet18]", "model", ["resnet34pose", "resnet18pose"]),
+    ("--KLSC", "KLSC: true", "SCKL", True),
+    ("--data_dir D", "data_dir: D", "dataset_folder", "D"),
     ("--scales 1 0.5", "scales: [1, 0.5]", "scales", [1.0, 0.5]),
     ("--image_size max1024", "image_size: max1024", "image_size", "max1024"),
 ]
@@ -111,6 +129,15 @@ MISTAKES = [
     ("--train_mode train_teacher --model minklocmmcat --lr 0.1", "give --cloud_lr and --image_lr"),
     ("--train_mode train_teacher --model minklocmmcat --lr=0.1", "give --cloud_lr and --image_lr"),
     ("--batchsize 3", "did you mean 'batchSize'"),
+    ("--pca 8", "--pca is an option of evaluate.py"),
+    ("--seed 7 --seed 8", "--seed is given twice, as 7 and as 8"),
+    ("--seed=7 --epochs 2 --seed=8", "--seed is given twice"),
+    ("--niter 7 --niter 8", "--niter is given twice"),
+    ("--cache_aug --no_cache_aug", "--cache_aug is given twice, as True and as False"),
+    ("--scales 1 0.5 --scales 1", "--scales is given twice, as 1 0.5 and as 1:"),
+    ("--config a.yaml --config b.yaml", "--config is given twice"),
+    ("--milestones 10_10", "--milestones: '10_10' names an epoch twice"),
+    ("--milestones 80_40", "--milestones: '80_40' is not in rising order: write 40_80"),
     ("--epochs 1_000", "--epochs: write numbers with the digits 0 to 9 alone"),
     ("--margin 0_1.5", "--margin: write numbers"),
     ("--image_lr 1_0e-3", "--image_lr: write numbers"),
@@ -155,6 +182,81 @@ def test_unknown_and_wrong_recipe_entries_are_refused(tmp_path):
         from_yaml(tmp_path, "epochs: many")
     with pytest.raises(UserError, match="valid YAML"):
         from_yaml(tmp_path, "a: [1")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("niter: 3\nepochs: 4", r"^epochs \(recipe .*\) 4 and niter \(recipe .*\) 3 are one option with two values"),
+        ("train_mode: train_teacher\nmodel: minklocmmcat\nlr: 0.1", r"^lr: minklocmmcat has rates of its own"),
+        ("save_epoch: 5\ndistil_layer1_weight: 3", r"^distil_layer1_weight \(recipe .*\) 3 has no effect here"),
+        ("pca: 8", r"^pca \(recipe .*\) is an option of evaluate.py"),
+        ("milestones: 9_9", "names an epoch twice"),
+    ],
+)
+def test_recipes_are_held_to_the_same(tmp_path, text, message):
+    with pytest.raises(UserError, match=message):
+        from_yaml(tmp_path, text)
+
+
+def test_a_recipes_one_rate_may_be_overruled_by_both(tmp_path):
+    text = "train_mode: train_teacher\nmodel: minklocmmcat\nlr: 0.1"
+    options = from_yaml(tmp_path, text, "--cloud_lr", "0.5", "--image_lr", "0.2")
+    assert (options.cloud_lr, options.image_lr) == (0.5, 0.2)
+
+
+def test_retired_options_of_a_recipe_are_told(tmp_path, log):
+    assert from_yaml(tmp_path, "save_weights: True\nepochs: 3\ndistil_layer1_weight: 0").epochs == 3
+    assert [line.split(" (recipe")[0] for line in log.messages] == ["save_weights"]
+    assert log.messages[0].endswith("has no effect here: weights are always saved")
+
+
+def test_variables_of_the_environment_have_all_names_and_unknown_ones_are_refused(tmp_path):
+    own = {"DISTILPLACE_CACHE": "c", "DISTILPLACE_SHARED": "s", "PATH": "p", "DISTILPLACE": "d"}
+    environment = own | {"DISTILPLACE_LR": "0.01", "DISTILPLACE_NITER": "3", "DISTILPLACE_SCMODULE": "4"}
+    options = read(tmp_path, environment=environment | {"DISTILPLACE_PCA": "8"})
+    assert (options.image_lr, options.epochs, options.SCmodule) == (0.01, 3, ["4"])
+    evaluated = parse(EvaluateOptions, ["--weights", "w"], home=tmp_path, environment={"DISTILPLACE_PCA": "8"})
+    assert evaluated.pca == 8
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ({"EPOCH": "3"}, "unknown variable DISTILPLACE_EPOCH in the environment; did you mean DISTILPLACE_EPOCHS"),
+        ({"epochs": "3"}, "did you mean DISTILPLACE_EPOCHS"),
+        ({"PATH": "p"}, "did you mean DISTILPLACE_PATHS"),
+        ({"CONFIG": "c"}, "name it with --config"),
+        ({"EPOCHS": "3", "NITER": "4"}, "DISTILPLACE_EPOCHS 3 and DISTILPLACE_NITER 4 are one option with two values"),
+        ({"LR": "1", "TRAIN_MODE": "train_teacher"}, "lr: minklocmmcat has rates of its own"),
+        ({"DISTIL_LAYER1_WEIGHT": "2"}, "DISTILPLACE_DISTIL_LAYER1_WEIGHT 2 has no effect here"),
+    ],
+)
+def test_mistakes_in_the_environment_are_refused(tmp_path, names, message):
+    with pytest.raises(UserError, match=message):
+        read(tmp_path, environment={f"DISTILPLACE_{name}": value for name, value in names.items()})
+
+
+def test_evaluation_names_the_program_that_has_an_option(tmp_path):
+    for flag in ("--epochs", "--lr"):
+        with pytest.raises(UserError, match=f"{flag} is an option of train.py; omit it here"):
+            parse(EvaluateOptions, ["--weights", "w", flag, "3"], home=tmp_path, environment={})
+
+
+@pytest.mark.parametrize("kind", [TrainOptions, EvaluateOptions])
+def test_help_shows_every_option_once_and_common_ones_first(kind):
+    groups = grouped_options(kind)
+    names = [name for names in groups.values() for name in names]
+    assert sorted(names) == sorted(kind.model_fields)
+    assert next(iter(groups)) == "common"
+    assert {name for name in COMMON if name in kind.model_fields} <= {*groups["common"]}
+    assert all(len(names) > 3 for names in groups.values())
+    text = flag_parser(kind).format_help()
+    titles = [f"{title} options:" for title in groups]
+    assert [line for line in text.splitlines() if line.endswith("options:")] == titles
+    for name in names:
+        assert text.count(f"\n  --{name} ") == 1, name
+    assert ("weights" in groups["common"]) == (kind is EvaluateOptions)
 
 
 def test_flags_beat_recipe_beats_environment_beats_paths_yaml(tmp_path):
@@ -230,10 +332,9 @@ def test_help_lists_every_option(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(("flag", "reason"), [("--resume_epoch 5", "--resume auto"), ("--models_dir=x", "run folder")])
-def test_flags_of_the_published_code_without_effect_are_told(flag, reason, tmp_path, caplog):
-    with caplog.at_level("INFO", logger="distilplace"):
-        read(tmp_path, *flag.split())
-    told = [record.getMessage() for record in caplog.records]
+def test_flags_of_the_published_code_without_effect_are_told(flag, reason, tmp_path, log):
+    read(tmp_path, *flag.split())
+    told = log.messages
     assert len(told) == 1
     assert told[0].startswith(flag.split("=")[0].split()[0])
     assert reason in told[0]

@@ -196,6 +196,8 @@ def test_tools_hand_each_run_what_it_reads_and_refuse_what_none_does(root):
     extra = ["--cloud_lr", "0.1", "--query_crop", "--epochs=3", "--T_model", "minklocmmcat"]
     assert only_read([*alone, *extra]) == [*alone, "--epochs=3"]
     assert only_read([*teacher, *extra]) == [*teacher, "--cloud_lr", "0.1", "--epochs=3", "--T_model", "minklocmmcat"]
+    assert only_read([*alone, "--seed", "1", "--niter", "2", *extra]) == [*alone, "--seed", "1", "--epochs=3"]
     refuse_in_vain(["--cloud_lr", "0.1"], [teacher, alone])
+    refuse_in_vain(["--seed", "5"], [[*alone, "--seed", "1"]])  # what a tool says is overruled
     with pytest.raises(UserError, match="query_crop"):
         refuse_in_vain(extra, [teacher, alone])
