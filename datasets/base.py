@@ -52,7 +52,7 @@ class PlaceData(ABC):
     upright: bool = False
     """Is the EXIF orientation of images applied? One's own images: yes; published sets keep their protocol's pixels."""
     validation_buffer: float = 50.0
-    """Metres that training places keep from a validation stretch, where no --negative_radius is given."""
+    """Metres that training places keep from a validation stretch, where they do not read a --negative_radius."""
     metric_positions: bool = True
     """Are positions metres? If not (frame numbers, bare matches), no validation part can be cut by distance."""
 

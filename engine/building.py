@@ -24,6 +24,7 @@ from distilplace.models import PlaceNetwork
 from distilplace.models.checkpoints import load_weights
 
 LOG = logging.getLogger("distilplace")
+STAGES = ("layer1", "layer2", "layer3")  # what an image network has, for asking a method whether it wants maps at all
 
 
 def build_data(options: DataOptions) -> PlaceData:
@@ -100,8 +101,10 @@ def hold_back(options: TrainOptions, data: PlaceData, everything: TrainingSet, t
     if options.val_fraction > 0 and not data.metric_positions:
         note = "no validation split: this set's places have no positions to cut one by; the last epoch is kept"
         return Split(everything, None, note)
-    buffer = data.validation_buffer if options.negative_radius is None else options.negative_radius
     radius, unit = (test.radius, test.unit) if isinstance(test, EvaluationSet) else (25.0, "m")
+    buffer = data.validation_buffer
+    if unit == "m" and (given := data_settings(options, options.dataset).get("negative_radius")) is not None:
+        buffer = given
     return split(everything, options.val_fraction, buffer=buffer, eval_radius=radius, unit=unit)
 
 
@@ -193,6 +196,15 @@ def build_distiller(options: TrainOptions) -> Distiller | None:
             method = losses.create_distiller(options.distil_method, **chosen)
     added = {name: values[name] for name in term_settings() if name in values}
     return with_terms(method, options.kd, auto_scale=options.auto_scale, seed=options.seed, **added)
+
+
+def distilled_live(distiller: Distiller | None) -> str | None:
+    """What a method distils that teachers must be run in every step for; None where a store of embeddings will do."""
+    if distiller is None:
+        return None
+    if distiller.teacher_maps(STAGES):
+        return "feature maps"
+    return "outputs for the student's own crops" if distiller.same_inputs else None
 
 
 def build_task_loss(options: TrainOptions) -> TaskLoss:

@@ -10,7 +10,7 @@ from torch import nn
 from distilplace.common.errors import UserError
 from distilplace.common.files import sha256
 from distilplace.datasets.records import Benchmark, PlaceRecord
-from distilplace.engine.building import build_network, rates_of, teacher_settings
+from distilplace.engine.building import build_network, distilled_live, rates_of, teacher_settings
 from distilplace.engine.caches.fingerprint import Augmented, Fingerprint, of_frames, of_network
 from distilplace.engine.caches.published_whitening import one_for_each, published_whitening
 from distilplace.engine.caches.store import LABELS, compare_store, compare_stores, has_store, read_store, write_store
@@ -24,7 +24,6 @@ from distilplace.losses.distiller import Distiller
 from distilplace.models import PlaceNetwork, model_requires
 
 LOG = logging.getLogger("distilplace")
-STAGES = ("layer1", "layer2", "layer3")  # what an image network has, for asking a method whether it wants maps at all
 
 
 @dataclass
@@ -75,11 +74,10 @@ class TeacherOpener:
     def _is_live(self) -> bool:
         """Are the teachers run in every step? They must be where their feature maps are distilled."""
         assert self.distiller is not None
-        wants_maps = bool(self.distiller.teacher_maps(STAGES))
-        if (wants_maps or self.distiller.same_inputs) and self.options.teacher_outputs == "store":
-            what = "feature maps" if wants_maps else "outputs for the student's own crops"
+        what = distilled_live(self.distiller)
+        if what is not None and self.options.teacher_outputs == "store":
             raise UserError(f"this method distils {what}, which no teacher store holds: leave --teacher_outputs away")
-        return wants_maps or self.distiller.same_inputs or self.options.teacher_outputs == "live"
+        return what is not None or self.options.teacher_outputs == "live"
 
     def _live(self, name: str, weights: Path, file: str | None) -> Taught:
         network = self._load(name, weights)

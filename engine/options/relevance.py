@@ -6,17 +6,24 @@ a setting of that name. So an option needs no entry here; what no part's setting
 ``distilplace.engine.options.relevance_rules``.
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from distilplace import datasets, losses, models
 from distilplace.common.errors import UserError
-from distilplace.engine.building import data_settings, student_settings, teacher_settings
-from distilplace.engine.options import DataOptions, LossOptions, MethodOptions, ModelOptions, OptionGroup
+from distilplace.engine.building import (
+    build_distiller,
+    data_settings,
+    distilled_live,
+    student_settings,
+    teacher_settings,
+)
+from distilplace.engine.options import DataOptions, LossOptions, MethodOptions, ModelOptions, OptionGroup, TrainOptions
 from distilplace.engine.options.relevance_rules import STARTS, Course, asks_for_nothing, course_of, unread_by_rule
 from distilplace.losses.terms import parse_term
 
+STORE = ("teacher_store", "rebuild_store")
 SHOWN = 5  # names of readers that a message holds
 
 Part = tuple[str, str]
@@ -33,7 +40,7 @@ class Kind:
     reads: Callable[[OptionGroup, Part, str], bool]
 
 
-def unread(options: OptionGroup, names: Iterable[str]) -> dict[str, str]:
+def unread(options: OptionGroup, names: Collection[str]) -> dict[str, str]:
     """Those of the options ``names`` that change nothing in this run, with the reason of each.
 
     What switches off something that is not there anyway has its wish: it is not among them.
@@ -46,6 +53,9 @@ def unread(options: OptionGroup, names: Iterable[str]) -> dict[str, str]:
     if course is None:
         return {}
     found = dict(unread_by_rule(options, course))
+    if isinstance(options, TrainOptions) and {*names} & {*STORE} - {*found}:
+        what = distilled_live(build_distiller(options))
+        found |= {} if what is None else dict.fromkeys(STORE, f"this method distils {what}, which no store holds")
     kinds = _kinds(options, course)
     for name in names:
         for kind in kinds:

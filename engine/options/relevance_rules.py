@@ -30,7 +30,8 @@ RUNS = ("tryid", "logdir", "exp_name", "resume", "save_every", "dry_run")
 """Options of a run that evaluation, which makes none, does without."""
 STARTS = ("pretrained", "dropout", "trainable_from")
 """Options of a network that learns: none of them changes what one with given weights computes."""
-OFF = (*RATES, "dropout", "pretrained")
+RADII = ("eval_radius", "positive_radius", "negative_radius")
+OFF = (*RATES, "dropout", "pretrained", "alpha", "sigma")
 Reasons = dict[str, str]
 
 
@@ -77,8 +78,8 @@ def unread_by_rule(options: OptionGroup, course: Course) -> Reasons:
     """Options without effect that no part's settings show, with the reason of each."""
     found = _evaluation(options, course) if isinstance(options, EvaluateOptions) else {}
     if isinstance(options, TrainOptions):
-        found |= _mode(options, course) | _batches(options) | _optimiser(options, course)
-    return found | _inputs(options, course)
+        found |= _mode(options, course) | _batches(options) | _optimiser(options, course) | _losses(options, course)
+    return found | _inputs(options, course) | _radii(options, course) | _pooling(options, course) | _device(options)
 
 
 def asks_for_nothing(options: OptionGroup, name: str) -> bool:
@@ -119,7 +120,7 @@ def _batches(options: TrainOptions) -> Reasons:
     elif options.batch_expansion_rate is None:
         found |= _because("batches grow with --batch_expansion_rate alone", ("batch_expansion_th",))
     if options.val_fraction == 0:
-        found |= _because("--val_fraction 0: nothing is validated", ("eval_every", "select_by"))
+        found |= _because("--val_fraction 0: nothing is validated", ("eval_every", "select_by", "val_min_queries"))
     return found
 
 
@@ -142,6 +143,58 @@ def _optimiser(options: TrainOptions, course: Course) -> Reasons:
     return found
 
 
+def _losses(options: TrainOptions, course: Course) -> Reasons:
+    """Settings of a loss that others of its settings switch off."""
+    found: Reasons = {}
+    if options.generations == 1 and "soft_weight" in losses.task_loss_settings(options.loss):
+        found |= _because("--generations 1: regions are taught from the second generation on", ("soft_weight",))
+        if options.loss == "triplet" or options.sare_distance == "l2":
+            found |= _because("--generations 1 of a loss of distances has no temperature", ("temperatures",))
+    if not course.distils or options.distil_method != "sckd":
+        return found
+    if options.hintmodule == ["none"]:
+        found |= _because("--hintmodule none: there are no hints", ("alpha",))
+    if not options.SCKL:
+        found |= _because("without --SCKL similarities are compared by squares", ("SCKL_reduction",))
+    if options.SCmodule == ["none"] or options.sigma == 0:
+        off = "--sigma 0" if options.sigma == 0 else "--SCmodule none"
+        names = ("SCKL", "SCKL_reduction", "sc_pose_norm", *(("sigma",) if options.sigma else ()))
+        found |= _because(f"{off}: self-cross similarities are not compared", names)
+    return found
+
+
+def _radii(options: OptionGroup, course: Course) -> Reasons:
+    assert isinstance(options, TrainOptions | EvaluateOptions)
+    if options.frame_tolerance is None:
+        return {}
+    found: Reasons = {}
+    for radius in RADII:
+        readers = [name for name in course.data_sets if radius in datasets.dataset_settings(name)]
+        if readers and all("frame_tolerance" in datasets.dataset_settings(name) for name in readers):
+            found |= _because("with --frame_tolerance frame numbers say what is one place, not metres", (radius,))
+    return found
+
+
+def _pooling(options: OptionGroup, course: Course) -> Reasons:
+    """The fixed power is read by one head, and by networks that have no choice of heads."""
+    assert isinstance(options, TrainOptions | EvaluateOptions)
+    heads = [(name, options.teacher_pool or options.pool) for name in course.teachers]
+    heads += [(name, options.pool) for name in course.students]
+    heads = [(name, head) for name, head in heads if "gem_p" in models.model_settings(name)]
+    if not heads or any(head == "GeMFC" or "pool" not in models.model_settings(name) for name, head in heads):
+        return {}
+    told = ", ".join(dict.fromkeys(head for _, head in heads))
+    return _because(f"{told} has no fixed power: --pool GeMFC and the landmark networks have", ("gem_p",))
+
+
+def _device(options: OptionGroup) -> Reasons:
+    assert isinstance(options, TrainOptions | EvaluateOptions)
+    if options.cuda == 0 or options.device_kind() == "cuda":  # 0 is what published commands say
+        return {}
+    why = "--accelerator cpu" if options.accelerator == "cpu" else "this machine shows no GPU"
+    return _because(f"{why}: there is none to number", ("cuda",))
+
+
 def _inputs(options: OptionGroup, course: Course) -> Reasons:
     assert isinstance(options, TrainOptions | EvaluateOptions)
     found: Reasons = {}
@@ -152,6 +205,8 @@ def _inputs(options: OptionGroup, course: Course) -> Reasons:
     if not course.reads("images"):
         return found | _because("no network of this run reads images", IMAGES)
     views = {options.views or datasets.dataset_views(name) for name in course.data_sets}
+    if "posenet" not in views and any("mean_image_path" in datasets.dataset_settings(x) for x in course.data_sets):
+        found |= _because(f"--views {', '.join(sorted(views))} subtracts no mean image", ("mean_image_path",))
     for setting, names in (("crop_size", ("crop_size",)), ("normalisation", ("normalisation",)), ("rates", RATES)):
         if not any(setting in _reads(view, options) for view in views):
             found |= _because(f"images are taken as --views {', '.join(sorted(views))}, which does not read it", names)

@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 
 from distilplace import evaluate, train
 from distilplace.engine import embedding
+from distilplace.engine.options.command_line import last_of_each
 from distilplace.engine.trainer import Trainer
 from distilplace.models import create_model
 from distilplace.models.image.vlad import VLADNetwork
@@ -29,7 +30,7 @@ def pictures(tmp_path_factory) -> list[str]:
 def run(pictures: list[str], logs: Path, name: str, *flags: str) -> Path:
     """Train; the run's folder."""
     places = [] if "--tuple_size" in flags else ["--train_batch_size", "8"]
-    assert train.main([*pictures, *places, "--logdir", str(logs), "--exp_name", name, *flags]) == 0
+    assert train.main(last_of_each([*pictures, *places, "--logdir", str(logs), "--exp_name", name, *flags])) == 0
     return logs / name
 
 
@@ -153,7 +154,7 @@ def test_a_run_of_tuples_stopped_between_two_minings_goes_on(pictures, tmp_path,
         return step(self, batch)
 
     monkeypatch.setattr(Trainer, "train_step", stop_there)
-    again = [*pictures, "--logdir", str(tmp_path), "--exp_name", "stopped", *flags, "--resume", "auto"]
+    again = last_of_each([*pictures, "--logdir", str(tmp_path), "--exp_name", "stopped", *flags, "--resume", "auto"])
     assert train.main(again) == 130
     monkeypatch.setattr(Trainer, "train_step", step)
     assert train.main(again) == 0
@@ -176,7 +177,8 @@ MISTAKES = [
 @pytest.mark.parametrize(("flags", "part"), MISTAKES)
 def test_a_mistake_is_one_line(pictures, pyramid_teachers, tmp_path, capsys, flags, part):
     base = [*pictures, "--model", "dsformer", "--teacher_weights_path", pyramid_teachers[0], *PYRAMID]
-    assert train.main([*base, "--student_model", "dsformer", "--logdir", str(tmp_path), *flags]) == 2
+    flags = last_of_each([*base, "--student_model", "dsformer", "--logdir", str(tmp_path), *flags])
+    assert train.main(flags) == 2
     told = capsys.readouterr().err
     assert part in told
     assert told.count("\n") == 1

@@ -12,6 +12,7 @@ from distilplace.engine.options import DataOptions, EvaluateOptions, TrainOption
 from distilplace.engine.options.command_line import parse
 from distilplace.engine.options.relevance import _changed, unread
 from distilplace.tools.shared_flags import only_read, refuse_in_vain
+from tests.miniature_images import utm_name, write_images
 
 
 def train(home, *argv, **rest):
@@ -127,6 +128,26 @@ REFUSED = [
     ("--crop_size 100", ("crop_size", "place")),
     ("--dataset cambridge --hue_aug_rate 0.4", ("hue_aug_rate", "posenet")),
     ("--test_folder t", ("test_folder", "test_dataset")),
+    ("--gem_p 2", ("gem_p", "GeM has no fixed power", "GeMFC")),
+    ("--distil_method nokd --pool NetVLAD --gem_p 2", ("gem_p", "NetVLAD has no fixed power")),
+    ("--dataset images --frame_tolerance 0 --eval_radius 5", ("eval_radius", "frame_tolerance")),
+    ("--dataset images --frame_tolerance 0 --positive_radius 5", ("positive_radius", "frame_tolerance")),
+    ("--dataset images --frame_tolerance 0 --negative_radius 50", ("negative_radius", "frame_tolerance")),
+    ("--dataset nordland --frame_tolerance 2 --eval_radius 5", ("eval_radius", "frame_tolerance")),
+    ("--val_fraction 0 --val_min_queries 5", ("val_min_queries", "val_fraction")),
+    ("--distil_method sckd --SCKL_reduction sum", ("SCKL_reduction", "--SCKL")),
+    ("--distil_method sckd --SCmodule none --SCKL", ("SCKL", "SCmodule none")),
+    ("--distil_method sckd --SCmodule none --sigma 5", ("sigma", "SCmodule none")),
+    ("--distil_method sckd --sigma 0 --sc_pose_norm", ("sc_pose_norm", "sigma 0")),
+    ("--distil_method sckd --hintmodule none --alpha 5", ("alpha", "hintmodule none")),
+    ("--distil_method rkdg --SCKL_reduction sum", ("SCKL_reduction", "read by method sckd")),
+    ("--loss sare_ind --soft_weight 1", ("soft_weight", "generations 1")),
+    ("--loss triplet --temperatures 0.1", ("temperatures", "generations 1")),
+    ("--loss sare_joint --sare_distance l2 --temperatures 0.1", ("temperatures", "generations 1")),
+    ("--accelerator cpu --cuda 1", ("cuda", "accelerator cpu")),
+    ("--dataset cambridge --views place --mean_image_path m", ("mean_image_path", "place")),
+    ("--distil_method asht --teacher_store s", ("teacher_store", "feature maps")),
+    ("--distil_method sckd --rebuild_store", ("rebuild_store", "feature maps")),
 ]
 
 
@@ -154,6 +175,15 @@ READ = [
     "--scheduler CosineAnnealingLR --scheduler_step step --lr_min 1e-6",
     "--distil_method nokd --student_model dsformer --pretrained none --no_query_crop --rkdgloss_weight 0",
     "--dataset cambridge --erasing_aug_rate 0 --hue_aug_rate 0",
+    "--pool GeMFC --gem_p 2",
+    "--distil_method nokd --student_model resnet18_gem --gem_p 2",
+    "--dataset images --eval_radius 5 --positive_radius 5 --negative_radius 50",
+    "--distil_method sckd --SCKL --SCKL_reduction sum --sigma 5 --alpha 5",
+    "--distil_method sckd --SCmodule none --sigma 0",
+    "--loss triplet --generations 2 --temperatures 0.1_0.1 --soft_weight 1",
+    "--loss sare_ind --temperatures 0.1 --soft_weight 0",
+    "--accelerator cpu --cuda 0",
+    "--distil_method rkdg --rkdgloss_weight 1 --teacher_store s --rebuild_store",
 ]
 
 
@@ -201,3 +231,16 @@ def test_tools_hand_each_run_what_it_reads_and_refuse_what_none_does(root):
     refuse_in_vain(["--seed", "5"], [[*alone, "--seed", "1"]])  # what a tool says is overruled
     with pytest.raises(UserError, match="query_crop"):
         refuse_in_vain(extra, [teacher, alone])
+
+
+@pytest.mark.parametrize(("tolerance", "buffer"), [(1, "3.9 frames"), (None, "2.0 m")])
+def test_a_negative_radius_sets_the_validation_buffer_where_it_is_read(tmp_path, tolerance, buffer):
+    """40 places a metre, or a frame, apart: at most a tenth of their extent is left as a buffer."""
+    names = [f"{k:04d}.png" if tolerance else utm_name(500_000 + k, 5_800_000) for k in range(40)]
+    for folder in (tmp_path, tmp_path / "train"):
+        write_images(folder, dict.fromkeys(names, 1), dict.fromkeys(names, 1))
+    radii = {"positive_radius": 1.5, "negative_radius": 2.0, "eval_radius": 3.0}
+    options = TrainOptions(dataset="images", dataset_folder=str(tmp_path), frame_tolerance=tolerance, **radii)
+    data = building.build_data(options)
+    note = building.hold_back(options, data, data.training_set(), data.evaluation_set()).note
+    assert f"(buffer {buffer})" in note
