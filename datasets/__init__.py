@@ -6,8 +6,10 @@ require_training("distilplace.datasets")
 
 import importlib
 import inspect
+import logging
 from typing import Any
 
+from distilplace.common.decoding import DARK
 from distilplace.common.errors import unknown_name
 from distilplace.datasets.base import PlaceData
 from distilplace.datasets.records import CloudSettings, EvaluationSet, PlaceRecord, TrainingSet
@@ -24,6 +26,7 @@ __all__ = [
     "list_datasets",
 ]
 
+LOG = logging.getLogger("distilplace.datasets")
 DATASETS = {
     "oxford": "distilplace.datasets.readers.oxford.data:OxfordData",
     "oxfordadafusion": "distilplace.datasets.readers.oxford.data:OxfordAdafusionData",
@@ -64,6 +67,8 @@ def create_dataset(name: str, **settings: Any) -> PlaceData:
             raise unknown_name(f"setting of data set {name}", setting, accepted)
     data: PlaceData = _class(name)(**settings)
     data.settings = settings
+    if dark := [note for note in data.notes if DARK in note]:
+        LOG.warning("data set %s: %s%s", name, dark[0], f" (so in {len(dark)} folders)" if dark[1:] else "")
     return data
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from distilplace.common.errors import UserError
+from distilplace.datasets.io.cloud_bins import BinWidth
 from distilplace.datasets.io.cloud_survey import survey
 from distilplace.datasets.io.clouds import Cloud, checked_cloud
 from distilplace.datasets.io.image_files import require_text_path
@@ -60,6 +61,8 @@ class PlaceData(ABC):
     """Are clouds metric? Oxford's are scaled to [-1, 1]."""
     drops_origin: bool = False
     """Are points at the sensor's origin (pulses without a return) left out? Published sets keep theirs."""
+    row_width: BinWidth | None = None
+    """How wide the rows of ``.bin`` clouds are, where that is an option."""
     clouds_surveyed: bool = False
     """Has :meth:`survey_clouds` looked already?"""
     settings: Mapping[str, Any] = MappingProxyType({})
@@ -142,7 +145,8 @@ class PlaceData(ABC):
         if self.clouds_surveyed:
             return
         self.clouds_surveyed = True
-        for line in survey(paths, self.open_cloud, metres=self.clouds_in_metres, dropped=self.drops_origin):
+        metres, dropped = self.clouds_in_metres, self.drops_origin
+        for line in survey(paths, self.open_cloud, metres=metres, dropped=dropped, width=self.row_width):
             self.notes.append(line)
             LOG.warning("data set %s: %s", self.name, line)
 

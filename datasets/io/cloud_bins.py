@@ -1,19 +1,22 @@
 """``.bin`` clouds: float32 rows without a header. How wide a row is stands nowhere in the file.
 
-Widths in use: 3 (x y z), 4 (KITTI: intensity), 5 (nuScenes: intensity, ring), 6 (Boreas: intensity, laser, time). The
-width is therefore an option; it is guessed only where the sizes of a folder's files leave one of these, and only for
-files whose values do not speak for another one.
+Widths in use: 3 (x y z), 4 (KITTI: intensity), 5 (nuScenes: intensity, ring), 6 (Boreas: intensity, laser, time); PCL's
+points have 8, 12 or 16. The width is therefore an option; it is guessed only where the sizes of a folder's files leave
+one of 3 to 6, and only for files whose values do not speak for another one of 3 to 16.
 """
 
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from math import lcm
 from pathlib import Path
 
 import numpy as np
 
 from distilplace.common.errors import UserError
-from distilplace.datasets.io.cloud_layouts import WIDTHS, looks_like, suggested_width
+from distilplace.datasets.io.cloud_layouts import looks_like
+from distilplace.datasets.io.cloud_widths import ALL_WIDTHS, WIDTHS, fitting_widths, suggested_width
 
 FLAG = "--bin_columns"
 
@@ -46,12 +49,13 @@ def bin_width(paths: Iterable[Path], given: int | None = None) -> BinWidth:
     sizes = {path: size for path, size in sizes.items() if size}  # empty ones are refused when they are read
     if not sizes:
         return BinWidth(3)
-    fits = {width: sum(size % (4 * width) == 0 for size in sizes.values()) for width in WIDTHS}
-    whole = [width for width, count in fits.items() if count == len(sizes)]
-    if len(whole) == 1:
-        return BinWidth(whole[0])
+    fits = Counter(width for size in sizes.values() for width in fitting_widths(size))
+    whole = tuple(width for width in ALL_WIDTHS if fits[width] == len(sizes))
+    usual = [width for width in whole if width in WIDTHS]
+    if len(usual) == 1:
+        return BinWidth(usual[0])
     problem = partial(_ambiguous, whole, list(sizes)) if whole else partial(_odd_one, fits, sizes)
-    return BinWidth(None, candidates=tuple(whole), problem=problem)
+    return BinWidth(None, candidates=whole, problem=problem)
 
 
 def read_bin(path: Path, width: BinWidth) -> np.ndarray:
@@ -76,8 +80,8 @@ def read_bin(path: Path, width: BinWidth) -> np.ndarray:
     values = np.frombuffer(content, dtype="<f4")
     if not width.given and (other_width := suggested_width(values, columns)):
         raise UserError(
-            f"cloud file {path}: its values look like {other_width} columns a point, not {columns}: remove "
-            f"it, or set {FLAG}"
+            f"cloud file {path}: its values look like {other_width} columns a point, not {columns}: set {FLAG} to "
+            f"what it holds (its size fits {_names(fitting_widths(size))}), or remove it"
         )
     return values.reshape(-1, columns)[:, :3]
 
@@ -90,11 +94,31 @@ def refuse_misfits(paths: Iterable[Path], width: BinWidth) -> None:
             read_bin(path, width)
 
 
+def width_doubt(paths: Iterable[Path], width: BinWidth | None) -> str | None:
+    """A line where the values of ``.bin`` files among ``paths`` speak against the width that the user gave."""
+    if width is None or not width.given:
+        return None
+    columns, bins = width.required(), [path for path in paths if path.suffix.lower() == ".bin"]
+    contents = [_content(path) for path in bins]
+    values = [np.frombuffer(content[: len(content) // 4 * 4], dtype="<f4") for content in contents]
+    found = Counter(other for each in values if (other := suggested_width(each, columns)))
+    if not found:
+        return None
+    likely, count = found.most_common(1)[0]
+    return (
+        f"{count} of {len(bins)} .bin clouds looked at look like {likely} float32 a point, {FLAG} says {columns}: x, y "
+        f"and z may be mixed up: set {FLAG} {likely} if that is so"
+    )
+
+
 def width_note(width: BinWidth) -> str:
     """A line for the log: the width and where it comes from."""
     if width.columns is None:
-        fit = " or ".join(map(str, width.candidates)) or f"no width of {WIDTHS[0]} to {WIDTHS[-1]}"
-        return f"sizes of the .bin clouds fit {fit} columns: models that read clouds need {FLAG}"
+        usual = [columns for columns in width.candidates if columns in WIDTHS] or width.candidates
+        fit = _names(usual) or f"no width of {ALL_WIDTHS[0]} to {ALL_WIDTHS[-1]}"
+        wider = _names(columns for columns in width.candidates if columns not in usual)
+        also = f" ({wider} too)" if wider else ""
+        return f"sizes of the .bin clouds fit {fit} columns{also}: models that read clouds need {FLAG}"
     source = f"as {FLAG} says" if width.given else f"guessed: no other of {WIDTHS[0]} to {WIDTHS[-1]} fits their sizes"
     return f".bin clouds hold {width.columns} columns ({source}); x, y, z come first, the rest is left out"
 
@@ -106,30 +130,38 @@ def _size(path: Path) -> int:
         return 0  # whoever opens the file says that it is absent
 
 
-def _ambiguous(widths: list[int], paths: list[Path]) -> str:
-    """Several widths fit all sizes."""
-    content, names = _content(paths[0]), " or ".join(map(str, widths))
+def _names(widths: Iterable[int]) -> str:
+    """As text: "3 or 4 or 6"."""
+    return " or ".join(map(str, widths))
+
+
+def _ambiguous(widths: Sequence[int], paths: list[Path]) -> str:
+    """Several widths fit all sizes, or only some that are seldom."""
+    content = _content(paths[0])
     if other := looks_like(content):
         return f"cloud file {paths[0]} {other}"
     values = np.frombuffer(content[: len(content) // 4 * 4], dtype="<f4")
     likely = suggested_width(values, widths[0]) or widths[0]
+    first = [width for width in widths if width in WIDTHS or width == likely]
+    rest = [width for width in widths if width not in first]
     files = f"cloud file {paths[0]}" if len(paths) == 1 else f"the {len(paths)} .bin files such as {paths[0]}"
+    whole = "" if widths[0] in WIDTHS else ", or copy them again if they are truncated"
     return (
-        f"{files} may hold {names} float32 a point, sizes do not tell: set {FLAG} to {names} (the values look most "
-        f"like {likely})"
+        f"{files} may hold {_names(first)} float32 a point, sizes do not tell: set {FLAG} to {_names(first)} (the "
+        f"values look most like {likely}{f'; {_names(rest)} fit too' if rest else ''}){whole}"
     )
 
 
-def _odd_one(fits: dict[int, int], sizes: dict[Path, int]) -> str:
+def _odd_one(fits: Counter[int], sizes: dict[Path, int]) -> str:
     """No width fits all files: the one that most have, and the first file that differs."""
-    width = max(fits, key=lambda number: fits[number])
+    width = max(ALL_WIDTHS, key=lambda number: fits[number])
     path = next(path for path, size in sizes.items() if size % (4 * width))
     if other := looks_like(_content(path)):
         return f"cloud file {path} {other}"
     if fits[width] == 0:
         return (
-            f"cloud file {path}: {sizes[path]} bytes are no whole number of points of {', '.join(map(str, WIDTHS))} "
-            f"float32: truncated, or another layout (set {FLAG} where its rows are wider)"
+            f"cloud file {path}: {sizes[path]} bytes are no whole number of points of {ALL_WIDTHS[0]} to "
+            f"{ALL_WIDTHS[-1]} float32: truncated, or another layout (set {FLAG} where its rows are wider)"
         )
     return (
         f"cloud file {path} is truncated or of another width: {sizes[path]} bytes are no whole number of points of "
@@ -143,4 +175,4 @@ def _content(path: Path) -> bytes:
     if not path.is_file():
         return b""
     with path.open("rb") as stream:
-        return stream.read(60 * 10**5)  # whole rows of any width
+        return stream.read(8 * lcm(*ALL_WIDTHS))  # whole rows of any width

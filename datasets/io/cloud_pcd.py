@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from distilplace.datasets.io.cloud_text import axis_columns, byte_rows, text_rows
+from distilplace.datasets.io.cloud_text import axis_columns, byte_rows, text_rows, without_mark
 
 HEADER_LINES = 100
 KEYS = {"FIELDS", "SIZE", "TYPE", "COUNT", "WIDTH", "HEIGHT", "POINTS", "DATA"}
@@ -45,7 +45,7 @@ class _Header:
 
 def read_pcd(path: Path) -> np.ndarray:
     """Float64 [N, 3] of a PCD file; ``ValueError`` with the end of a sentence that begins with the file's name."""
-    content = path.read_bytes()
+    content = without_mark(path.read_bytes())
     header, body = _header(content)
     axes = header.axes
     if header.encoding == "ascii":

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from distilplace.datasets.io.cloud_text import axis_columns, byte_rows, text_rows
+from distilplace.datasets.io.cloud_text import axis_columns, byte_rows, text_rows, without_mark
 
 HEADER_LINES = 500
 TYPES = {
@@ -37,7 +37,7 @@ class _Element:
 
 def read_ply(path: Path) -> np.ndarray:
     """Float64 [N, 3], a PLY's vertices; ``ValueError`` with the end of a sentence that begins with the file's name."""
-    content = path.read_bytes()
+    content = without_mark(path.read_bytes())
     encoding, elements, body = _header(content)
     if [element.name for element in elements].count("vertex") != 1:
         raise ValueError("has no readable .ply header: one element vertex is needed")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from distilplace.datasets.io.cloud_bins import BinWidth, width_doubt
 from distilplace.datasets.io.clouds import Cloud
 
 SAMPLE = 16
@@ -25,16 +26,22 @@ def sample(paths: Iterable[Path | None]) -> list[Path]:
 
 
 def survey(
-    paths: Iterable[Path | None], open_one: Callable[[Path], Cloud], *, metres: bool, dropped: bool
+    paths: Iterable[Path | None],
+    open_one: Callable[[Path], Cloud],
+    *,
+    metres: bool,
+    dropped: bool,
+    width: BinWidth | None = None,
 ) -> list[str]:
     """What is odd about a sample of clouds, a line each; unreadable ones raise as ``open_one`` does.
 
-    ``metres``: are coordinates metres in the sensor's frame? ``dropped``: are points at the origin left out?
+    ``metres``: are coordinates metres in the sensor's frame? ``dropped``: are points at the origin left out? ``width``:
+    how ``.bin`` files are read.
     """
     chosen = sample(paths)
     clouds = [open_one(path) for path in chosen]
     total = f"of {len(clouds)} clouds looked at"
-    lines = []
+    lines = [doubt] if (doubt := width_doubt(chosen, width)) else []
     holes = [cloud.at_origin for cloud in clouds if cloud.at_origin]
     if holes:
         points = sum(len(cloud.points) + (cloud.at_origin if dropped else 0) for cloud in clouds)

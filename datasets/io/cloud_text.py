@@ -35,10 +35,32 @@ def text_rows(body: bytes, points: int, columns: int) -> np.ndarray:
     try:
         table = np.loadtxt(io.BytesIO(b"\n".join(lines)), dtype=np.float64, comments=None, ndmin=2, encoding="ascii")
     except ValueError as error:
-        raise ValueError(f"has a body that is no table of numbers ({error})") from error
+        raise ValueError(f"has a body that is no table of numbers ({_first_fault(lines, columns)})") from error
     if table.shape != (points, columns):
         raise ValueError(f"has {table.shape[1]} values a line, its header names {columns} fields")
     return table
+
+
+def _first_fault(lines: Sequence[bytes], columns: int) -> str:
+    """Which of the lines holds another number of values than ``columns``, or a word that is no number."""
+    for number, line in enumerate(lines, start=1):
+        words = line.split()
+        if len(words) != columns:
+            return f"point {number} has {len(words)} values, the header names {columns} fields"
+        for word in words:
+            try:
+                np.loadtxt([word.decode("ascii")], comments=None)
+            except ValueError:
+                shown = word[:30].decode("ascii", errors="backslashreplace")
+                return f"point {number} holds '{shown}', which is no number"
+    return "its lines differ"
+
+
+def without_mark(content: bytes) -> bytes:
+    """The file without the byte order mark that some editors put before UTF-8; UTF-16 is refused."""
+    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise ValueError("is UTF-16 text (byte order mark): save it as ASCII")
+    return content.removeprefix(b"\xef\xbb\xbf")
 
 
 def byte_rows(body: bytes, points: int, row: np.dtype) -> np.ndarray:

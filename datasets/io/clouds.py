@@ -21,6 +21,7 @@ from distilplace.datasets.io.cloud_ply import read_ply
 CLOUD_SUFFIXES = (".bin", ".npy", ".pcd", ".ply")
 LARGEST = 2**30  # bytes of a file: 60 million points; a scan has some 100,000
 MOST_COLUMNS = 6  # of an array whose columns are x, y, z and more: [3, 7] is three rows of seven points
+WIDEST = 16  # columns of an array of fewer rows than columns
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,9 @@ def checked_cloud(points: np.ndarray, path: Path) -> np.ndarray:
             "the pose if these are map coordinates, divide by 1000 if they are millimetres"
         )
     points = np.ascontiguousarray(points, dtype=np.float32)
-    if len(points) > 1 and (points[:100] == points[0]).all() and (points == points[0]).all():
+    if len(points) == 1:
+        raise UserError(f"cloud file {path} holds a single point, no scan: record it again or remove its row")
+    if (points[:100] == points[0]).all() and (points == points[0]).all():
         at = ", ".join(f"{value:g}" for value in points[0])
         raise UserError(f"cloud file {path}: all {len(points)} points are equal ({at}): the file holds no scan")
     return points
@@ -123,7 +126,13 @@ def _read_npy(path: Path) -> tuple[np.ndarray, bool]:
     names = array.dtype.names or ()
     if array.ndim == 1 and {"x", "y", "z"} <= set(names) and all(array[axis].dtype.kind in "fiu" for axis in "xyz"):
         array = np.column_stack([array[axis].astype(np.float64) for axis in "xyz"])
-    transposed = array.ndim == 2 and 3 <= array.shape[0] <= MOST_COLUMNS < array.shape[1]
+    turnable = array.ndim == 2 and 3 <= array.shape[0] <= MOST_COLUMNS
+    if array.ndim == 2 and not turnable and array.shape[0] < array.shape[1] > WIDEST:
+        raise UserError(
+            f"cloud file {path}: an array of shape {array.shape} looks like {array.shape[1]} points in columns, "
+            "expected [N,>=3], a point a row: save its transpose"
+        )
+    transposed = turnable and array.shape[1] > MOST_COLUMNS
     if transposed:
         array = array.T
     if array.dtype.kind not in "fiu" or array.ndim != 2 or array.shape[1] < 3:

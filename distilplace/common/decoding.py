@@ -23,6 +23,8 @@ FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "DIB", "TIFF", "PPM", "GIF", "JP
 ORIENTATION = 0x0112  # EXIF, and TIFF
 USUAL = ".jpg, .jpeg, .png, .webp, .bmp, .tif, ..."  # in messages: all suffixes are some thirty
 TURNED = (5, 6, 7, 8)  # orientations that swap width and height
+BACK = {6: 8, 8: 6}  # the orientations whose turn another one undoes
+DARK = "which makes them nearly black"  # in :func:`described_depth`
 WHITES = (1.0, 255.0, 65535.0)
 OVERSHOOT = 1.1  # resampling leaves floats a little above white
 KINDS = {
@@ -48,9 +50,11 @@ def image_suffixes() -> tuple[str, ...]:
 
 @lru_cache(maxsize=1)
 def _formats() -> tuple[str, ...]:
-    from PIL import Image
+    from PIL import Image, TiffImagePlugin
 
     Image.init()
+    known = TiffImagePlugin.OPEN_INFO  # Pillow reads 16 bits whose white is zero in the other byte order alone
+    known.setdefault((TiffImagePlugin.MM, 0, (1,), 1, (16,), ()), ("I;16B", "I;16B"))
     try:
         import pillow_heif
     except ImportError:
@@ -68,26 +72,30 @@ def decode_rgb(path: Path, *, upright: bool = False) -> "Image":
 
     Args:
         path: the file.
-        upright: turn and mirror it as its EXIF orientation says; otherwise pixels stay as they are stored (Pillow
-            applies the orientation of TIFF files by itself).
+        upright: turn and mirror it as its EXIF orientation says; otherwise pixels stay as they are stored.
 
     Raises:
         UserError: no regular file, empty, damaged, no image, of more pixels than Pillow's limit, or without a white.
 
     """
     with _opened(path) as opened:
+        stored = _orientation(opened)
         opened.load()
+        shown = opened.format == "TIFF" and _orientation(opened) != stored  # Pillow turns TIFFs while it loads them
         image = _as_rgb(opened, path)
-        turn = _turns().get(_orientation(opened)) if upright else None  # Pillow has removed that of a TIFF by now
+        turns = _turns()
+        if upright and not shown:
+            turn = turns.get(stored)
+        else:
+            turn = turns.get(BACK.get(stored, stored)) if shown and not upright else None
         return image if turn is None else image.transpose(turn)
 
 
 def image_size(path: Path, *, upright: bool = False) -> tuple[int, int]:
     """Width and height that :func:`decode_rgb` gives, from the file's header; raises as it does."""
     with _opened(path) as opened:
-        width, height = opened.size
-        turned = upright and opened.format != "TIFF" and _orientation(opened) in TURNED
-        return (height, width) if turned else (width, height)
+        width, height = _tiff_tag(opened, 256, opened.width), _tiff_tag(opened, 257, opened.height)
+        return (height, width) if upright and _orientation(opened) in TURNED else (width, height)
 
 
 def described_depth(path: Path) -> str | None:
@@ -95,14 +103,31 @@ def described_depth(path: Path) -> str | None:
     with _opened(path) as opened:
         frames = 1 if opened.format == "MPO" else int(getattr(opened, "n_frames", 1))
         lost = [f"of {frames} pictures the first is read"] if frames > 1 else []
+        deep_colour = opened.mode in ("RGB", "RGBA", "LA") and any(
+            ";16" in str(tile[3]) for tile in getattr(opened, "tile", ())
+        )
         if opened.mode.startswith("I") or opened.mode == "F":
             opened.load()
+            values = np.asarray(opened)  # Pillow's getextrema knows no big-endian modes
+            low, high = values.min(), values.max()
             levels = len(np.unique(np.asarray(_scaled(opened, path))))
-            low, high = opened.getextrema()
             lost.append(
                 f"values ({low:g} to {high:g}) are scaled to 8 bits by their kind's white, {levels} grey levels"
             )
+            if _white(opened, float(high)) == WHITES[-1]:
+                lost += _dark(float(high))
+        elif deep_colour:
+            opened.load()
+            lost += _dark(257.0 * np.asarray(opened.convert("RGB")).max())  # Pillow keeps their upper 8 bits
     return ", ".join(lost) or None
+
+
+def _dark(high: float) -> list[str]:
+    """A line with the remedy where the largest of 16-bit values, ``high``, is what 12 bits or fewer hold."""
+    bits = 10 if high < 2**10 else 12
+    if not 0 < high < 2**12:
+        return []
+    return [f"{DARK}: if they are numbers of {bits} bits, multiply them by {2 ** (16 - bits)} or write 8 bits"]
 
 
 def require_regular_file(path: Path, what: str) -> None:
@@ -129,7 +154,8 @@ def _opened(path: Path) -> Iterator["Image"]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's warnings name no file; what matters becomes an error below
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path, formats=_formats()) as opened:
+            # A stream, not the path: Pillow maps files of a path into memory, and TIFFs with their sides swapped then.
+            with path.open("rb") as stream, Image.open(stream, formats=_formats()) as opened:
                 yield opened
     except UserError:
         raise

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image, ImageOps
+from PIL import Image
 
-from distilplace.common.decoding import ORIENTATION, decode_rgb, image_size, image_suffixes
+from distilplace.common.decoding import ORIENTATION, decode_rgb, described_depth, image_size, image_suffixes
 from distilplace.common.errors import UserError
 
 GREY = np.random.default_rng(0).integers(0, 256, (12, 16), dtype=np.uint8)
@@ -83,48 +83,94 @@ def test_colours_survive_every_mode(tmp_path):
     assert np.array_equal(saved(tmp_path / "c.webp", colour, lossless=True), COLOUR)
 
 
-@pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp", ".avif"])
+TURNS = {
+    1: lambda pixels: pixels,
+    2: lambda pixels: pixels[:, ::-1],
+    3: lambda pixels: pixels[::-1, ::-1],
+    4: lambda pixels: pixels[::-1],
+    5: lambda pixels: pixels.swapaxes(0, 1),
+    6: lambda pixels: np.rot90(pixels, -1),
+    7: lambda pixels: pixels[::-1, ::-1].swapaxes(0, 1),
+    8: np.rot90,
+}
+RGB_MODES = ("RGB", "L", "P", "1", "RGBA", "LA", "CMYK", "YCbCr")
+
+
+def of_mode(mode: str) -> Image.Image:
+    if mode in RGB_MODES:
+        return Image.fromarray(COLOUR).convert(mode)
+    deep = {"I;16": "<u2", "I;16B": ">u2", "I": "<i4", "F": "<f4"}[mode]
+    return Image.frombytes(mode, (16, 12), (GREY.astype(deep) * 257).astype(deep).tobytes())
+
+
+@pytest.mark.parametrize(
+    ("suffix", "modes", "settings"),
+    [
+        (".png", ("RGB", "L", "P", "1", "RGBA", "LA", "I;16"), {}),
+        (".jpg", ("RGB", "L", "CMYK"), {}),
+        (".webp", ("RGB", "RGBA"), {"lossless": True}),
+        (".avif", ("RGB",), {}),
+        (".tif", (*RGB_MODES, "I;16", "I;16B", "I", "F"), {}),
+        (".tif", (*RGB_MODES, "I;16", "I", "F"), {"compression": "tiff_lzw"}),
+    ],
+)
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_orientation_is_applied_only_when_asked(tmp_path, suffix, orientation):
-    path = tmp_path / f"i{suffix}"
+def test_orientation_is_applied_only_when_asked(tmp_path, suffix, modes, settings, orientation):
+    """Pillow turns TIFFs by itself, but not those that it maps into memory: grey ones without compression."""
     if suffix not in image_suffixes():
         pytest.skip(f"this Pillow has no {suffix}")
     exif = Image.Exif()
     exif[ORIENTATION] = orientation
-    Image.fromarray(COLOUR).resize((64, 40)).save(path, exif=exif)
-    with Image.open(path) as opened:
-        shown, stored = ImageOps.exif_transpose(opened).convert("RGB"), opened.convert("RGB")
-    assert np.array_equal(np.asarray(decode_rgb(path, upright=True)), np.asarray(shown))
-    if suffix != ".avif":  # its rotation belongs to the container
-        assert np.array_equal(np.asarray(decode_rgb(path)), np.asarray(stored))
-    for upright in (False, True):
-        assert image_size(path, upright=upright) == decode_rgb(path, upright=upright).size
-
-
-def test_tiff_orientation_is_applied_once(tmp_path):
-    exif = Image.Exif()
-    exif[ORIENTATION] = 6
-    Image.fromarray(COLOUR).save(tmp_path / "i.tif", exif=exif)
-    shown = np.rot90(COLOUR, -1)
-    assert np.array_equal(np.asarray(decode_rgb(tmp_path / "i.tif", upright=True)), shown)
-    assert image_size(tmp_path / "i.tif", upright=True) == (12, 16)
+    for mode in modes:
+        plain, path = tmp_path / f"plain{suffix}", tmp_path / f"{mode[0]}{len(mode)}{suffix}"
+        of_mode(mode).save(plain, **settings)
+        of_mode(mode).save(path, exif=exif, **settings)
+        stored = np.asarray(decode_rgb(plain))
+        shown = TURNS[orientation](stored)
+        assert np.array_equal(np.asarray(decode_rgb(path, upright=True)), shown), mode
+        assert image_size(path, upright=True) == shown.shape[1::-1], mode
+        if suffix != ".avif":  # its rotation belongs to the container
+            assert np.array_equal(np.asarray(decode_rgb(path)), stored), mode
+            assert image_size(path) == (16, 12), mode
 
 
 def _tiff(values: np.ndarray, photometric: int) -> bytes:
-    """The smallest baseline TIFF of uint16 greyscale."""
+    """The smallest baseline TIFF of uint16 greyscale, in the byte order of ``values``."""
     height, width = values.shape
+    order = ">" if values.dtype.byteorder == ">" else "<"
     tags = [(256, width), (257, height), (258, 16), (259, 1), (262, photometric), (273, 0), (277, 1), (278, height)]
     tags += [(279, values.nbytes)]
     start = 8 + 2 + 12 * len(tags) + 4
-    entries = [struct.pack("<HHII", tag, 4, 1, start if tag == 273 else value) for tag, value in tags]
-    return b"II*\0\x08\0\0\0" + struct.pack("<H", len(tags)) + b"".join(entries) + b"\0" * 4 + values.tobytes()
+    entries = [struct.pack(f"{order}HHII", tag, 4, 1, start if tag == 273 else value) for tag, value in tags]
+    head = struct.pack(f"{order}HIH", 42, 8, len(tags))
+    return (b"MM" if order == ">" else b"II") + head + b"".join(entries) + b"\0" * 4 + values.tobytes()
 
 
 @pytest.mark.parametrize("photometric", [0, 1])
-def test_sixteen_bits_whose_white_is_zero_are_inverted(tmp_path, photometric):
-    values = GREY.astype("<u2") * 257
-    (tmp_path / "i.tif").write_bytes(_tiff(values if photometric else 65535 - values, photometric))
+@pytest.mark.parametrize("order", ["<u2", ">u2"])
+def test_sixteen_bits_whose_white_is_zero_are_inverted(tmp_path, photometric, order):
+    values = (GREY.astype(np.uint16) * 257).astype(order)
+    content = values if photometric else (65535 - values).astype(order)
+    (tmp_path / "i.tif").write_bytes(_tiff(content, photometric))
     assert np.array_equal(np.asarray(decode_rgb(tmp_path / "i.tif")), AS_RGB)
+    said = f"values ({content.min():g} to {content.max():g}) are scaled to 8 bits by their kind's white"
+    assert described_depth(tmp_path / "i.tif").startswith(said)
+
+
+@pytest.mark.parametrize(("bits", "factor"), [(10, 64), (12, 16), (16, None)])
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+def test_numbers_of_fewer_bits_than_their_file_are_told_with_the_remedy(tmp_path, bits, factor, suffix):
+    values = np.linspace(0, 2**bits - 1, 192).astype(np.uint16).reshape(12, 16)
+    Image.fromarray(values).save(tmp_path / f"i{suffix}")
+    said = described_depth(tmp_path / f"i{suffix}")
+    assert (f"nearly black: if they are numbers of {bits} bits, multiply them by {factor} or" in said) == bool(factor)
+
+
+def test_deep_colours_of_fewer_bits_than_their_file_are_told(tmp_path):
+    for high, said in ((65535, None), (4095, "which makes them nearly black")):
+        values = np.linspace(0, high, 12 * 16 * 3).astype(">u2").reshape(12, 16, 3)
+        (tmp_path / "i.png").write_bytes(_png(16, 12, 16, b"".join(b"\0" + row.tobytes() for row in values)))
+        assert (described_depth(tmp_path / "i.png") or "None").startswith(str(said))
 
 
 def test_a_damaged_exif_block_leaves_the_picture(tmp_path):
@@ -132,14 +178,14 @@ def test_a_damaged_exif_block_leaves_the_picture(tmp_path):
     assert decode_rgb(tmp_path / "i.jpg", upright=True).size == (16, 12)
 
 
-def _png_claiming(width: int, height: int) -> bytes:
+def _png(width: int, height: int, bits: int, rows: bytes) -> bytes:
+    """An RGB PNG of the least chunks; ``rows`` need not be as many as it claims."""
+
     def chunk(kind: bytes, body: bytes) -> bytes:
         return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return (
-        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" * 100)) + chunk(b"IEND", b"")
-    )
+    header = struct.pack(">IIBBBBB", width, height, bits, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
 
 
 def _photo() -> bytes:
@@ -157,8 +203,8 @@ def _photo() -> bytes:
         (b"a text called image\n" * 20, "no known image format"),
         (_photo()[:600], "cannot be decoded"),
         (_photo()[:-900], "truncated"),
-        (_png_claiming(12000, 12000), "more than 89,478,485 pixels"),
-        (_png_claiming(60000, 60000), "more than 89,478,485 pixels"),
+        (_png(12000, 12000, 8, bytes(100)), "more than 89,478,485 pixels"),
+        (_png(60000, 60000, 8, bytes(100)), "more than 89,478,485 pixels"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n", "no known image format"),
         (b"II*\0\x08\0\0\0\xff\xff" + bytes(range(256)), "cannot be decoded"),
     ],

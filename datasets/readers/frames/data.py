@@ -79,7 +79,7 @@ class FramesData(PlaceData):
         if len(sizes) > 1:
             self.notes.append(f"images of sizes {', '.join(sizes)} are resized to {self.image_size} (width, height)")
         self._clouds = [path for run in self._runs for path in run.clouds if path]
-        self._width = bin_width(self._clouds, bin_columns)
+        self.row_width = self._width = bin_width(self._clouds, bin_columns)
         maps = self._maps(frames_map)
         places = [run.positions for run in self._runs]
         refuse_small_span(places, "positions in poses.csv", min(SMALL, positive_radius or SMALL))

@@ -92,7 +92,7 @@ class KittiData(PlaceData):
         default = (EVALUATION_RADII[kitti_protocol], 3.0, 20.0)
         self._radii = checked_radii(eval_radius, positive_radius, negative_radius, default)
         self.notes = []
-        self._width = BinWidth(bin_columns or 4, given=bin_columns is not None)
+        self.row_width = self._width = BinWidth(bin_columns or 4, given=bin_columns is not None)
         self._tested = kitti_sequence
         present = present_sequences(self._root)
         self._trained = _checked_training(kitti_train_sequences, present, kitti_sequence)

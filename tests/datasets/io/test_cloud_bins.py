@@ -33,7 +33,7 @@ def saved(path, rows):
 )
 def test_sizes_that_several_widths_fit_are_refused(tmp_path, columns, count, candidates):
     path = saved(tmp_path / "a.bin", street(count, columns))
-    with pytest.raises(UserError, match=rf"--bin_columns to {candidates} \(the values look most like {columns}\)"):
+    with pytest.raises(UserError, match=rf"--bin_columns to {candidates} \(the values look most like {columns}\b"):
         read_cloud(path)
     assert np.array_equal(read_cloud(path, columns), street(count, columns)[:, :3])
 
@@ -138,7 +138,8 @@ def test_frames_take_the_option_and_say_what_is_read(tmp_path):
 def test_frames_of_unclear_width_serve_image_models_only(tmp_path):
     _, opened = frames(tmp_path, 4, [60])
     data = opened()
-    assert any("fit 3 or 4 or 5 or 6 columns" in note and "--bin_columns" in note for note in data.notes)
+    fit = "fit 3 or 4 or 5 or 6 columns (8 or 10 or 12 or 15 or 16 too)"
+    assert any(fit in note and "--bin_columns" in note for note in data.notes)
     assert len(list(batches(data, wants=("images",))))
     with pytest.raises(UserError, match="set --bin_columns to 3 or 4 or 5 or 6"):
         batches(data)
@@ -196,3 +197,19 @@ def test_npy_of_rows_is_turned_round_where_that_is_clear(tmp_path):
     ]:
         np.save(tmp_path / "a.npy", array)
         assert np.array_equal(read_cloud(tmp_path / "a.npy"), expected)
+
+
+@pytest.mark.parametrize("shape", [(7, 4096), (12, 4096), (64, 900), (2, 4096), (1, 4096), (7, 17)])
+def test_npy_of_more_columns_than_rows_is_refused(tmp_path, shape):
+    np.save(tmp_path / "a.npy", np.random.default_rng(0).uniform(-9, 9, shape))
+    with pytest.raises(UserError, match=rf"a\.npy: an array of shape .* looks like {shape[1]} points in columns"):
+        read_cloud(tmp_path / "a.npy")
+    np.save(tmp_path / "a.npy", np.random.default_rng(0).uniform(-9, 9, (7, 16)))
+    assert len(read_cloud(tmp_path / "a.npy")) == 7
+
+
+def test_a_cloud_of_one_point_is_refused(tmp_path):
+    for rows, said in (([[1, 2, 3]], "holds a single point"), ([[1, 2, 3], [0, 0, 0]], "holds a single point")):
+        np.save(tmp_path / "a.npy", np.array(rows, dtype="f4"))
+        with pytest.raises(UserError, match=rf"a\.npy {said}"):
+            read_cloud(tmp_path / "a.npy")

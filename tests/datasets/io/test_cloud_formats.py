@@ -92,11 +92,15 @@ BODY = b"1 2 3\n4 5 6\n7 8 9\n"
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (GOOD + b"1 2 3\n4 five 6\n7 8 9\n", r"no table of numbers \(could not convert string 'five'"),
+        (GOOD + b"1 2 3\n4 five 6\n7 8 9\n", r"no table of numbers \(point 2 holds 'five', which is no number\)"),
         (GOOD + b"hello\nmy\nfriend\n", r"is truncated: its last line has 1 of 3"),
         (GOOD + "1 2 3\n4 \u0665 6\n7 8 9\n".encode(), "no table of numbers"),
         (GOOD + b"1 2 3\n4 1_000 6\n7 8 9\n", "no table of numbers"),
-        (GOOD + b"1 2 3\n4 5\n7 8 9\n", "no table of numbers"),
+        (
+            GOOD + b"1 2 3\n4 5\n7 8 9\n",
+            r"no table of numbers \(point 2 has 2 values, the header names 3 fields\)",
+        ),
+        (GOOD.decode().encode("utf-16"), "is UTF-16 text"),
         (GOOD + b"1 2 3 4\n4 5 6 4\n7 8 9 4\n", "4 values a line, its header names 3"),
         (GOOD + b"1 2 3\n4 5 6\n", "is truncated: its header declares 3 points, 2 lines"),
         (GOOD + BODY + b"1 1 1\n", "holds more than its header declares"),
@@ -120,6 +124,14 @@ def test_wrong_pcds_are_one_line(tmp_path, content, said):
     with pytest.raises(UserError, match=said) as caught:
         read_cloud(written(tmp_path / "a.pcd", content))
     assert f"cloud file {tmp_path / 'a.pcd'}" in str(caught.value)
+
+
+def test_a_byte_order_mark_before_the_header_is_passed_over(tmp_path, xyz):
+    three = ["float x", "float y", "float z"]
+    plain = ply("ascii", three, 3) + BODY
+    for suffix, content in ((".pcd", GOOD + BODY), (".ply", plain)):
+        expected = read_cloud(written(tmp_path / f"a{suffix}", content))
+        assert np.array_equal(read_cloud(written(tmp_path / f"b{suffix}", b"\xef\xbb\xbf" + content)), expected)
 
 
 def ply(kind, properties, count=N, before="", after=""):

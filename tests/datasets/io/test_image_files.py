@@ -1,5 +1,6 @@
 """Which files of a folder are taken as images, what is counted as left out, and what is refused by name."""
 
+import logging
 import os
 from pathlib import Path
 
@@ -183,6 +184,21 @@ def test_images_that_lose_something_are_told_once_a_folder(tmp_path):
         Image.fromarray(thermal).save(path)
     notes = create_dataset("frames", dataset_folder=tmp_path / "drives").notes
     assert len([note for note in notes if note.startswith("run/image_left: 0000000000.png: values (7000 to")]) == 1
+
+
+def test_a_data_set_of_too_few_bits_is_warned_of_once(tmp_path, caplog, monkeypatch):
+    """Ten bits in sixteen: every picture is nearly black."""
+    monkeypatch.setattr(logging.getLogger("distilplace"), "propagate", True)
+    for number in range(3):
+        for side in ("database", "queries"):
+            (tmp_path / side).mkdir(exist_ok=True)
+            values = np.linspace(0, 1023, 32 * 24).astype(np.uint16)
+            Image.fromarray(values.reshape(24, 32)).save(tmp_path / side / f"{number}.png")
+    create_dataset("images", dataset_folder=tmp_path, frame_tolerance=0)
+    warned = [record.message for record in caplog.records if record.levelno == logging.WARNING]
+    assert len(warned) == 1
+    assert "multiply them by 64" in warned[0]
+    assert "(so in 2 folders)" in warned[0]
 
 
 def test_one_folder_under_two_names_is_refused(tmp_path):
