@@ -81,9 +81,9 @@ def assemble(options: TrainOptions, parts: Parts, folder: RunFolder) -> Trainer:
     losses = {"distiller": parts.distiller, "task_loss": parts.task_loss}
     optimizer = build_optimizer(options, network, losses)
     scheduler = build_scheduler(options, optimizer, sampler.batches_per_epoch)
-    anew = {"network": network, "optimizer": optimizer, "scheduler": scheduler}
-    anew |= {name: loss for name, loss in losses.items() if isinstance(loss, nn.Module)}
-    generations = Generations(options.generations, options.epochs, network, anew, parts.feature_maps)
+    restarted = {"network": network, "optimizer": optimizer, "scheduler": scheduler}
+    restarted |= {name: loss for name, loss in losses.items() if isinstance(loss, nn.Module)}
+    generations = Generations(options.generations, options.epochs, network, restarted, parts.feature_maps)
     return Trainer(
         options=options,
         network=network,
@@ -114,7 +114,7 @@ def layout_of(options: TrainOptions, parts: Parts) -> Layout:
     needed = cast(Layout | Literal["any"], parts.task_loss.layout)
     if options.batches != "auto":
         if needed == "tuples" and options.batches != "tuples":
-            raise UserError(f"loss {options.loss} reads mined tuples: leave --batches {options.batches} away")
+            raise UserError(f"loss {options.loss} reads mined tuples: omit --batches {options.batches}")
         return options.batches
     return parts.training.layout if needed == "any" else needed
 

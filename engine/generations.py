@@ -1,4 +1,4 @@
-"""Training in generations (SFRS, Ge et al., ECCV 2020): each starts anew, taught by the one before.
+"""Training in generations (SFRS, Ge et al., ECCV 2020): each starts again, taught by the one before.
 
 Generation 0 is one epoch, the others have ``--epochs`` each. At the start of a generation the network so far is frozen
 and kept as ``previous``; network, losses, optimiser and schedule go back to where they began. With ``--generations 1``,
@@ -20,7 +20,7 @@ class Generations:
         count: how many generations.
         epochs: epochs of every generation but the first (of the only one, where there is one).
         network: the network that learns.
-        parts: everything that begins anew, by name; the network is one of them.
+        parts: everything that begins again, by name; the network is one of them.
         feature_maps: what is asked of the previous network beside its embedding.
 
     """

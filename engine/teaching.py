@@ -68,7 +68,7 @@ class TeacherOpener:
             flag = "--whitening" if options.whitening else "--whiten_dim"
             raise UserError(f"{flag} is about teachers that run in every step: give --teacher_outputs live")
         if options.teacher_store is not None and len(names) > 1:
-            raise UserError("--teacher_store holds one teacher: leave it away to use one store per teacher")
+            raise UserError("--teacher_store holds one teacher: omit it to use one store per teacher")
         return _numbered([self._stored(name, Path(path)) for name, path in zip(names, paths, strict=True)])
 
     def _is_live(self) -> bool:

@@ -53,7 +53,7 @@ class PMLLoss(TaskLoss):
         if miner is not None:
             self.miner = _made(miners, "miner", check_name("miner", miner), miner_settings or {})
         elif miner_settings:
-            raise UserError("--miner_settings without --miner: name the miner, or leave its settings away")
+            raise UserError("--miner_settings without --miner: name the miner, or omit its settings")
         self.metric = "euclidean" if not self.loss.distance.is_inverted else "cosine"
         self.mined: Tensor
         self.register_buffer("mined", torch.zeros((), dtype=torch.int64))

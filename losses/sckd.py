@@ -156,7 +156,7 @@ class SCKD(Distiller):
         if not self.pose_norm:
             return poses
         if self.position_mean.isnan().any():
-            raise UserError("sc_pose_norm needs the poses of the training set, which were not given: leave it away")
+            raise UserError("sc_pose_norm needs the poses of the training set, which were not given: omit it")
         mean, deviation = (x.to(poses) for x in (self.position_mean, self.position_deviation))
         return torch.cat([(poses[:, :3] - mean) / deviation, poses[:, 3:]], dim=1)
 
@@ -188,7 +188,7 @@ def divergence(student: Tensor, teacher: Tensor, *, mean: bool = True) -> Tensor
 def bridge(channels: int, wanted: int, *, flat: bool) -> nn.Sequential:
     """Features of ``channels`` channels, [B, C] (``flat``) or [B, C, h, w], to ``wanted`` channels of at least 0.
 
-    The published program draws it anew in every step and never trains it; this one is trained.
+    The published program draws it again in every step and never trains it; this one is trained.
     """
     layer = nn.Linear(channels, wanted, bias=False) if flat else nn.Conv2d(channels, wanted, kernel_size=1, bias=False)
     return nn.Sequential(layer, nn.ReLU())

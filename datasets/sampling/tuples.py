@@ -1,4 +1,4 @@
-"""Batches made of tuples, mined anew every round from what the network then sees (SFRS, WAKD)."""
+"""Batches made of tuples, mined again every round from what the network then sees (SFRS, WAKD)."""
 
 import logging
 from collections.abc import Callable, Iterator

@@ -22,7 +22,7 @@ class TrainingOptions(OptionGroup):
         "auto", description="teacher read from disk, or run each step; auto = live where feature maps are distilled"
     )
     teacher_store: str | None = Field(None, description="folder of the teacher store; None = beside the runs, by hash")
-    rebuild_store: bool = Field(False, description="compute the teacher store anew")
+    rebuild_store: bool = Field(False, description="compute the teacher store again")
     whiten_dim: PositiveInt | None = Field(
         None, description="whiten every teacher's embedding to this width, fitted on training images (Whiten_MTD)"
     )

@@ -1,25 +1,25 @@
-"""What the report shows of landmarks: average precisions of all queries, some queries and their first answers."""
+"""What the report shows of landmarks: average precisions of all queries, some queries and the images ranked first."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from distilplace.evaluation.report.entries import ReportEntry
-from distilplace.evaluation.report.measured_answers import (
+from distilplace.evaluation.report.measured_examples import (
     THIRDS,
     check_counts,
     curve_sections,
     draw_by_thirds,
     precision_text,
-    question_sections,
+    query_sections,
 )
-from distilplace.evaluation.report.measured_parts import Answer, Example, Kind, Section, Tile
+from distilplace.evaluation.report.measured_parts import Example, Kind, Retrieved, Section, Tile
 from distilplace.evaluation.report.picture_folder import PictureFolder
 
 if TYPE_CHECKING:
     from distilplace.datasets.benchmarks import LandmarkSet
     from distilplace.evaluation.landmarks import LandmarkResult
 
-ANSWERS = 5
+RESULTS = 5
 _KINDS: dict[str, Kind] = {"easy": "right", "hard": "right", "junk": "ignored", "wrong": "wrong"}
 _LEGEND: list[tuple[Kind, str, str]] = [
     ("right", "green", "an easy or hard image of the landmark"),
@@ -43,14 +43,12 @@ def landmark_sections(
     hard = {entry.name: entry.result.scores["hard"].average_precisions for entry in entries}
     check_counts(medium, len(benchmark.queries))
     drawn = draw_by_thirds(medium, [bool(record.images) for record in benchmark.queries], each, seed)
-    text = (
-        "Queries drawn from the best, the middle and the worst third under the medium protocol, and the first answers."
-    )
+    text = "Queries of the best, the middle and the worst third under the medium protocol; the images ranked first."
     if any(record.crop is not None for record in benchmark.queries):
         text += " The yellow frame is what the models saw of the query."
     return [
         *curve_sections(images, {"medium": medium, "hard": hard}, "Average precision of the queries, best first."),
-        *question_sections([_example(images, entries, benchmark, *item) for item in drawn], text, _LEGEND),
+        *query_sections([_example(images, entries, benchmark, *item) for item in drawn], text, _LEGEND),
     ]
 
 
@@ -63,15 +61,15 @@ def _example(
 ) -> Example:
     lists = {"easy": benchmark.easy[query], "hard": benchmark.hard[query], "junk": benchmark.junk[query]}
     names = {int(index): name for name, indices in lists.items() for index in indices}
-    answers = []
+    retrieved = []
     for entry in entries:
         tiles = []
-        for rank, index in enumerate(entry.result.top(ANSWERS, [query])[0], start=1):
+        for rank, index in enumerate(entry.result.top(RESULTS, [query])[0], start=1):
             name = names.get(int(index), "wrong")
             tiles.append(Tile(images.add_place(benchmark.database[index]), f"{rank}. {name}", _KINDS[name]))
-        answers.append(
-            Answer(entry.name, precision_text(entry.result.scores["medium"].average_precisions[query]), tiles)
+        retrieved.append(
+            Retrieved(entry.name, precision_text(entry.result.scores["medium"].average_precisions[query]), tiles)
         )
     record = benchmark.queries[query]
     heading = f"{record.key}: {len(lists['easy'])} easy and {len(lists['hard'])} hard images to be found"
-    return Example(third, THIRDS[third], heading, Tile(images.add_place(record), "query"), answers=answers)
+    return Example(third, THIRDS[third], heading, Tile(images.add_place(record), "query"), retrieved=retrieved)

@@ -17,8 +17,8 @@ class Tile:
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What one entry answered, first answer first."""
+class Retrieved:
+    """What one entry ranks first, best first."""
 
     name: str
     text: str
@@ -27,9 +27,9 @@ class Answer:
 
 @dataclass(frozen=True)
 class Example:
-    """One question: its tag and heading, its picture, the entries' numbers (a table) or their answers.
+    """One query: its tag and heading, its picture, the entries' numbers (a table) or what they retrieved.
 
-    ``strips``: pictures are wide, made of several frames, and stand below the question instead of beside it.
+    ``strips``: pictures are wide, made of several frames, and stand below the query instead of beside it.
     """
 
     tag: str
@@ -38,7 +38,7 @@ class Example:
     asked: Tile
     number_names: Sequence[str] = ()
     numbers: Sequence[Sequence[str]] = ()
-    answers: Sequence[Answer] = ()
+    retrieved: Sequence[Retrieved] = ()
     strips: bool = False
 
 

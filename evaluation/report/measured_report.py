@@ -21,7 +21,7 @@ TEMPLATE = "measured.html.j2"
 _READING: dict[type[Benchmark], str] = {
     PoseSet: "From one image a model finds where the camera stood and how it was turned. Errors are distances between "
     "positions and angles between orientations. Chance is the best guess that looks at no image.",
-    LandmarkSet: "Each query ranks the database by cosine similarity. Average precision in percent. Right answers are "
+    LandmarkSet: "Each query ranks the database by cosine similarity. Average precision in percent. Correct images are "
     "the easy (E), the easy and hard (M) or the hard (H) images; what a protocol ignores is taken out of the ranking. "
     "Chance is what a random ranking would reach.",
     VideoSet: "Each query ranks its labelled candidates and all unlabelled videos. Average precision in percent; only "

@@ -1,4 +1,4 @@
-"""What the report shows of videos: average precisions of all queries, some queries and their first answers.
+"""What the report shows of videos: average precisions of all queries, some queries and the videos ranked first.
 
 A strip is one picture: frames of a video, evenly spread over it, side by side.
 """
@@ -10,14 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distilplace.evaluation.report.entries import ReportEntry
-from distilplace.evaluation.report.measured_answers import (
+from distilplace.evaluation.report.measured_examples import (
     THIRDS,
     check_counts,
     curve_sections,
     draw_by_thirds,
-    question_sections,
+    query_sections,
 )
-from distilplace.evaluation.report.measured_parts import Answer, Example, Kind, Section, Tile
+from distilplace.evaluation.report.measured_parts import Example, Kind, Retrieved, Section, Tile
 from distilplace.evaluation.report.picture_folder import PictureFolder
 from distilplace.evaluation.report.pictures import picture
 
@@ -45,9 +45,9 @@ def video_sections(
     """
     panels = {
         panel: {entry.name: entry.result.average_precisions[measure] for entry in entries}
-        for panel, measure in {"first 100 answers": "mAP@100", "all answers": "mAP"}.items()
+        for panel, measure in {"first 100": "mAP@100", "whole ranking": "mAP"}.items()
     }
-    whole = panels["all answers"]
+    whole = panels["whole ranking"]
     check_counts(whole, len(benchmark.queries))
     pictured = [any(record.images for record in benchmark.videos[video]) for video in benchmark.queries]
     drawn = draw_by_thirds(whole, pictured, each, seed)
@@ -55,7 +55,7 @@ def video_sections(
     legend: list[tuple[Kind, str, str]] = [("right", "green", "a near-duplicate"), ("wrong", "red", "anything else")]
     return [
         *curve_sections(images, panels, "Average precision of the query videos, best first."),
-        *question_sections([_example(images, entries, benchmark, *item) for item in drawn], text, legend),
+        *query_sections([_example(images, entries, benchmark, *item) for item in drawn], text, legend),
     ]
 
 
@@ -79,7 +79,7 @@ def _example(
         Tile(_strip(images, benchmark.videos[video]), "query"),
         number_names=("AP", "near-duplicates at ranks"),
         numbers=numbers,
-        answers=_answers(images, entries, benchmark, query),
+        retrieved=_retrieved(images, entries, benchmark, query),
         strips=True,
     )
 
@@ -88,10 +88,10 @@ def _near_duplicates(benchmark: "VideoSet", query: int) -> list[str]:
     return [name for name, label in benchmark.labels[query].items() if label > 0]
 
 
-def _answers(
+def _retrieved(
     images: PictureFolder, entries: "Sequence[ReportEntry[VideoResult]]", benchmark: "VideoSet", query: int
-) -> list[Answer]:
-    """The first answers of every entry."""
+) -> list[Retrieved]:
+    """What every entry ranks first."""
     labels = benchmark.labels[query]
     shown = []
     for entry in entries:
@@ -99,12 +99,12 @@ def _answers(
         for rank, name in enumerate(entry.result.first[query][:SHOWN], start=1):
             kind: Kind = "right" if labels.get(name, 0) > 0 else "wrong"
             tiles.append(Tile(_strip(images, benchmark.videos[name]), f"{rank}. {_said(labels, name)}", kind))
-        shown.append(Answer(entry.name, "", tiles))
+        shown.append(Retrieved(entry.name, "", tiles))
     return shown
 
 
 def _said(labels: Mapping[str, int], name: str) -> str:
-    """What the ground truth says of an answer, and its name."""
+    """What the ground truth says of a result, and its name."""
     if name not in labels:
         return f"unlabelled: {name}"
     return f"{'near-duplicate' if labels[name] > 0 else 'no near-duplicate'}: {name}"

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from distilplace.datasets.records import EvaluationSet
 
 TEMPLATE = "report.html.j2"
-_OUTCOMES = {"right": "all right", "differ": "answers differ", "wrong": "all wrong"}
+_OUTCOMES = {"right": "all correct", "differ": "results differ", "wrong": "all wrong"}
 _OUTCOMES_OF_ONE = {"right": "right", "wrong": "wrong"}
 
 
@@ -50,7 +50,7 @@ def write_report(
         notes: lines shown as they are (what was chosen, what to keep in mind).
         settings: names and values, shown folded at the end.
         seed: chooses examples and frames.
-        examples: how many questions to show with pictures.
+        examples: how many queries to show with pictures.
         frames: how many random frames of the data set to show.
 
     """
@@ -181,11 +181,11 @@ def _reading(result: RetrievalResult) -> list[str]:
     if rules is not None and rules.groups:
         sentences.append("Of every panorama only the best-ranked image counts.")
     if rules is not None and rules.excluded:
-        sentences.append("What a query may not be answered with (itself, what is near in time) is taken out first.")
+        sentences.append("What must not be retrieved for a query (itself, what is near in time) is removed first.")
     if rules is not None and rules.f1_radii is not None and result.extra:
         right, wrong = rules.f1_radii
         sentences.append(
-            f"F1max: the largest F1 of first answers over all thresholds of similarity, right within {right:g} m, "
+            f"F1max: the largest F1 of first results over all thresholds of similarity, right within {right:g} m, "
             f"wrong beyond {wrong:g} m."
         )
     return sentences
@@ -216,7 +216,7 @@ def _matrices(images: PictureFolder, entries: Sequence[ReportEntry], runs: Seque
 def _examples(
     images: PictureFolder, entries: Sequence[ReportEntry], evaluation_set: "EvaluationSet", count: int, seed: int
 ) -> list[dict[str, Any]]:
-    """The same questions put to every entry; none where the data set has no pictures."""
+    """The same queries for every entry; none where the data set has no pictures."""
     chosen = choose_examples([entry.result for entry in entries], evaluation_set, count, seed)
     words = _OUTCOMES if len(entries) > 1 else _OUTCOMES_OF_ONE
     shown = [
@@ -227,14 +227,14 @@ def _examples(
             "query": example.query,
             "query_run": evaluation_set.runs[example.query_run],
             "database_run": evaluation_set.runs[example.database_run],
-            "answers": [_answer(images, entry, evaluation_set, example) for entry in entries],
+            "retrieved": [_retrieved(images, entry, evaluation_set, example) for entry in entries],
         }
         for example in chosen
     ]
     return [item for item in shown if item["link"] is not None]
 
 
-def _answer(
+def _retrieved(
     images: PictureFolder, entry: ReportEntry, evaluation_set: "EvaluationSet", example: Example
 ) -> dict[str, Any]:
     places = retrieved(entry.result, evaluation_set, example)

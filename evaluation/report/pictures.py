@@ -31,7 +31,7 @@ _NOTHING = "#e5e7eb"
 
 @dataclass(frozen=True)
 class Example:
-    """One question (query of one run, database of another) and which of the results answered it right at rank 1."""
+    """A query of one run, searched in the database of another, and which results are correct at rank 1."""
 
     database_run: int
     query_run: int
@@ -56,9 +56,9 @@ class Retrieved:
 def choose_examples(
     results: Sequence[RetrievalResult], evaluation_set: "EvaluationSet", count: int, seed: int
 ) -> list[Example]:
-    """At most ``count`` questions: where results differ, all are right, all are wrong, in equal shares if possible.
+    """At most ``count`` queries: where results differ, all are right, all are wrong, in equal shares if possible.
 
-    A query run's item is asked once at most; queries with a picture go first.
+    A query is shown once at most; queries with a picture go first.
     """
     groups: dict[str, list[Example]] = {"differ": [], "right": [], "wrong": []}
     for pair in results[0].pairs:
@@ -87,7 +87,7 @@ def choose_examples(
 def retrieved(
     result: RetrievalResult, evaluation_set: "EvaluationSet", example: Example, k: int = 3
 ) -> list[Retrieved]:
-    """What ``result`` puts first for this question: at most ``k`` places that counted, nearest embedding first."""
+    """What ``result`` ranks first for this query: at most ``k`` places that counted, nearest embedding first."""
     m, n, query = example.database_run, example.query_run, example.query
     asked = evaluation_set.queries[n][query]
     true_items = set(evaluation_set.query_sets[n][query].get(m, ()))

@@ -6,7 +6,7 @@ Row i and column j are the two views of places i and j, so the diagonal holds th
     maxmin   diagonal: largest, else smallest      maxmean   diagonal: largest, else the mean
     maxrand  diagonal: largest, else drawn         maxfix    diagonal: largest, else the last teacher's
 
-The published program draws anew for the transposed matrix; here one draw serves both (our reading).
+The published program draws again for the transposed matrix; here one draw serves both (our reading).
 ``maxfix`` is in its source but no name leads to it; here ``maxfix`` does.
 """
 

@@ -63,7 +63,7 @@ LAYOUTS: dict[str, tuple[Layout, ...]] = {
         Layout("model.", "whiten", never=("model.soa",)),
         # filipradenovic/cnnimageretrieval-pytorch: children of the ResNet numbered
         Layout("features.", "whiten", style="sequential", power="pool.p", unused=("pool.",)),
-        Layout("", "fc", never=("adpool.",)),  # as Whiten-MTD's authors store that file anew
+        Layout("", "fc", never=("adpool.",)),  # as Whiten-MTD's authors store that file again
     ),
     "ap_gem": (
         Layout("model.", "fc"),

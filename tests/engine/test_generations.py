@@ -1,4 +1,4 @@
-"""Generations: which epoch belongs to which, what begins anew, what is kept, and that all of it is resumed."""
+"""Generations: which epoch belongs to which, what begins again, what is kept, and that all of it is resumed."""
 
 import copy
 

@@ -150,7 +150,7 @@ def _backward_side(
 
 
 def trunk_side(engine: Engine, coords: Tensor, backward: bool) -> Side:
-    """The whole network from raw coordinates: every run makes its manager and all maps anew."""
+    """The whole network from raw coordinates: every run makes its manager and all maps again."""
     network = engine.trunk().to(coords.device).train(backward)
     batch = {"coords": coords, "features": torch.ones(len(coords), 1, device=coords.device)}
     parameters = [parameter for _, parameter in sorted(network.named_parameters())]  # modules may be listed otherwise

@@ -1,7 +1,7 @@
 """``make bench-sparse``: every installed sparse engine side by side, in one process, in turns.
 
 Map building (cold), each layer kind alone (maps kept), and the whole default MinkLoc trunk from raw coordinates
-(everything anew in every run); on generated streets, the demo world and real KITTI frames. Before anything is timed the
+(everything again in every run); on generated streets, the demo world and real KITTI frames. Before anything is timed the
 engines must agree. "Times as fast" is the reference's time / the engine's, the median over rounds; peak memory is that
 of the trunk, above the level before; "of the floor" is the share of the memory-bandwidth floor that is reached.
 
@@ -259,7 +259,7 @@ def _check_device(name: str) -> None:
 
 
 def pin_threads(wanted: int | None) -> None:
-    """Start this program anew with every library's thread count in the environment, unless it is there already.
+    """Start this program again with every library's thread count in the environment, unless it is there already.
 
     PyTorch's own setting does not reach MinkowskiEngine's OpenMP and OpenBLAS, which read the environment once.
     """
@@ -269,7 +269,7 @@ def pin_threads(wanted: int | None) -> None:
 
 
 def main(arguments: Sequence[str] | None = None, *, own_process: bool = False) -> int:
-    """Command line; ``own_process``: it may start itself anew to set the threads."""
+    """Command line; ``own_process``: it may start itself again to set the threads."""
 
     def work() -> None:
         settings, output, threads = parse(arguments)

@@ -13,7 +13,7 @@ TOLERANCE = 1e-4
 
 
 class Layers(NamedTuple):
-    """One case: its name, its input channels, and the layers, made anew for each engine."""
+    """One case: its name, its input channels, and the layers, made again for each engine."""
 
     name: str
     channels: int

@@ -201,7 +201,7 @@ def camera_poses(records: Sequence[PlaceRecord], seed: int, places: int) -> np.n
         if off.min() > STAMP_TOLERANCE:
             raise UserError(
                 f"image {record.images[0]} is not of the demo world {seed} with {places} places: remove the world's "
-                "folder, and it is made anew"
+                "folder, and it is made again"
             )
         found[row] = poses[off.argmin()]
     return found

@@ -43,9 +43,9 @@ class MinkowskiManager(Manager):
         try:
             package = _engine()
         except ImportError as error:  # built against another PyTorch
-            return f"MinkowskiEngine is installed but does not load ({error}); build it anew: {INSTALL}"
+            return f"MinkowskiEngine is installed but does not load ({error}); build it again: {INSTALL}"
         if device.type == "cuda" and not package.is_cuda_available():
-            return f"this MinkowskiEngine was built without CUDA; build it anew where nvcc is: {INSTALL}"
+            return f"this MinkowskiEngine was built without CUDA; build it again where nvcc is: {INSTALL}"
         if device.type not in ("cpu", "cuda"):
             return f"MinkowskiEngine does not run on {device.type}"
         return None

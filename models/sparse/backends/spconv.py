@@ -4,7 +4,7 @@ https://github.com/L-Reichardt/spconv-triton (Apache-2.0): spconv 2's masked imp
 
 Voxels and levels are those of the PyTorch engine, in canonical order; the products, forward and both gradients, are
 its ``implicit_gemm``. The pairs of a stride-1 convolution are its own (it keeps the rows' order there). Those of a
-strided one are ours, written into its tables: its own would number the output voxels anew and, for odd kernels, add
+strided one are ours, written into its tables: its own would number the output voxels again and, for odd kernels, add
 voxels that only a neighbour reaches. Handed (batch, z, y, x), its kernel order (last axis fastest) is ours.
 """
 

@@ -15,7 +15,7 @@ from distilplace.datasets.records import EvaluationSet, PlaceRecord
 from distilplace.evaluation.landmarks import evaluate_landmarks
 from distilplace.evaluation.poses import evaluate_poses
 from distilplace.evaluation.report import measured_plots
-from distilplace.evaluation.report.measured_answers import draw_by_thirds
+from distilplace.evaluation.report.measured_examples import draw_by_thirds
 from distilplace.evaluation.report.measured_poses import choose_by_error
 from distilplace.evaluation.report.measured_report import write_measured_report
 from distilplace.evaluation.report.measured_videos import listed, spread
@@ -190,7 +190,7 @@ def test_pictures_that_cannot_be_read_do_not_stop_a_report(kind, tmp_path, quick
     for picture in tmp_path.glob("*.png"):
         picture.unlink()
     page = Page(write_measured_report(tmp_path / "r", entries_of(results), benchmark, title="T").read_text())
-    assert "Questions and answers" not in page.text
+    assert "Queries and retrieved places" not in page.text
     assert "Images" not in page.text
     assert len(page.links) == (3 if kind == "poses" else 1)
 

@@ -186,7 +186,7 @@ def test_a_single_run_without_pictures(tmp_path):
     page = Page(path.read_text(encoding="utf-8"))
     assert "1 ordered pair of runs" in page.text
     assert "Random frames" not in page.text
-    assert "Questions and answers" not in page.text
+    assert "Queries and retrieved places" not in page.text
     assert "Every pair of runs" not in page.text
     assert "the database run is empty" in page.text
     assert len(page.links) == 2  # curves and route

@@ -298,9 +298,9 @@ def test_reports_state_the_rules_and_cope_with_queries_that_are_never_right(tmp_
     text = write_report(tmp_path / "report", entries, town).read_text(encoding="utf-8")
     assert "3 queries without a match are counted as misses." in text
     assert "Of every panorama only the best-ranked image counts." in text
-    assert "What a query may not be answered with" in text
+    assert "What must not be retrieved for a query" in text
     assert "right within 3 m, wrong beyond 20 m" in text
-    assert "no true place at any rank" in text
+    assert "no correct place at any rank" in text
     assert str(NEVER) not in text
     heads = [cell.split("<")[0] for cell in text.split("<th>")[1:]]
     assert heads == ["model", "R@1", "R@5", "R@10", "R@1 %", "F1max", "parameters"]

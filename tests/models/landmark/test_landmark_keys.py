@@ -139,8 +139,8 @@ def test_what_is_saved_comes_back(tmp_path, small, family):
 
 def test_other_files_of_the_same_teachers(tmp_path, small):
     gem = small["gem"].state_dict()
-    anew = {key.removeprefix("model.").replace("whiten.", "fc."): value for key, value in gem.items()}
-    torch.save({"state_dict": anew, "meta": {"outputdim": 512}}, tmp_path / "gem.pt")  # as Whiten-MTD stores it
+    again = {key.removeprefix("model.").replace("whiten.", "fc."): value for key, value in gem.items()}
+    torch.save({"state_dict": again, "meta": {"outputdim": 512}}, tmp_path / "gem.pt")  # as Whiten-MTD stores it
     assert load_weights(small["gem"], tmp_path / "gem.pt").skipped == ()
     barlow = {f"module.{key}": value for key, value in small["barlowtwins"].state_dict().items()}
     barlow |= {"module.projector.0.weight": torch.ones(4, 4), "module.bn.running_mean": torch.ones(4)}

@@ -160,7 +160,7 @@ def test_stamps_rounded_otherwise_are_found(settings, tmp_path):
         PlaceRecord(record.key, record.run, None, (tmp_path / f"{stamp + off}.png",), 0, 0) for off in (1, 5000)
     )
     assert camera_poses([near], 1, PLACES)[0].tolist() == pose.tolist()
-    with pytest.raises(UserError, match="made anew"):
+    with pytest.raises(UserError, match="made again"):
         camera_poses([far], 1, PLACES)
 
 

@@ -1,4 +1,4 @@
-"""Google Landmarks v2 in miniature: groups against the list read anew, what is left out, what is refused."""
+"""Google Landmarks v2 in miniature: groups against the list read again, what is left out, what is refused."""
 
 import os
 import shutil

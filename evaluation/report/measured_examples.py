@@ -20,7 +20,7 @@ def check_counts(precisions: Precisions, queries: int) -> None:
     """ValueError for an entry with another number of queries."""
     for name, values in precisions.items():
         if len(values) != queries:
-            raise ValueError(f"{name!r} has answers to {len(values)} queries, not {queries}")
+            raise ValueError(f"{name!r} has results of {len(values)} queries, not {queries}")
 
 
 def draw_by_thirds(precisions: Precisions, pictured: Sequence[bool], each: int, seed: int) -> list[tuple[str, int]]:
@@ -56,17 +56,17 @@ def curve_sections(images: PictureFolder, panels: Mapping[str, Precisions], text
     return [Section("Query by query", f"{text} Every curve has its own order of queries.", plot=plot)]
 
 
-def question_sections(examples: Sequence[Example], text: str, legend: Sequence[tuple[Kind, str, str]]) -> list[Section]:
-    """The examples whose question has a picture that can be read.
+def query_sections(examples: Sequence[Example], text: str, legend: Sequence[tuple[Kind, str, str]]) -> list[Section]:
+    """The examples whose query has a picture that can be read.
 
     ``legend``: what is said of the kinds of tiles, where they occur. No section where no picture can be read.
     """
     readable = [example for example in examples if example.asked.link is not None]
-    shown = {tile.kind for example in readable for answer in example.answers for tile in answer.tiles}
+    shown = {tile.kind for example in readable for result in example.retrieved for tile in result.tiles}
     kept = [line for line in legend if line[0] in shown]
-    return [Section("Questions and answers", text, legend=kept, examples=readable)] if readable else []
+    return [Section("Queries and retrieved places", text, legend=kept, examples=readable)] if readable else []
 
 
 def precision_text(value: float) -> str:
-    """An average precision (0 to 1) beside an entry's answers."""
+    """An average precision (0 to 1) beside what an entry retrieved."""
     return f"average precision {100 * value:.1f}"
