@@ -26,7 +26,7 @@ from distilplace.engine.building import (
     build_network,
     build_task_loss,
     build_test_data,
-    hold_back,
+    split_validation,
     student_settings,
     teacher_settings,
 )
@@ -38,7 +38,7 @@ from distilplace.engine.program import exit_code
 from distilplace.engine.reporting import Outcome, log_validation, report_outcome
 from distilplace.engine.runs.folder import LOG, RunFolder
 from distilplace.engine.selection import Selection
-from distilplace.engine.teaching import Taught, TeacherOpener
+from distilplace.engine.teacher_loading import LoadedTeacher, TeacherOpener
 from distilplace.engine.trainer import Trainer
 from distilplace.evaluation.report.page import ReportEntry
 from distilplace.models.checkpoints import load_weights, save_weights
@@ -61,7 +61,7 @@ def train_and_test(options: TrainOptions, fabric: Any, folder: RunFolder) -> Out
     test.require_questions()
     if tested is data:
         require_one_input_per_key([*everything.records, *test.distinct_records()])
-    held = hold_back(options, data, everything, test)
+    held = split_validation(options, data, everything, test)
     training, validation = held.training, held.validation
 
     # ---- Networks and losses: the one that learns, and the frozen ones that it learns from
@@ -73,11 +73,11 @@ def train_and_test(options: TrainOptions, fabric: Any, folder: RunFolder) -> Out
     task_loss = build_task_loss(options)
     distiller = build_distiller(options)
     network = build_network(name, settings, seed=options.seed).to(fabric.device)
-    taught = TeacherOpener(options, everything.records, test, embedder, tester, distiller).open_all()
-    parts = Parts(training, network, task_loss, distiller, [teacher.source for teacher in taught], embedder)
+    teachers = TeacherOpener(options, everything.records, test, embedder, tester, distiller).open_all()
+    parts = Parts(training, network, task_loss, distiller, [teacher.source for teacher in teachers], embedder)
 
     notes = list(dict.fromkeys([*data.notes, *tested.notes]))
-    describe(folder, [*notes, held.note], data.name, training, test, network, name, taught)
+    describe(folder, [*notes, held.note], data.name, training, test, network, name, teachers)
     selection = Selection(validation, options.val_min_queries, options.select_by)
     start_clusters(options, parts, folder)
     trainer = assemble(options, parts, folder)
@@ -99,7 +99,7 @@ def train_and_test(options: TrainOptions, fabric: Any, folder: RunFolder) -> Out
     load_weights(network, best)
     facts = tester.facts(network, test.distinct_records())
     entries = [ReportEntry(role(options, name), tester.score(network, test, "test"), facts)]
-    entries += [ReportEntry(f"teacher {t.name}", t.result, t.facts) for t in taught]
+    entries += [ReportEntry(f"teacher {t.name}", t.result, t.facts) for t in teachers]
     outcome = Outcome(folder.path, entries, test, notes)
     title = f"{role(options, name)} on {tested.name}"
     report_outcome(outcome, title=title, seed=options.seed, settings=options.model_dump())
@@ -145,15 +145,15 @@ def describe(
     test: Benchmark,
     network: nn.Module,
     name: str,
-    taught: list[Taught],
+    teachers: list[LoadedTeacher],
 ) -> None:
     """What is about to happen, in a few lines."""
     for note in notes:
         LOG.info("%s", note)
     LOG.info("%s: %d training places; test: %s", data_name, len(training), test.summary())
     LOG.info("learns: %s (%s parameters)", name, f"{sum(p.numel() for p in network.parameters()):,}")
-    for teacher in taught:
-        LOG.info("teacher %s: test %s", teacher.name, teacher.result.headline)
+    for teacher in teachers:
+        LOG.info("teacher %s: test %s", teacher.name, teacher.result.summary)
     LOG.info("run folder: %s (watch: tensorboard --logdir %s)", folder.path, folder.path.parent)
 
 

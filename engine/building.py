@@ -87,7 +87,7 @@ def _data(options: DataOptions, name: str, flag: str = "--dataset_folder") -> Pl
     return data
 
 
-def hold_back(options: TrainOptions, data: PlaceData, everything: TrainingSet, test: Benchmark) -> Split:
+def split_validation(options: TrainOptions, data: PlaceData, everything: TrainingSet, test: Benchmark) -> Split:
     """Training places and those held back to choose the epoch by: the set's own validation part, else a cut one."""
     published = data.validation_set() if options.val_fraction > 0 else None
     if published is not None:

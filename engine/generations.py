@@ -1,4 +1,4 @@
-"""Training in generations (SFRS, Ge et al., ECCV 2020): each starts again, taught by the one before.
+"""Training in generations (SFRS, Ge et al., ECCV 2020): each starts again, distilled from the one before.
 
 Generation 0 is one epoch, the others have ``--epochs`` each. At the start of a generation the network so far is frozen
 and kept as ``previous``; network, losses, optimiser and schedule go back to where they began. With ``--generations 1``,

@@ -32,7 +32,7 @@ class Selection:
     Args:
         validation: None where nothing is held back.
         least: queries that it must have to choose.
-        metric: "auto", what each benchmark is judged by (places: R@1), or "R@1", "R@5", "R@10" of places.
+        metric: "auto", the selection metric of each benchmark (places: R@1), or "R@1", "R@5", "R@10" of places.
 
     Raises:
         UserError: a recall of a split that has none.
@@ -55,11 +55,11 @@ class Selection:
     def value(self, result: Result) -> float:
         """The number that the epoch is chosen by; larger is better."""
         if self.rank is None or not isinstance(result, RetrievalResult):
-            return result.judged
+            return result.selection_score
         return result.recall[self.rank]
 
     def told(self, result: Result) -> str:
         """The result in a few words, what is chosen by among them."""
         if self.rank in (None, 1):
-            return result.headline
-        return f"{result.headline}, R@{self.rank} {self.value(result):.2f}"
+            return result.summary
+        return f"{result.summary}, R@{self.rank} {self.value(result):.2f}"

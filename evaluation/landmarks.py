@@ -103,12 +103,12 @@ class LandmarkResult:
     space: EmbeddingSpace = field(repr=False)
 
     @property
-    def judged(self) -> float:
+    def selection_score(self) -> float:
         """The mAP of the medium protocol, percent."""
         return 100.0 * self.scores["medium"].mean_ap
 
     @property
-    def headline(self) -> str:
+    def summary(self) -> str:
         """The mAP of the medium protocol."""
         return f"mAP M {percent(self.scores['medium'].mean_ap)}"
 

@@ -102,12 +102,12 @@ class PoseResult:
         return float(self.degrees.mean())
 
     @property
-    def judged(self) -> float:
+    def selection_score(self) -> float:
         """Minus the median metres; equal ones are told apart by the median degrees (at a nanometre a degree)."""
         return -self.median_metres - _TIE * self.median_degrees
 
     @property
-    def headline(self) -> str:
+    def summary(self) -> str:
         """Both medians: ``0.93 m, 5.96 deg``."""
         return f"{self.median_metres:.2f} m, {self.median_degrees:.2f} deg"
 

@@ -111,12 +111,12 @@ class VideoResult:
         return sum(len(row) > 0 for row in self.ranks)
 
     @property
-    def judged(self) -> float:
+    def selection_score(self) -> float:
         """The mAP over the whole list, percent."""
         return 100.0 * self.mean()
 
     @property
-    def headline(self) -> str:
+    def summary(self) -> str:
         """The mAP over the whole list."""
         return f"mAP {percent(self.mean())}"
 

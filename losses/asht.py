@@ -1,4 +1,4 @@
-"""ASHT-KD (IEEE Xplore 10759546): several teachers, soft lessons for query images, hard ones for database images.
+"""ASHT-KD (IEEE Xplore 10759546): several teachers, soft targets for query images, hard ones for database images.
 
 No formula of the paper is public and its repository is a stub: apart from ``asht_repo_loss`` this is our reading.
 For batches of P places with a query image q_i and a database image r_j each, student and
@@ -17,7 +17,7 @@ from distilplace.common.outputs import maps_of
 from distilplace.losses import settings
 from distilplace.losses.distiller import Distiller, Outputs, refuse_no_weight
 from distilplace.losses.parts.asht_terms import (
-    Lesson,
+    Targets,
     attention_error,
     exchange_knowledge,
     hard_errors,
@@ -133,7 +133,7 @@ class ASHT(Distiller):
         self.unweighted = {name: value for name, value in terms.items() if self.weights[name] > 0}
         return {name: self.weights[name] * value for name, value in self.unweighted.items()}
 
-    def _by_role(self, embedding: Tensor, pairs: Pairs, rows: Lesson, columns: Lesson) -> dict[str, Tensor]:
+    def _by_role(self, embedding: Tensor, pairs: Pairs, rows: Targets, columns: Targets) -> dict[str, Tensor]:
         soft = pairs.logits(embedding, fixed="database") / self.tau_student
         hard = pairs.logits(embedding, fixed="queries") / self.tau_student
         return {
@@ -141,13 +141,13 @@ class ASHT(Distiller):
             "asht_hard": hard_errors(columns, hard.T).mean(),
         }
 
-    def _by_both(self, embedding: Tensor, pairs: Pairs, rows: Lesson, columns: Lesson) -> dict[str, Tensor]:
+    def _by_both(self, embedding: Tensor, pairs: Pairs, rows: Targets, columns: Targets) -> dict[str, Tensor]:
         logits = pairs.logits(embedding) / self.tau_student
         soft, hard = embedding.new_zeros(()), embedding.new_zeros(())
-        for lesson, own in ((rows, logits), (columns, logits.T)):
-            share = 1 - lesson.complexity if self.gate == "entropy" else self.soft_share
-            soft = soft + (share * soft_errors(lesson, own, self.temperature)).mean()
-            hard = hard + ((1 - share) * hard_errors(lesson, own)).mean()
+        for targets, own in ((rows, logits), (columns, logits.T)):
+            share = 1 - targets.complexity if self.gate == "entropy" else self.soft_share
+            soft = soft + (share * soft_errors(targets, own, self.temperature)).mean()
+            hard = hard + ((1 - share) * hard_errors(targets, own)).mean()
         return {"asht_soft": soft, "asht_hard": hard}
 
     def _repo_terms(self, embedding: Tensor, known: Tensor, pairs: Pairs) -> dict[str, Tensor]:
@@ -156,7 +156,7 @@ class ASHT(Distiller):
         _, distilled, labelled = repo_loss(logits, list(known), places, self.temperature)
         return {"asht_soft": distilled, "asht_hard": labelled}
 
-    def _note(self, rows: Lesson, columns: Lesson) -> None:
+    def _note(self, rows: Targets, columns: Targets) -> None:
         means = torch.cat([rows.weights, columns.weights], dim=1).mean(dim=1).tolist()
         self.statistics |= {f"asht_weight_{number}": value for number, value in enumerate(means, 1)}
         self.statistics["asht_entropy"] = torch.cat([rows.complexity, columns.complexity]).mean().item()
@@ -164,7 +164,7 @@ class ASHT(Distiller):
         self.statistics["asht_right_labels"] = right.mean().item()
 
 
-def _feature_term(levels: Sequence[Sequence[Tensor]], pairs: Pairs, rows: Lesson, columns: Lesson) -> Tensor:
+def _feature_term(levels: Sequence[Sequence[Tensor]], pairs: Pairs, rows: Targets, columns: Targets) -> Tensor:
     """Sum of the attention errors over the levels that all networks (student first) have, coarsest first."""
     order = torch.cat([pairs.queries, pairs.database])
     weights = torch.cat([rows.weights, columns.weights], dim=1)

@@ -22,7 +22,7 @@ _CONVNEXTS = {9: "convnext_tiny", 27: "convnext_small"}
 
 
 def describe(state: Mapping[str, Tensor]) -> dict[str, Any]:
-    """The settings, named as ``create_model`` does, that keys and shapes of ``state`` betray; only those known."""
+    """The settings, named as ``create_model`` does, that keys and shapes of ``state`` reveal; only those known."""
     fused = any(key.startswith("image_fe.") for key in state) and any(key.startswith("cloud_fe.") for key in state)
     if fused:
         image, cloud = _image_settings(_part(state, "image_fe.")), _cloud_settings(_part(state, "cloud_fe."))

@@ -19,7 +19,7 @@ from distilplace.engine.building import (
     build_network,
     build_task_loss,
     build_test_data,
-    hold_back,
+    split_validation,
     student_settings,
     teacher_settings,
 )
@@ -42,7 +42,7 @@ def cluster(options: TrainOptions) -> Path:
         raise UserError(f"{name} has no NetVLAD clusters to start: name one of the ...netvlad networks")
     embedder = Embedder(data, fabric, options.val_batch_size, options.num_workers, options)
     test = build_test_data(options, data).evaluation_set()
-    training = hold_back(options, data, data.training_set(), test).training  # the very places that train.py learns from
+    training = split_validation(options, data, data.training_set(), test).training
     parts = Parts(training, network, build_task_loss(options), None, [], embedder)
     made_from = clusters_made_from(options, parts)
     path = cluster_path(options, parts, made_from)

@@ -1,4 +1,4 @@
-"""Which places a tuple is made of, judged by the network's own embeddings (SFRS, ECCV 2020; WAKD, ICPR 2022).
+"""Which places a tuple is made of, chosen by the network's own embeddings (SFRS, ECCV 2020; WAKD, ICPR 2022).
 
 GPS says only roughly what shows the same place, so the network chooses among what GPS admits: the positive nearest to
 the anchor, the hardest of some random negatives, and difficult positives, which the neighbourhoods of anchor and

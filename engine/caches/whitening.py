@@ -70,7 +70,7 @@ def fitted_whitening(
     path.parent.mkdir(parents=True, exist_ok=True)
     whitening.save(path, made_from.text())
     share = 100 * whitening.kept
-    LOG.info("whitening of %s: %d numbers keep %.1f %% of the energy -> %s", name, options.whiten_dim, share, path)
+    LOG.info("whitening of %s: %d numbers keep %.1f %% of the variance -> %s", name, options.whiten_dim, share, path)
     return whitening
 
 

@@ -10,15 +10,15 @@ from distilplace.engine.options.fields import Count, FloatList, NonNegative, Opt
 class MethodOptions(OptionGroup):
     """Settings of the methods other than DistilVPR; each method reads its own."""
 
-    asht_mode: Literal["S", "H", "SH"] = Field("SH", description="ASHT-KD: soft, hard or both kinds of teaching")
+    asht_mode: Literal["S", "H", "SH"] = Field("SH", description="ASHT-KD: soft, hard or both kinds of labels")
     asht_gate: Literal["role", "entropy", "fixed"] = Field("role", description="ASHT-KD: what decides soft or hard")
-    asht_lambda: float = Field(0.5, ge=0, le=1, description="ASHT-KD: share of soft teaching (gate fixed)")
+    asht_lambda: float = Field(0.5, ge=0, le=1, description="ASHT-KD: share of soft labels (gate fixed)")
     asht_topx: PositiveInt = Field(10, description="ASHT-KD: similarities that the ranking head sees")
-    asht_soft_weight: NonNegative = Field(1.0, description="ASHT-KD: weight of soft teaching")
-    asht_hard_weight: NonNegative = Field(1.0, description="ASHT-KD: weight of hard teaching")
+    asht_soft_weight: NonNegative = Field(1.0, description="ASHT-KD: weight of soft labels")
+    asht_hard_weight: NonNegative = Field(1.0, description="ASHT-KD: weight of hard labels")
     asht_feature_weight: NonNegative = Field(1.0, description="ASHT-KD: weight of the feature-level term")
     asht_repo_loss: bool = Field(False, description="ASHT-KD: the loss of the published stub, for comparison")
-    temperature: PositiveFloat = Field(3.0, description="ASHT-KD: temperature T of soft teaching")
+    temperature: PositiveFloat = Field(3.0, description="ASHT-KD: temperature T of soft labels")
     tau_student: PositiveFloat = Field(0.07, description="ASHT-KD: temperature of similarity logits")
     tau_weight: PositiveFloat = Field(1.0, description="ASHT-KD: temperature of the teachers' weights")
     wakd_kd: Literal["attention", "vlad", "activation"] = Field("attention", description="WAKD: which relations")

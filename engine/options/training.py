@@ -58,7 +58,7 @@ class TrainingOptions(OptionGroup):
     bcs_aug_rate: float = Field(0.2, ge=0, le=1, description="jitter of brightness, contrast, saturation")
     hue_aug_rate: float = Field(0.1, ge=0, le=0.5, description="jitter of hue")
     erasing_aug_rate: float = Field(0.5, ge=0, le=1, description="share of training images with a rectangle erased")
-    generations: PositiveInt = Field(1, description="training restarts, each taught by the generation before (SFRS)")
+    generations: PositiveInt = Field(1, description="restarts, each distilled from the generation before (SFRS)")
     tuple_size: PositiveInt = Field(1, description="tuples per step (tuple losses)")
     pos_num: PositiveInt = Field(3, description="difficult positives per tuple")
     pos_pool: PositiveInt = Field(20, description="nearest positives from which difficult ones are taken")

@@ -49,7 +49,7 @@ def _plans(images: PictureFolder, entries: "Sequence[ReportEntry[PoseResult]]", 
     for index, (entry, positions) in enumerate(zip(entries, found, strict=True)):
         colour = PALETTE[index % len(PALETTE)]
         plan = measured_plots.camera_plan(true[:, seen], positions, names, window, colour)
-        columns.append((f"{entry.name}: {entry.result.headline}", images.add(plan, "png")))
+        columns.append((f"{entry.name}: {entry.result.summary}", images.add(plan, "png")))
     text = f"True (grey) and found positions of the cameras in {names[0]} and {names[1]}, the axes of largest spread."
     return Section("Camera positions", text, columns=columns)
 

@@ -14,11 +14,11 @@ class Result(Protocol):
     """What an evaluation found, whatever was measured: retrieval, poses, landmarks, videos."""
 
     @property
-    def judged(self) -> float:
+    def selection_score(self) -> float:
         """The number epochs are chosen by; larger is better."""
 
     @property
-    def headline(self) -> str:
+    def summary(self) -> str:
         """The result in a few words: ``R@1 54.20``, ``0.93 m, 5.96 deg``."""
 
     def columns(self) -> dict[str, str]:

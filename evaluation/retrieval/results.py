@@ -75,12 +75,12 @@ class RetrievalResult:
         return getattr(self, name)
 
     @property
-    def judged(self) -> float:
+    def selection_score(self) -> float:
         """Recall@1, percent: the number epochs are chosen by."""
         return self.recall[1]
 
     @property
-    def headline(self) -> str:
+    def summary(self) -> str:
         """Recall@1, percent."""
         return f"R@1 {self.recall[1]:.2f}"
 

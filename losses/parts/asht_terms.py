@@ -17,7 +17,7 @@ from distilplace.losses.ranking import partner_errors
 
 
 @dataclass(frozen=True)
-class Lesson:
+class Targets:
     """What K teachers together say about P items."""
 
     weights: Tensor
@@ -30,7 +30,7 @@ class Lesson:
     """[P], 0 to 1: entropy of ``soft`` over that of the uniform distribution on the row's entries."""
 
 
-def exchange_knowledge(logits: Tensor, temperature: float, weight_temperature: float) -> Lesson:
+def exchange_knowledge(logits: Tensor, temperature: float, weight_temperature: float) -> Targets:
     """The figure's "knowledge exchange": teachers weighted per item by how well they know its true partner.
 
     ``omega^k_i = softmax over k of (-e^k_i / tau_omega)``, e the cross-entropy of teacher k's row i with its partner;
@@ -50,22 +50,22 @@ def exchange_knowledge(logits: Tensor, temperature: float, weight_temperature: f
     most = (logits[0] > -torch.inf).sum(dim=1).to(logits.dtype).log()
     entropy = -torch.xlogy(soft, soft).sum(dim=1)
     complexity = (entropy / torch.where(most > 0, most, 1)).clamp(0, 1)
-    return Lesson(weights, soft, winners / winners.sum(dim=1, keepdim=True), complexity)
+    return Targets(weights, soft, winners / winners.sum(dim=1, keepdim=True), complexity)
 
 
 def _fused(logits: Tensor, weights: Tensor) -> Tensor:
     return (weights.unsqueeze(2) * F.softmax(logits, dim=2)).sum(dim=0)
 
 
-def soft_errors(lesson: Lesson, logits: Tensor, temperature: float) -> Tensor:
+def soft_errors(targets: Targets, logits: Tensor, temperature: float) -> Tensor:
     """``T^2 KL(p_i || softmax(z_i / T))`` [P] of a student's logits [P, P]."""
-    return temperature**2 * divergence(lesson.soft, F.log_softmax(logits / temperature, dim=1))
+    return temperature**2 * divergence(targets.soft, F.log_softmax(logits / temperature, dim=1))
 
 
-def hard_errors(lesson: Lesson, logits: Tensor) -> Tensor:
+def hard_errors(targets: Targets, logits: Tensor) -> Tensor:
     """Cross-entropy [P] of a student's logits [P, P] with the pseudo-labels."""
     log_probability = F.log_softmax(logits, dim=1)
-    return -torch.where(lesson.hard > 0, lesson.hard * log_probability, 0).sum(dim=1)
+    return -torch.where(targets.hard > 0, targets.hard * log_probability, 0).sum(dim=1)
 
 
 def divergence(target: Tensor, log_probability: Tensor) -> Tensor:

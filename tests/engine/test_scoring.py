@@ -38,7 +38,7 @@ def test_poses_are_read_from_the_output_of_that_name():
     found[1, 0] += 0.5
     table = {"embedding": torch.zeros(3, 2), "pose": found[[2, 0, 1]]}
     result = score_table(keyed([records[2], records[0], records[1]]), table, PoseSet("p", records, poses))
-    assert result.judged == pytest.approx(0.0, abs=1e-6)
+    assert result.selection_score == pytest.approx(0.0, abs=1e-6)
     assert np.asarray(result.metres).tolist() == pytest.approx([0.0, 0.5, 0.0], abs=1e-6)
     with pytest.raises(UserError, match="'pose'"):
         score_table(keyed(records), {"embedding": torch.zeros(3, 2)}, PoseSet("p", records, poses))
@@ -49,8 +49,10 @@ def test_landmarks_and_videos_find_their_rows_by_key():
     embeddings = torch.eye(5)[[0, 1, 2, 3, 1]]
     empty = [np.empty(0, dtype=np.int64)]
     test = LandmarkSet("l", database, queries, [np.array([1])], empty, empty)
-    assert score_table(keyed(database, queries), {"embedding": embeddings}, test).judged == pytest.approx(100.0)
+    assert score_table(keyed(database, queries), {"embedding": embeddings}, test).selection_score == pytest.approx(
+        100.0
+    )
     videos = {name: places(name, 2) for name in ("a", "b", "c")}
     rows = torch.eye(3)[[0, 0, 1, 1, 0, 0]]
     clips = VideoSet("v", videos, ["a"], [{"c": 1, "b": 0}], [])
-    assert score_table(keyed(*videos.values()), {"embedding": rows}, clips).judged == pytest.approx(100.0)
+    assert score_table(keyed(*videos.values()), {"embedding": rows}, clips).selection_score == pytest.approx(100.0)

@@ -50,7 +50,7 @@ def falling(monkeypatch, values) -> None:
     from distilplace.evaluation.retrieval.results import RetrievalResult
 
     found = iter([*values, *values])
-    monkeypatch.setattr(RetrievalResult, "judged", property(lambda self: next(found)))
+    monkeypatch.setattr(RetrievalResult, "selection_score", property(lambda self: next(found)))
 
 
 def test_ties_go_to_the_later_epoch_and_the_log_says_so(tmp_path, monkeypatch):

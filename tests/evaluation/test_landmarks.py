@@ -110,8 +110,8 @@ def test_an_oracle_in_embeddings_scores_100():
     database[7] = 0.1, 0.1
     result = evaluate_landmarks(query, database, landmark_set(gnd, 8))
     assert result.columns() == dict.fromkeys(["mAP E", "mAP M", "mAP H", "mP@10 M", "mP@10 H"], "100.0")
-    assert result.headline == "mAP M 100.0"
-    assert result.judged == 100.0
+    assert result.summary == "mAP M 100.0"
+    assert result.selection_score == 100.0
     assert result.scalars() == {"mAP_easy": 100.0, "mAP_medium": 100.0, "mAP_hard": 100.0}
     assert result.to_dict()["hard"]["mP@1"] == 100.0
     assert result.to_dict()["hard"]["queries"] == 2

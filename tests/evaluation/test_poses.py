@@ -123,7 +123,7 @@ def test_result_speaks_of_medians_means_and_quantiles():
     half = np.radians(30) / 2
     found[:, 3:] = np.cos(half), np.sin(half), 0, 0
     result = evaluate_poses(found.astype(np.float32), pose_set(wanted))
-    assert result.headline == "2.00 m, 30.00 deg"
+    assert result.summary == "2.00 m, 30.00 deg"
     assert result.columns() == {"median m": "2.00", "median deg": "30.00"}
     assert (result.mean_metres, result.median_metres) == (2.0, 2.0)
     assert result.metres.tolist() == [0, 1, 2, 3, 4]
@@ -140,12 +140,12 @@ def test_result_speaks_of_medians_means_and_quantiles():
 def test_epochs_are_chosen_by_metres_then_degrees():
     wanted = pose_set(pose([1, 0, 0, 0]))
 
-    def judged(metres, degrees):
+    def selection_score(metres, degrees):
         half = np.radians(degrees) / 2
-        return evaluate_poses(pose([np.cos(half), np.sin(half), 0, 0], (metres, 0, 0)), wanted).judged
+        return evaluate_poses(pose([np.cos(half), np.sin(half), 0, 0], (metres, 0, 0)), wanted).selection_score
 
-    assert judged(1, 50) > judged(1, 60) > judged(1.001, 0)
-    assert judged(2, 0) == pytest.approx(-2)
+    assert selection_score(1, 50) > selection_score(1, 60) > selection_score(1.001, 0)
+    assert selection_score(2, 0) == pytest.approx(-2)
 
 
 def test_constant_guess_beats_every_other_orientation_whatever_the_signs():

@@ -188,8 +188,8 @@ def test_an_oracle_scores_100_and_queries_without_a_duplicate_are_left_out():
     result = evaluate_videos(frames, video_set(frames, ["q", "r"], [{"a": 1, "b": 0}, {"b": 0}], ["c", "q"]))
     assert result.columns() == {"mAP@100": "100.0", "mAP@100 (all)": "100.0", "mAP": "100.0"}
     assert result.evaluated == 1
-    assert result.judged == 100.0
-    assert result.headline == "mAP 100.0"
+    assert result.selection_score == 100.0
+    assert result.summary == "mAP 100.0"
     assert result.chance_columns()["mAP"] == "61.1"  # one of three candidates: (1 + 1/2 + 1/3) / 3
     assert result.to_dict()["similarity"] == "fmx"
     assert set(result.scalars()) == {"mAP@100", "mAP@100_all", "mAP"}

@@ -1,7 +1,7 @@
 """``make bench-sparse``: every installed sparse engine side by side, in one process, in turns.
 
 Map building (cold), each layer kind alone (maps kept), and the whole default MinkLoc trunk from raw coordinates
-(everything again in every run); on generated streets, the demo world and real KITTI frames. Before anything is timed the
+(all again in every run); on generated streets, the demo world and real KITTI frames. Before anything is timed the
 engines must agree. "Times as fast" is the reference's time / the engine's, the median over rounds; peak memory is that
 of the trunk, above the level before; "of the floor" is the share of the memory-bandwidth floor that is reached.
 

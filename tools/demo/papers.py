@@ -90,13 +90,13 @@ def study(logdir: Path, chosen: Study, extra: Sequence[str]) -> Scores:
         scores["teacher"].append(trained(logdir / teacher.name, f"teacher {teacher.name}", *flags))
     models = [teacher.model for teacher in chosen.teachers]
     weights = [str(logdir / teacher.name / "models" / "best.safetensors") for teacher in chosen.teachers]
-    taught = ["--model", *models, "--teacher_weights_path", *weights, *chosen.flags]
+    with_teachers = ["--model", *models, "--teacher_weights_path", *weights, *chosen.flags]
     for seed in SEEDS:
         common = [*from_recipe(chosen.recipe), "--seed", str(seed), *extra]
         name = f"{chosen.alone or chosen.name}-alone-{seed}"
         scores["alone"].append(trained(logdir / name, name, *common, "--distil_method", "nokd"))
         name = f"{chosen.name}-distilled-{seed}"
-        scores["distilled"].append(trained(logdir / name, name, *common, *taught))
+        scores["distilled"].append(trained(logdir / name, name, *common, *with_teachers))
     return scores
 
 

@@ -34,7 +34,7 @@ def step(title: str, *flags: str) -> Outcome:
 
 
 def student_flags(logdir: Path, name: str, *flags: str) -> list[str]:
-    """Flags of a student run taught by the teacher in the same folder of runs."""
+    """Flags of a student run distilled from the teacher in the same folder of runs."""
     teacher = logdir / "teacher" / "models" / "best.safetensors"
     where = ["--logdir", str(logdir), "--exp_name", name, "--resume", "auto"]
     return ["--config", str(recipe("demo_student")), "--teacher_weights_path", str(teacher), *where, *flags]

@@ -5,14 +5,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from distilplace.engine import teaching
+from distilplace.engine import teacher_loading
 from distilplace.engine.building import build_data, build_fabric
 from distilplace.engine.caches import whitening
 from distilplace.engine.caches.fingerprint import Fingerprint
 from distilplace.engine.embedding import Embedder
 from distilplace.engine.options import TrainOptions
 from distilplace.engine.options.command_line import parse
-from distilplace.engine.teaching import TeacherOpener
+from distilplace.engine.teacher_loading import TeacherOpener
 from tests.miniature_images import numbered, write_images
 
 RATES = ["--bcs_aug_rate", "0.4", "--hue_aug_rate", "0.3", "--erasing_aug_rate", "0.25"]
@@ -56,7 +56,7 @@ def opened(tmp_path: Path, *flags: str):
 
 
 def test_a_store_of_augmented_inputs_uses_the_given_rates(tmp_path, asked, monkeypatch):
-    monkeypatch.setattr(teaching, "write_store", lambda *_: None)
+    monkeypatch.setattr(teacher_loading, "write_store", lambda *_: None)
     options, data, embedder = opened(tmp_path, "--cache_aug", "True")
     records = data.training_set().records
     opener = TeacherOpener(options, records, data.evaluation_set(), embedder, embedder, None)

@@ -8,7 +8,7 @@ from safetensors.torch import load_file, save_file
 
 from distilplace.common.errors import UserError
 from distilplace.engine.assembly import Parts
-from distilplace.engine.building import build_data, build_fabric, build_network, hold_back, student_settings
+from distilplace.engine.building import build_data, build_fabric, build_network, split_validation, student_settings
 from distilplace.engine.caches.clusters import start_clusters
 from distilplace.engine.embedding import Embedder
 from distilplace.engine.options import TrainOptions
@@ -33,7 +33,7 @@ def start(home: Path, flags: list[str]) -> None:
     options = parse(TrainOptions, flags, home=home, environment={})
     data, fabric = build_data(options), build_fabric(options)
     network = build_network(NETWORK, student_settings(options, NETWORK), seed=options.seed)
-    training = hold_back(options, data, data.training_set(), data.evaluation_set()).training
+    training = split_validation(options, data, data.training_set(), data.evaluation_set()).training
     parts = Parts(training, network, None, None, [], Embedder(data, fabric, 8, 0, options))
     start_clusters(options, parts, SimpleNamespace(path=home / "run"))
 

@@ -51,8 +51,8 @@ def results():
 @pytest.mark.parametrize("result", list(results()), ids=lambda result: type(result).__name__)
 def test_every_result_answers_to_the_interface(result):
     assert isinstance(result, Result)
-    assert isinstance(result.judged, float)
-    assert isinstance(result.headline, str)
+    assert isinstance(result.selection_score, float)
+    assert isinstance(result.summary, str)
     assert set(result.chance_columns()) <= set(result.columns())
     assert all(isinstance(cell, str) for cell in (*result.columns().values(), *result.chance_columns().values()))
     assert all(isinstance(value, float) and " " not in name for name, value in result.scalars().items())
@@ -60,7 +60,7 @@ def test_every_result_answers_to_the_interface(result):
 
 
 def test_something_else_is_no_result():
-    assert not isinstance({"judged": 1.0}, Result)
+    assert not isinstance({"selection_score": 1.0}, Result)
 
 
 def test_retrieval_prints_what_the_table_always_had():
@@ -72,8 +72,8 @@ def test_retrieval_prints_what_the_table_always_had():
         f"{result.one_percent_recall:.2f}",
     ]
     assert result.chance_columns() == {"R@1": "2.50", "R@5": "12.50", "R@1 %": "2.50"}
-    assert result.judged == result.recall[1]
-    assert result.headline == f"R@1 {result.recall[1]:.2f}"
+    assert result.selection_score == result.recall[1]
+    assert result.summary == f"R@1 {result.recall[1]:.2f}"
     assert result.scalars() == {
         "recall@1": result.recall[1],
         "recall@5": result.recall[5],

@@ -27,7 +27,7 @@ LOG = logging.getLogger("distilplace")
 
 
 @dataclass
-class Taught:
+class LoadedTeacher:
     """A teacher ready for the loop, and what it scores on the test set."""
 
     name: str
@@ -47,8 +47,8 @@ class TeacherOpener:
     tester: Embedder
     distiller: Distiller | None
 
-    def open_all(self) -> list[Taught]:
-        """One :class:`Taught` per ``--model``; none without distillation. Mismatches raise :class:`UserError`."""
+    def open_all(self) -> list[LoadedTeacher]:
+        """One per ``--model``; none without distillation. Mismatches raise :class:`UserError`."""
         options = self.options
         if self.distiller is None:
             return []
@@ -79,7 +79,7 @@ class TeacherOpener:
             raise UserError(f"this method distils {what}, which no teacher store holds: leave --teacher_outputs away")
         return what is not None or self.options.teacher_outputs == "live"
 
-    def _live(self, name: str, weights: Path, file: str | None) -> Taught:
+    def _live(self, name: str, weights: Path, file: str | None) -> LoadedTeacher:
         network = self._load(name, weights)
         options = self.options
         published = published_whitening(file, network, name, options.whiten_dim) if file else None
@@ -90,13 +90,13 @@ class TeacherOpener:
         source = LiveTeacher(network, maps)
         if published is not None:
             LOG.info("whitening of %s: %d -> %d numbers, %s", name, published.dim1, published.dim2, file)
-            return Taught(name, WhitenedTeacher(source, published), result, facts)
+            return LoadedTeacher(name, WhitenedTeacher(source, published), result, facts)
         if options.whiten_dim is None or options.whitening:
-            return Taught(name, source, result, facts)
+            return LoadedTeacher(name, source, result, facts)
         fitted = fitted_whitening(options, self.embedder, network, name, weights, self.training)
-        return Taught(name, WhitenedTeacher(source, fitted), result, facts)
+        return LoadedTeacher(name, WhitenedTeacher(source, fitted), result, facts)
 
-    def _stored(self, name: str, weights: Path) -> Taught:
+    def _stored(self, name: str, weights: Path) -> LoadedTeacher:
         made_from = self._made_from(name, weights)
         folder = self._folder(name, made_from, weights)
         if self.options.rebuild_store or not has_store(folder):
@@ -107,7 +107,7 @@ class TeacherOpener:
         if unknown := compare_store(folder, made_from).unknown:
             LOG.info("teacher %s: not on this machine, so not compared with the store: %s", name, ", ".join(unknown))
         source: TeacherSource = training.shuffled(self.options.seed) if self.options.shuffle_teacher else training
-        return Taught(name, source, score_store(test, self.test), test.facts)
+        return LoadedTeacher(name, source, score_store(test, self.test), test.facts)
 
     def _made_from(self, name: str, weights: Path) -> Fingerprint:
         """What the store that this run needs is made from."""
@@ -160,14 +160,14 @@ class TeacherOpener:
         write_store(folder, made_from, training_part, test_part, self.tester.facts(network, tests))
 
 
-def _numbered(taught: list[Taught]) -> list[Taught]:
+def _numbered(teachers: list[LoadedTeacher]) -> list[LoadedTeacher]:
     """The same teachers with names that tell them apart: a second apformer becomes "apformer 2"."""
     seen: Counter[str] = Counter()
-    for teacher in taught:
+    for teacher in teachers:
         seen[teacher.name] += 1
         if seen[teacher.name] > 1:
             teacher.name = f"{teacher.name} {seen[teacher.name]}"
-    return taught
+    return teachers
 
 
 def _missing(weights: Path) -> UserError:
