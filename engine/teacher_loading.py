@@ -76,7 +76,7 @@ class TeacherOpener:
         assert self.distiller is not None
         what = distilled_live(self.distiller)
         if what is not None and self.options.teacher_outputs == "store":
-            raise UserError(f"this method distils {what}, which no teacher store holds: leave --teacher_outputs away")
+            raise UserError(f"this method distils {what}, which no teacher store holds: omit --teacher_outputs")
         return what is not None or self.options.teacher_outputs == "live"
 
     def _live(self, name: str, weights: Path, file: str | None) -> LoadedTeacher:

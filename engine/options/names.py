@@ -66,7 +66,7 @@ def without_retired(values: Mapping[str, Any], place: Place, *, tell: bool = Tru
         if inert is None and tell:
             LOG.info("%s has no effect here: %s", place.told(name), reason)
         if inert is not None and str(given) not in (inert, f"{inert}.0"):
-            raise UserError(f"{place.told(name)} {given} has no effect here: {reason}; leave it away")
+            raise UserError(f"{place.told(name)} {given} has no effect here: {reason}; omit it")
     return kept
 
 

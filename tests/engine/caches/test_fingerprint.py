@@ -27,7 +27,7 @@ from distilplace.engine.caches.whitening import chosen_records, whitening_made_f
 from distilplace.engine.embedding import Embedder
 from distilplace.engine.options import EvaluateOptions, TrainOptions
 from distilplace.engine.options.command_line import last_of_each, parse
-from distilplace.engine.teaching import TeacherOpener
+from distilplace.engine.teacher_loading import TeacherOpener
 from distilplace.models import create_model
 from tests.miniature_frames import straight, write_run
 from tests.miniature_images import numbered, write_images

@@ -242,5 +242,5 @@ def test_a_negative_radius_sets_the_validation_buffer_where_it_is_read(tmp_path,
     radii = {"positive_radius": 1.5, "negative_radius": 2.0, "eval_radius": 3.0}
     options = TrainOptions(dataset="images", dataset_folder=str(tmp_path), frame_tolerance=tolerance, **radii)
     data = building.build_data(options)
-    note = building.hold_back(options, data, data.training_set(), data.evaluation_set()).note
+    note = building.split_validation(options, data, data.training_set(), data.evaluation_set()).note
     assert f"(buffer {buffer})" in note
