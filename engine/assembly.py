@@ -27,8 +27,8 @@ from distilplace.engine.step import forward_with_maps
 from distilplace.engine.teachers import LiveTeacher, TeacherSource
 from distilplace.engine.trainer import Trainer
 from distilplace.losses.distiller import Distiller
-from distilplace.losses.task_loss import TaskLoss
-from distilplace.losses.triplet import BatchHardTripletMarginLoss, MultiBatchHardTripletMarginLoss
+from distilplace.losses.tasks.task_loss import TaskLoss
+from distilplace.losses.tasks.triplet import BatchHardTripletMarginLoss, MultiBatchHardTripletMarginLoss
 from distilplace.models import PlaceNetwork
 
 

@@ -18,7 +18,7 @@ from distilplace.datasets.sampling.splitting import Split, split
 from distilplace.engine.options import DataOptions, ModelOptions, RunOptions, TrainOptions
 from distilplace.losses.combined import with_terms
 from distilplace.losses.distiller import Distiller
-from distilplace.losses.task_loss import TaskLoss
+from distilplace.losses.tasks.task_loss import TaskLoss
 from distilplace.losses.terms import term_settings
 from distilplace.models import PlaceNetwork
 from distilplace.models.checkpoints import load_weights

@@ -27,7 +27,7 @@ from distilplace.engine.runs.stopping import Stopping
 from distilplace.engine.step import forward_backward
 from distilplace.engine.teachers import TeacherSource
 from distilplace.losses.distiller import Distiller
-from distilplace.losses.task_loss import TaskLoss
+from distilplace.losses.tasks.task_loss import TaskLoss
 from distilplace.models import PlaceNetwork
 
 LOG = logging.getLogger("distilplace")

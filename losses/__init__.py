@@ -14,12 +14,12 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from distilplace.common.errors import unknown_name
-from distilplace.losses import pml_table
+from distilplace.losses.tasks import pml_table
 from distilplace.losses.terms import TERMS, load_term, term_settings
 
 if TYPE_CHECKING:
     from distilplace.losses.distiller import Distiller
-    from distilplace.losses.task_loss import TaskLoss
+    from distilplace.losses.tasks.task_loss import TaskLoss
 
 __all__ = [
     "create_distiller",
@@ -46,16 +46,16 @@ _DISTILLERS = {
 }
 
 _TASK_LOSSES = {
-    "MultiBatchHardTripletMarginLoss": "distilplace.losses.triplet:MultiBatchHardTripletMarginLoss",
-    "BatchHardTripletMarginLoss": "distilplace.losses.triplet:BatchHardTripletMarginLoss",
-    "TruncatedSmoothAP": "distilplace.losses.smooth_ap:TruncatedSmoothAP",
-    "RankingCrossEntropy": "distilplace.losses.ranking:RankingCrossEntropy",
-    "CorrelationRankingCrossEntropy": "distilplace.losses.ranking:CorrelationRankingCrossEntropy",
-    "sare_ind": "distilplace.losses.tuples:SareInd",
-    "sare_joint": "distilplace.losses.tuples:SareJoint",
-    "triplet": "distilplace.losses.tuples:TupleTriplet",
-    "pose": "distilplace.losses.pose:PoseLoss",
-    "none": "distilplace.losses.notask:NoTask",
+    "MultiBatchHardTripletMarginLoss": "distilplace.losses.tasks.triplet:MultiBatchHardTripletMarginLoss",
+    "BatchHardTripletMarginLoss": "distilplace.losses.tasks.triplet:BatchHardTripletMarginLoss",
+    "TruncatedSmoothAP": "distilplace.losses.tasks.smooth_ap:TruncatedSmoothAP",
+    "RankingCrossEntropy": "distilplace.losses.tasks.ranking:RankingCrossEntropy",
+    "CorrelationRankingCrossEntropy": "distilplace.losses.tasks.ranking:CorrelationRankingCrossEntropy",
+    "sare_ind": "distilplace.losses.tasks.tuples:SareInd",
+    "sare_joint": "distilplace.losses.tasks.tuples:SareJoint",
+    "triplet": "distilplace.losses.tasks.tuples:TupleTriplet",
+    "pose": "distilplace.losses.tasks.pose:PoseLoss",
+    "none": "distilplace.losses.tasks.notask:NoTask",
 }
 
 
@@ -120,7 +120,7 @@ def task_loss_layout(name: str) -> str:
 
 
 def create_task_loss(name: str, **settings: Any) -> "TaskLoss":
-    """A new task loss, see :class:`distilplace.losses.task_loss.TaskLoss`.
+    """A new task loss, see :class:`distilplace.losses.tasks.task_loss.TaskLoss`.
 
     Args:
         name: one of :func:`list_task_losses`.
@@ -155,7 +155,7 @@ def _task_loss_class(name: str) -> Any:
     """A task loss by its name; one of pytorch-metric-learning as ``pml:NAME``."""
     if not name.startswith(pml_table.PREFIX):
         return _class_of("task loss", _TASK_LOSSES, name, list_task_losses())
-    from distilplace.losses.pml import PMLLoss, check_name
+    from distilplace.losses.tasks.pml import PMLLoss, check_name
 
     check_name("loss", name.removeprefix(pml_table.PREFIX))
     return PMLLoss

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from distilplace.losses.parts.vectors import unit
-from distilplace.losses.ranking import partner_errors
+from distilplace.losses.tasks.ranking import partner_errors
 
 
 @dataclass(frozen=True)

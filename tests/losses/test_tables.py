@@ -10,7 +10,7 @@ from torch import nn
 from distilplace import losses
 from distilplace.common.errors import UserError
 from distilplace.losses.distiller import Distiller
-from distilplace.losses.pml_table import LOSSES
+from distilplace.losses.tasks.pml_table import LOSSES
 from distilplace.losses.terms import TERMS
 
 HEAVY = ("pytorch_metric_learning", "open3d", "timm", "torchvision", "faiss", "matplotlib", "MinkowskiEngine")

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from distilplace.common.errors import UserError
 from distilplace.losses.baselines.relational import row_divergence, simkl
-from distilplace.losses.notask import NoTask
 from distilplace.losses.parts.fusion import DRAWING, STRATEGIES, fuse
 from distilplace.losses.parts.gather import gather_rows
+from distilplace.losses.tasks.notask import NoTask
 from distilplace.losses.whiten_mtd import WhitenMTD, pair_similarity
 
 

@@ -18,7 +18,7 @@ from distilplace.common.randomness import forked_random_state
 from distilplace.losses import settings
 from distilplace.losses.parts.pairs import pairs_of
 from distilplace.losses.parts.vectors import in_full_precision
-from distilplace.losses.task_loss import TaskLoss
+from distilplace.losses.tasks.task_loss import TaskLoss
 
 WIDTH = 64
 """Hidden units of the ranking network; twice x where that is more."""

@@ -18,7 +18,7 @@ from distilplace.common.errors import UserError
 from distilplace.losses import settings
 from distilplace.losses.parts.relations import pairwise_distance
 from distilplace.losses.settings import Weights
-from distilplace.losses.task_loss import TaskLoss
+from distilplace.losses.tasks.task_loss import TaskLoss
 
 KEYS = ("embedding", "cloud_embedding", "image_embedding")
 Triplets = tuple[Tensor, Tensor, Tensor]

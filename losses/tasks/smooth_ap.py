@@ -16,7 +16,7 @@ from torch import Tensor
 from distilplace.common.errors import UserError
 from distilplace.losses import settings
 from distilplace.losses.parts.relations import pairwise_distance
-from distilplace.losses.task_loss import TaskLoss
+from distilplace.losses.tasks.task_loss import TaskLoss
 
 MAX_EXPONENT = 50.0
 

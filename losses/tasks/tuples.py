@@ -23,7 +23,7 @@ from distilplace.common.outputs import maps_of
 from distilplace.losses import settings
 from distilplace.losses.parts.vectors import in_full_precision, unit
 from distilplace.losses.settings import Weights
-from distilplace.losses.task_loss import TaskLoss
+from distilplace.losses.tasks.task_loss import TaskLoss
 
 
 def sare_ind(positive: Tensor, negatives: Tensor) -> Tensor:

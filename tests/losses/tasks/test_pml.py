@@ -11,8 +11,8 @@ from distilplace.engine.building import build_task_loss
 from distilplace.engine.options import TrainOptions
 from distilplace.engine.options.command_line import parse
 from distilplace.losses import create_task_loss, task_loss_settings
-from distilplace.losses.pml import _places, mine
-from distilplace.losses.pml_table import LOSSES, MINERS, REFUSED
+from distilplace.losses.tasks.pml import _places, mine
+from distilplace.losses.tasks.pml_table import LOSSES, MINERS, REFUSED
 
 NAME = "pml:MultiSimilarityLoss"
 
@@ -121,7 +121,7 @@ def test_anchor_by_anchor_is_what_the_library_does_where_places_are_distinct(nam
     embedding = torch.randn(8, 5, generator=torch.Generator().manual_seed(1))
     miner = create_task_loss(NAME, miner=name).miner
     whole = mine(miner, embedding, positives, negatives)
-    monkeypatch.setattr("distilplace.losses.pml._places", lambda *_: None)
+    monkeypatch.setattr("distilplace.losses.tasks.pml._places", lambda *_: None)
     single = mine(miner, embedding, positives, negatives)
     if len(whole) == 3:
         assert set(zip(*map(torch.Tensor.tolist, whole), strict=True)) == set(

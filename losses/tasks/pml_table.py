@@ -1,6 +1,6 @@
 """Which losses and miners of pytorch-metric-learning work on pair masks, and why the others do not.
 
-Names only: the library itself is loaded when one of them is made (:mod:`distilplace.losses.pml`).
+Names only: the library itself is loaded when one of them is made (:mod:`distilplace.losses.tasks.pml`).
 """
 
 PREFIX = "pml:"

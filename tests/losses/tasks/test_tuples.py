@@ -10,7 +10,7 @@ from torch import Tensor
 
 from distilplace.common.errors import UserError
 from distilplace.common.outputs import with_maps
-from distilplace.losses.tuples import SareInd, SareJoint, TupleTriplet
+from distilplace.losses.tasks.tuples import SareInd, SareJoint, TupleTriplet
 
 ALL = (SareInd, SareJoint, TupleTriplet)
 TUPLES = torch.tensor([[0, 1, 2, 3], [4, 5, 6, 2]])

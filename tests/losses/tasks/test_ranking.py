@@ -10,7 +10,7 @@ from torch import Tensor
 
 from distilplace.common.errors import UserError
 from distilplace.losses.parts.pairs import pairs_of
-from distilplace.losses.ranking import (
+from distilplace.losses.tasks.ranking import (
     CorrelationRankingCrossEntropy,
     RankingCrossEntropy,
     ranking_loss,

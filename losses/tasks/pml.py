@@ -15,8 +15,18 @@ from torch import Tensor
 from distilplace.common.errors import UserError, unknown_name
 from distilplace.common.randomness import forked_random_state
 from distilplace.losses import settings
-from distilplace.losses.pml_table import CHOICES, DISTANCES, DRAWS, FIXED, LOSSES, MINERS, NOT_SETTINGS, PREFIX, REFUSED
-from distilplace.losses.task_loss import TaskLoss
+from distilplace.losses.tasks.pml_table import (
+    CHOICES,
+    DISTANCES,
+    DRAWS,
+    FIXED,
+    LOSSES,
+    MINERS,
+    NOT_SETTINGS,
+    PREFIX,
+    REFUSED,
+)
+from distilplace.losses.tasks.task_loss import TaskLoss
 
 Indices = tuple[Tensor, ...]
 """Anchors, positives, anchors, negatives (pairs) or anchors, positives, negatives (triplets), each int64."""
@@ -26,10 +36,10 @@ class PMLLoss(TaskLoss):
     """A loss of the library on ``output["embedding"]`` [B, D], of the mined pairs or of all.
 
     Args:
-        name: one of :data:`distilplace.losses.pml_table.LOSSES`.
+        name: one of :data:`distilplace.losses.tasks.pml_table.LOSSES`.
         loss_settings: the loss's own, by their names in the library; ``distance`` (a name) and
             ``normalize_embeddings`` besides.
-        miner: one of :data:`distilplace.losses.pml_table.MINERS`; None: all pairs.
+        miner: one of :data:`distilplace.losses.tasks.pml_table.MINERS`; None: all pairs.
         miner_settings: as for the loss.
 
     Raises:

@@ -9,7 +9,7 @@ from torch import Tensor
 from distilplace.common.errors import UserError
 from distilplace.losses import settings
 from distilplace.losses.parts.vectors import in_full_precision, unit
-from distilplace.losses.task_loss import TaskLoss
+from distilplace.losses.tasks.task_loss import TaskLoss
 
 
 class PoseLoss(TaskLoss):

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from distilplace.common.errors import UserError
-from distilplace.losses.pose import PoseLoss
+from distilplace.losses.tasks.pose import PoseLoss
 
 
 def draw(seed: int, *shape: int) -> torch.Tensor:

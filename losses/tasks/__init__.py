@@ -1,0 +1,1 @@
+"""Task losses, one file each; the table is in :mod:`distilplace.losses`."""
