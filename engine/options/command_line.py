@@ -127,7 +127,10 @@ def _pieces(argv: Sequence[str]) -> list[tuple[str, list[str]]]:
 
 def _read_flags(kind: type[OptionGroup], argv: Sequence[str], *, tell: bool = True) -> dict[str, Any]:
     words = [f"-{word}" if word in SINGLE_DASH else word for word in argv]
-    values, unknown = flag_parser(kind).parse_known_args(words)
+    parser = flag_parser(kind)
+    values, unknown = parser.parse_known_args(words)
+    for line in parser.overruled if tell else ():
+        LOG.info("%s", line)
     if unknown:
         flag = unknown[0].split("=")[0]
         if not flag.startswith("--"):

@@ -37,22 +37,26 @@ REPEATABLE = {"kd"}  # flags that add up when given several times
 
 
 class FlagParser(argparse.ArgumentParser):
-    """A parser whose mistakes are a :class:`UserError`."""
+    """A parser whose mistakes are a :class:`UserError`; ``overruled``: lines on options given twice."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.overruled: list[str] = []
 
     def error(self, message: str) -> NoReturn:
         """Refuse the command line."""
         raise UserError(message)
 
 
-class _Once(argparse.Action):
-    """Stores a value; a second one that differs is refused, for neither may be dropped silently."""
+class _Last(argparse.Action):
+    """Stores a value; of several the last counts, as everywhere, and those before are noted."""
 
     def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
         value = self.const if self.nargs == 0 else values
         before = getattr(namespace, self.dest, value)
         if before != value:
             one, two = (" ".join(each) if isinstance(each, list) else each for each in (before, value))
-            raise UserError(f"--{self.dest} is given twice, as {one} and as {two}: keep one of them")
+            parser.overruled.append(f"--{self.dest} is given twice, as {one} and as {two}: the last counts")
         setattr(namespace, self.dest, value)
 
 
@@ -80,7 +84,7 @@ def flag_parser(kind: type[OptionGroup]) -> FlagParser:
         group = parser.add_argument_group(f"{title} options")
         if title == "common":
             group.add_argument("-h", "--help", action="help", help="show this list")
-            group.add_argument("--config", action=_Once, metavar="FILE", help="recipe with defaults (recipes/*.yaml)")
+            group.add_argument("--config", action=_Last, metavar="FILE", help="recipe with defaults (recipes/*.yaml)")
         for name in names:
             _add_option(group, name, kind.model_fields[name])
     for name in RETIRED if "train_mode" in kind.model_fields else ():
@@ -94,13 +98,13 @@ def _add_option(group: Any, name: str, field: Any) -> None:
     text = field.description or ""
     text += f" (also {', '.join(f'--{alias}' for alias in aliases)})" if aliases else ""
     text += "" if field.is_required() else f" [{field.default}]"
-    how: dict[str, Any] = {"metavar": "X", "action": _Once}
+    how: dict[str, Any] = {"metavar": "X", "action": _Last}
     if field.annotation is bool:
         how |= {"nargs": "?", "const": "True", "metavar": "True|False"}
-        no = {"dest": name, "action": _Once, "nargs": 0, "const": "False", "help": argparse.SUPPRESS}
+        no = {"dest": name, "action": _Last, "nargs": 0, "const": "False", "help": argparse.SUPPRESS}
         group.add_argument(f"--no_{name}", **no)
     elif get_origin(field.annotation) is list:
-        how |= {"nargs": "+", "action": "extend" if name in REPEATABLE else _Once}
+        how |= {"nargs": "+", "action": "extend" if name in REPEATABLE else _Last}
     group.add_argument(f"--{name}", help=text.replace("%", "%%"), **how)
     for alias in aliases:
         group.add_argument(f"--{alias}", help=argparse.SUPPRESS, **how)

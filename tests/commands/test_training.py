@@ -15,6 +15,7 @@ from distilplace.engine.embedding import Embedder
 from distilplace.engine.options import TrainOptions
 from distilplace.engine.options.command_line import last_of_each, parse
 from distilplace.engine.trainer import Trainer
+from distilplace.losses.tasks.task_loss import TaskLoss
 from distilplace.models import create_model
 from distilplace.models.checkpoints import load_weights
 
@@ -207,10 +208,11 @@ def test_other_task_losses_train(oxford, tmp_path, loss):
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_by_name_or_is_skipped(oxford, tmp_path, monkeypatch, capsys):
-    def broken(outputs, positives, negatives):
-        return outputs["embedding"].sum() * float("nan"), {}
+    class Broken(TaskLoss):
+        def forward(self, outputs, positives, negatives):
+            return outputs["embedding"].sum() * float("nan"), {}
 
-    monkeypatch.setattr(train, "build_task_loss", lambda options: broken)
+    monkeypatch.setattr(train, "build_task_loss", lambda options: Broken())
     flags = student_flags(oxford, tmp_path, "n", "--distil_method", "nokd")
     assert train.main(flags) == 2
     assert "loss_task" in capsys.readouterr().err

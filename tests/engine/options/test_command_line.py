@@ -130,12 +130,6 @@ MISTAKES = [
     ("--train_mode train_teacher --model minklocmmcat --lr=0.1", "give --cloud_lr and --image_lr"),
     ("--batchsize 3", "did you mean 'batchSize'"),
     ("--pca 8", "--pca is an option of evaluate.py"),
-    ("--seed 7 --seed 8", "--seed is given twice, as 7 and as 8"),
-    ("--seed=7 --epochs 2 --seed=8", "--seed is given twice"),
-    ("--niter 7 --niter 8", "--niter is given twice"),
-    ("--cache_aug --no_cache_aug", "--cache_aug is given twice, as True and as False"),
-    ("--scales 1 0.5 --scales 1", "--scales is given twice, as 1 0.5 and as 1:"),
-    ("--config a.yaml --config b.yaml", "--config is given twice"),
     ("--milestones 10_10", "--milestones: '10_10' names an epoch twice"),
     ("--milestones 80_40", "--milestones: '80_40' is not in rising order: write 40_80"),
     ("--epochs 1_000", "--epochs: write numbers with the digits 0 to 9 alone"),
@@ -338,3 +332,23 @@ def test_flags_of_the_published_code_without_effect_are_told(flag, reason, tmp_p
     assert len(told) == 1
     assert told[0].startswith(flag.split("=")[0].split()[0])
     assert reason in told[0]
+
+
+@pytest.mark.parametrize(
+    ("flags", "name", "value", "told"),
+    [
+        ("--seed 7 --seed 8", "seed", 8, "--seed is given twice, as 7 and as 8"),
+        ("--seed=7 --epochs 2 --seed=8", "seed", 8, "--seed is given twice"),
+        ("--niter 7 --niter 8", "epochs", 8, "--niter is given twice"),
+        ("--cache_aug --no_cache_aug", "cache_aug", False, "--cache_aug is given twice, as True and as False"),
+        ("--scales 1 0.5 --scales 1", "scales", [1.0], "--scales is given twice, as 1 0.5 and as 1:"),
+        ("--seed 8 --seed 8", "seed", 8, None),
+    ],
+)
+def test_of_options_given_twice_the_last_counts_and_it_is_told(flags, name, value, told, tmp_path, caplog):
+    with caplog.at_level("INFO", logger="distilplace"):
+        options = read(tmp_path, *flags.split())
+    assert getattr(options, name) == value
+    lines = [record.getMessage() for record in caplog.records]
+    assert len(lines) == (told is not None)
+    assert told is None or lines[0].startswith(told)

@@ -24,7 +24,7 @@ def report(folder, data):
 
 @pytest.mark.parametrize(
     ("tolerance", "reach", "first"),
-    [(0, "is the exact frame.", "1. correct, exact frame"), (1, "lies within 1 frame.", "1. right, exact frame")],
+    [(0, "is the exact frame.", "1. correct, exact frame"), (1, "lies within 1 frame.", "1. correct, exact frame")],
 )
 def test_frames_are_counted_in_words(tmp_path, tolerance, reach, first):
     write_images(tmp_path, numbered(range(6)), numbered(range(6)))
