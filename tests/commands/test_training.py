@@ -72,6 +72,7 @@ def test_best_and_last_weights_are_saved_and_load_into_the_model(oxford, teacher
         assert not torch.equal(before, network.state_dict()["cloud_fe.backbone.conv0.kernel"])
 
 
+@pytest.mark.slow
 def test_the_teacher_trains_in_train_mode_in_every_epoch(oxford, tmp_path, monkeypatch):
     """Oddity 5: batch-norm statistics froze after the first evaluation."""
     modes, means = [], []
@@ -179,6 +180,7 @@ def test_every_method_runs_with_a_live_teacher(oxford, teacher_run, tmp_path, me
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_a_cloud_only_student_trains(oxford, tmp_path):
     flags = student_flags(
         oxford, tmp_path, "c", "--distil_method", "nokd", "--student_model", "minkloconly", "--dry_run"
@@ -186,6 +188,7 @@ def test_a_cloud_only_student_trains(oxford, tmp_path):
     assert train.main(flags) == 0
 
 
+@pytest.mark.slow
 def test_staged_steps_train(oxford, tmp_path):
     flags = student_flags(
         oxford, tmp_path, "c", "--distil_method", "nokd", "--train_batch_split_size", "4", "--dry_run"
@@ -202,6 +205,7 @@ def test_kernel_maps_from_workers_give_the_very_same_weights(oxford, tmp_path):
     assert all(torch.equal(device[name], workers[name]) for name in device)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", ["BatchHardTripletMarginLoss", "TruncatedSmoothAP"])
 def test_other_task_losses_train(oxford, tmp_path, loss):
     assert train.main(student_flags(oxford, tmp_path, "c", "--distil_method", "nokd", "--loss", loss, "--dry_run")) == 0

@@ -193,6 +193,7 @@ def test_images_are_varied_and_conditions_differ(world: Path) -> None:
     assert all(np.abs(a - b).sum() > 0.3 for a, b in itertools.combinations(tones.values(), 2))
 
 
+@pytest.mark.slow
 def test_interrupted_generation_leaves_nothing_and_the_next_one_is_whole(
     town: Town, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
