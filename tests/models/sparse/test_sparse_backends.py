@@ -156,8 +156,9 @@ def test_weights_do_not_depend_on_the_engine(model):
         assert all(torch.equal(state[key], states[0][key]) for key in state)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("other", ["double", pytest.param("minkowski", marks=pytest.mark.minkowski)])
+@pytest.mark.parametrize(
+    "other", [pytest.param("double", marks=pytest.mark.slow), pytest.param("minkowski", marks=pytest.mark.minkowski)]
+)
 def test_a_run_evaluates_with_another_engine(other, tmp_path, monkeypatch, capsys):
     """``double`` stands in where no second engine is installed: it records that it was used."""
     used = []
