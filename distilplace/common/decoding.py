@@ -79,9 +79,11 @@ def decode_rgb(path: Path, *, upright: bool = False) -> "Image":
 
     """
     with _opened(path) as opened:
-        stored = _orientation(opened)
+        tiff = opened.format == "TIFF"
+        before = _orientation(opened) if tiff else None  # asked of a PNG it would load it, and hide what is damaged
         opened.load()
-        shown = opened.format == "TIFF" and _orientation(opened) != stored  # Pillow turns TIFFs while it loads them
+        stored = before if before is not None else _orientation(opened)
+        shown = tiff and _orientation(opened) != stored  # Pillow turns TIFFs while it loads them
         image = _as_rgb(opened, path)
         turns = _turns()
         if upright and not shown:

@@ -250,3 +250,14 @@ def test_names_that_are_no_text_and_folders_that_cannot_be_read(tmp_path, monkey
     monkeypatch.setattr(os, "scandir", refuse)
     with pytest.raises(UserError, match=r"folder .*queries cannot be read \(Permission denied\)"):
         find_images(tmp_path / "queries")
+
+
+@pytest.mark.parametrize("upright", [False, True])
+def test_a_png_whose_pixels_are_damaged_is_refused(tmp_path, upright):
+    """Asking a PNG for its orientation loads it: what is damaged must not be hidden by that."""
+    path = tmp_path / "damaged.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (24, 32, 3), dtype=np.uint8)).save(path)
+    content = path.read_bytes()
+    path.write_bytes(content[:400] + bytes(len(content) - 400))
+    with pytest.raises(UserError, match="cannot be decoded"):
+        decode_rgb(path, upright=upright)
