@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from distilplace.common.decoding import image_suffixes
+from distilplace.common.decoding import decode_rgb, image_suffixes
 from distilplace.common.errors import UserError
 from distilplace.datasets import create_dataset
 from distilplace.datasets.io.image_files import find_images
