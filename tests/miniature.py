@@ -1,7 +1,7 @@
 """Miniature data sets in the exact upstream layouts (spec-datasets 1.3-1.18, 2.3, 2.6), written by the tests.
 
 ``write_oxford`` and ``write_boreas`` write a few runs of one loop: clouds, pictures, CSVs and pickles whose training
-tuples carry the class path ``distilplace.datasets.readers.oxford.data.TrainingTuple``, as the published files do.
+tuples carry the class path ``datasets.oxford.TrainingTuple``, as the published files do.
 Equal arguments, equal bytes.
 """
 
@@ -59,7 +59,7 @@ def write_oxford(
     image_size: tuple[int, int] = (320, 240),
     images_per_run: int = 24,
     layout: str = "oxford",
-    tuple_module: str | None = "distilplace.datasets.readers.oxford.data",
+    tuple_module: str | None = "datasets.oxford",
     protocol: int = 4,
 ) -> Miniature:
     """A RobotCar benchmark of a loop of which a third lies inside the P1 square; ``layout`` oxford or oxfordadafusion.
@@ -105,7 +105,7 @@ def write_boreas(
     runs: int = 3,
     submaps: int = 30,
     image_size: tuple[int, int] = (306, 256),
-    tuple_module: str | None = "distilplace.datasets.readers.oxford.data",
+    tuple_module: str | None = "datasets.oxford",
     protocol: int = 4,
 ) -> Miniature:
     """DistilVPR's Boreas layout: metric clouds (4096,3) .npy, one picture a cloud, whole runs as database and query."""

@@ -48,7 +48,7 @@ class TrainingTuple(Stateful):
 
 _TABLE = {
     **PLAIN,
-    "distilplace.datasets.readers.oxford.data.TrainingTuple": Call(lambda *_: TrainingTuple()),
+    "datasets.oxford.TrainingTuple": Call(lambda *_: TrainingTuple()),
     "datasets.base_datasets.TrainingTuple": Call(lambda *_: TrainingTuple()),
 }
 

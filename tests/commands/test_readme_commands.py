@@ -74,7 +74,7 @@ arguments = sys.argv[1:]
 weights = arguments[arguments.index("--logdir") + 1] + "/s/models/best.safetensors"
 code = train.main(arguments) or evaluate.main(["--weights", weights])
 loaded = [name for name in sys.modules if name.split(".")[0] in ("open3d", "MinkowskiEngine", "libusb_package")]
-loaded += [name for name in sys.modules if name.startswith(("distilplace.models.sparse", "models.mink"))]
+loaded += [name for name in sys.modules if name.startswith(("distilplace.models.sparse", "distilplace.models.cloud"))]
 print("LOADED", loaded)
 sys.exit(code)
 """

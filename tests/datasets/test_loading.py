@@ -194,7 +194,17 @@ def test_image_models_need_no_cloud_file_and_no_engine(oxford_copy):
 
 def test_imports_are_silent_and_image_batches_load_no_engine(oxford_written, root):
     """In a process of its own, since other tests load what is forbidden here."""
-    heavy = {"open3d", "timm", "torchvision", "faiss", "matplotlib", "MinkowskiEngine", "sklearn", "PIL", "models"}
+    heavy = {
+        "open3d",
+        "timm",
+        "torchvision",
+        "faiss",
+        "matplotlib",
+        "MinkowskiEngine",
+        "sklearn",
+        "PIL",
+        "distilplace.models",
+    }
     program = f"""
 import sys
 from distilplace import datasets

@@ -58,7 +58,7 @@ def test_training_tuples(kind, request):
     place = request.getfixturevalue(kind)
     name = {"oxford": "training_queries_baseline", "boreas": "boreas_training_queries_baseline"}[kind]
     tuples, named = _load(place.dataset_folder / f"{name}.pickle")
-    assert "distilplace.datasets.readers.oxford.data.TrainingTuple" in named
+    assert "datasets.oxford.TrainingTuple" in named
     assert list(tuples) == [item.id for item in tuples.values()] == list(range(len(tuples)))
     assert len(tuples) == {"oxford": 60, "boreas": 90}[kind]
     places = np.array([item.position.astype(float) for item in tuples.values()])

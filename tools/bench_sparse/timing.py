@@ -82,7 +82,7 @@ def resident_peaks(engine: Engine, coords: torch.Tensor) -> tuple[int | None, in
     tell (it is not Linux).
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tools.bench_sparse.timing"])
+    context.set_forkserver_preload(["distilplace.tools.bench_sparse.timing"])
     receiver, sender = context.Pipe(duplex=False)
     settings = (sender, engine, coords.numpy(), torch.get_num_threads())
     child = context.Process(target=_report_peaks, args=settings, daemon=True)

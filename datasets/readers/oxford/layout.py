@@ -1,7 +1,6 @@
 """Writes a data set in Oxford's on-disk layout: clouds, images, CSVs and the pickles that DistilVPR's readers expect.
 
-Training tuples are pickled under upstream's class path ``distilplace.datasets.readers.oxford.data.TrainingTuple``, as
-the published files are.
+Training tuples are pickled under upstream's class path ``datasets.oxford.TrainingTuple``, as the published files are.
 """
 
 import pickle
@@ -120,18 +119,16 @@ def _dump(path: Path, content: object) -> None:
 
 @contextmanager
 def _upstream_tuple() -> Iterator[type]:
-    """A class that pickles as ``distilplace.datasets.readers.oxford.data.TrainingTuple`` while the block runs."""
-    made = type(
-        "TrainingTuple", (), {"__module__": "distilplace.datasets.readers.oxford.data", "__qualname__": "TrainingTuple"}
-    )
-    stand_in = ModuleType("distilplace.datasets.readers.oxford.data")
+    """A class that pickles as ``datasets.oxford.TrainingTuple`` while the block runs."""
+    made = type("TrainingTuple", (), {"__module__": "datasets.oxford", "__qualname__": "TrainingTuple"})
+    stand_in = ModuleType("datasets.oxford")
     stand_in.TrainingTuple = made  # type: ignore[attr-defined]
-    real = sys.modules.get("distilplace.datasets.readers.oxford.data")
-    sys.modules["distilplace.datasets.readers.oxford.data"] = stand_in
+    real = sys.modules.get("datasets.oxford")
+    sys.modules["datasets.oxford"] = stand_in
     try:
         yield made
     finally:
         if real is None:
-            del sys.modules["distilplace.datasets.readers.oxford.data"]
+            del sys.modules["datasets.oxford"]
         else:
-            sys.modules["distilplace.datasets.readers.oxford.data"] = real
+            sys.modules["datasets.oxford"] = real

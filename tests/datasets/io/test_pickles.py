@@ -46,7 +46,7 @@ def filled(kind: type, **attributes: object) -> object:
 
 
 @pytest.mark.parametrize("protocol", [2, 3, 4, 5])
-@pytest.mark.parametrize("module", ["distilplace.datasets.readers.oxford.data", "datasets.base_datasets"])
+@pytest.mark.parametrize("module", ["datasets.oxford", "datasets.base_datasets"])
 def test_training_tuples_of_both_class_paths_are_remapped(tmp_path, module, protocol):
     position = np.array([5735712.25, 620084.5], dtype=object)
     with class_named(module) as kind:
@@ -184,7 +184,7 @@ def build_on(module: str, name: str, state: object) -> bytes:
     [
         ("numpy", "dtype"),
         ("numpy.core.multiarray", "scalar"),
-        ("distilplace.datasets.readers.oxford.data", "TrainingTuple"),
+        ("datasets.oxford", "TrainingTuple"),
         ("builtins", "list"),
     ],
 )
