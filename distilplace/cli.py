@@ -1,12 +1,12 @@
 """``distilplace COMMAND``: the same as ``python train.py``, ``python -m tools.demo`` and so on."""
 
 import importlib
-import os
 import sys
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from distilplace.common.extras import missing_extra
+from distilplace.common.streams import abandon
 
 
 class Command(NamedTuple):
@@ -59,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             print(usage(), flush=True)
         except BrokenPipeError:  # ... | head
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            abandon(sys.stdout)
         return 0 if words else 2
     if name == "--version":
         from distilplace import __version__

@@ -85,11 +85,9 @@ def decode_rgb(path: Path, *, upright: bool = False) -> "Image":
         stored = before if before is not None else _orientation(opened)
         shown = tiff and _orientation(opened) != stored  # Pillow turns TIFFs while it loads them
         image = _as_rgb(opened, path)
-        turns = _turns()
-        if upright and not shown:
-            turn = turns.get(stored)
-        else:
-            turn = turns.get(BACK.get(stored, stored)) if shown and not upright else None
+        if shown == upright:
+            return image
+        turn = _turns().get(stored if upright else BACK.get(stored, stored))
         return image if turn is None else image.transpose(turn)
 
 

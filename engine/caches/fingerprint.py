@@ -35,12 +35,8 @@ NEUTRAL_DATA = {
 }
 # Attributes of data sets that are no settings of images; every other one is, and counts: resize, views, crop_size ...
 OTHERWISE = {"name", "cloud", "notes", "mean_image", "metric_positions", "settings", "validation_buffer"}
-OTHERWISE |= {
-    "clouds_in_metres",
-    "drops_origin",
-    "clouds_surveyed",
-    "row_width",
-}  # of clouds, and decided by the data set
+# Of clouds, and decided by the data set or its settings:
+OTHERWISE |= {"clouds_in_metres", "drops_origin", "clouds_surveyed", "row_width"}
 OTHERWISE |= {"sized_queries", "query_resize"}  # the latter counts with the frames that are queries
 ABSENT = ""
 

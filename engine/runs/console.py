@@ -1,13 +1,12 @@
 """Messages on standard output, and what becomes of them where nobody takes them."""
 
 import logging
-import os
 import sys
 import warnings
-from contextlib import suppress
 from typing import Any
 
 from distilplace.common.files import write_error
+from distilplace.common.streams import abandon
 
 LOG = logging.getLogger("distilplace")
 
@@ -30,7 +29,7 @@ def flush_console() -> None:
     try:
         sys.stdout.flush()
     except OSError as error:
-        _abandon(sys.stdout)
+        abandon(sys.stdout)
         if not isinstance(error, BrokenPipeError):
             raise write_error("standard output", error) from None
     except ValueError:  # closed
@@ -45,17 +44,9 @@ class _ConsoleLog(logging.StreamHandler[Any]):
         if not isinstance(error, OSError):
             super().handleError(record)
             return
-        _abandon(self.stream)
+        abandon(self.stream)
         if not isinstance(error, BrokenPipeError):
             raise write_error("standard output", error) from None
-
-
-def _abandon(stream: Any) -> None:
-    """Let what still waits in ``stream`` go nowhere: Python would try to write it once more at the end, and fail."""
-    with suppress(OSError, ValueError, AttributeError):
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, stream.fileno())
-        os.close(nowhere)
 
 
 def _log_warning(message: Warning | str, *_: object, **__: object) -> None:

@@ -12,6 +12,7 @@ from distilplace import cli
 from distilplace.datasets import DATASETS, dataset_settings
 from distilplace.engine import options
 from distilplace.engine.options.aliases import ALIASES
+from distilplace.engine.options.flags import GROUPS
 from distilplace.losses import (
     distiller_reads,
     implementation,
@@ -23,15 +24,6 @@ from distilplace.losses.terms import TERMS, load_term
 from distilplace.models import list_models, model_class, model_requires, model_settings
 from distilplace.tools.docs.markdown import code, docstring, rows, summary
 
-GROUPS: dict[str, type[options.OptionGroup]] = {
-    "Data": options.DataOptions,
-    "Networks": options.ModelOptions,
-    "Losses": options.LossOptions,
-    "Methods": options.MethodOptions,
-    "Training": options.TrainingOptions,
-    "Run": options.RunOptions,
-    "Reduction (evaluate.py)": options.ReductionOptions,
-}
 API = (
     "distilplace.models:create_model",
     "distilplace.models:list_models",
@@ -71,7 +63,7 @@ def option_page() -> str:
     text += ["Later beats earlier: defaults, `paths.yaml`, environment, recipe, flags.", ""]
     own = {name: field for name, field in options.EvaluateOptions.model_fields.items() if _is_new(name)}
     for title, group in GROUPS.items():
-        text += [f"## {title}", "", *_option_rows(group.model_fields), ""]
+        text += [f"## {title.capitalize()}", "", *_option_rows(group.model_fields), ""]
     return "\n".join([*text, "## evaluate.py alone", "", *_option_rows(own), ""])
 
 
