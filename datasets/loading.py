@@ -296,8 +296,7 @@ def evaluation_loader(
     """Batches of ``records`` in order: clean (nearest image), or augmented once, as epoch 0 of ``augment_seed``.
 
     ``rates`` and ``view`` say how, where augmented (:func:`distilplace.datasets.transforms.views.make_view`). A batch
-    is cut where the size of
-    the images changes; with ``one_size`` that is refused. ``finish`` as in
+    is cut where the size of the images changes; with ``one_size`` that is refused. ``finish`` as in
     :func:`training_loader`.
     """
     augment = augment_seed is not None

@@ -1,9 +1,9 @@
 """ASHT-KD (IEEE Xplore 10759546): several teachers, soft targets for query images, hard ones for database images.
 
-No formula of the paper is public and its repository is a stub: apart from ``asht_repo_loss`` this is our reading.
-For batches of P places with a query image q_i and a database image r_j each, student and
-teachers are compared by their matrices ``z_ij = cos(q_i, r_j) / tau_student``, rows about query images, columns about
-database images; embeddings may differ in dimension. Goes with the task loss RankingCrossEntropy.
+No formula of the paper is public and its repository is a stub: apart from ``asht_repo_loss`` this is our reading. For
+batches of P places with a query image q_i and a database image r_j each, student and teachers are compared by their
+matrices ``z_ij = cos(q_i, r_j) / tau_student``, rows about query images, columns about database images; embeddings may
+differ in dimension. Goes with the task loss RankingCrossEntropy.
 """
 
 from collections.abc import Collection, Mapping, Sequence

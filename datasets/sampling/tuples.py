@@ -34,8 +34,7 @@ class TupleBatchSampler(PlaceSampler):
     Every anchor appears once an epoch, in rounds of ``cache_size`` anchors (rounded down to whole batches) whose tuples
     :meth:`begin_round` mines: negatives are the nearest of ``neg_pool`` randomly drawn ones and the anchor's last
     ``neg_num``; difficult positives come from the ``pos_pool`` nearest (:mod:`distilplace.datasets.sampling.mining`).
-    ``max_batches`` cuts
-    the epoch short. Draws depend on (seed, epoch, anchor) alone.
+    ``max_batches`` cuts the epoch short. Draws depend on (seed, epoch, anchor) alone.
     """
 
     def __init__(

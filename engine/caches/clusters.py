@@ -1,7 +1,7 @@
 """Cluster centres of NetVLAD heads: found once in the training images, kept beside the runs.
 
-A NetVLAD head does not learn from random centroids (WAKD's README), so every run that trains one
-begins here. The file holds the local descriptors; the centres follow from them.
+A NetVLAD head does not learn from random centroids (WAKD's README), so every run that trains one begins here. The file
+holds the local descriptors; the centres follow from them.
 """
 
 import glob

@@ -52,8 +52,7 @@ def parse(
     ``home`` is the folder of ``train.py`` (``paths.yaml`` lies there); ``saved`` are the options of a run that is
     evaluated, ranking between environment and recipe. With ``all_read`` a flag that this run does not read is refused
     and such an option from elsewhere told (``distilplace.engine.options.relevance``); several runs that share their
-    flags ask that
-    together. Raises :class:`UserError` with one line on any mistake.
+    flags ask that together. Raises :class:`UserError` with one line on any mistake.
     """
     environment = os.environ if environment is None else environment
     flags = _read_flags(kind, argv)

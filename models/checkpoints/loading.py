@@ -28,8 +28,8 @@ def load_weights(model: nn.Module, path: Path | str) -> LoadReport:
 
     Accepts .safetensors and what ``torch.save`` writes for a state dict, bare or inside {"state_dict": ...} or
     {"model": ...}, with or without ``module.`` in front of the keys. Values are cast to the model's types. A trunk
-    alone under torchvision's names is enough for a model that has nothing else. A
-    :class:`PlaceNetwork` may know other names of its weights (``own_state``).
+    alone under torchvision's names is enough for a model that has nothing else. A :class:`PlaceNetwork` may know other
+    names of its weights (``own_state``).
 
     Raises:
         UserError: missing, damaged or unsafe file; non-finite values; another architecture (with the settings that

@@ -16,8 +16,8 @@ SMALLEST_SIDE = 32  # pixels: the deepest stages have stride 32
 class HeadedNetwork(PlaceNetwork):
     """A trunk (attribute ``model``, built by the subclass), a 1x1 convolution (not of each head) and a pooling head.
 
-    State-dict keys of the latter two: ``conv1x1.*`` and the head's own
-    (``pooling.HEADS``). ``gem_p`` is the exponent of GeMFC; no other head has a fixed one.
+    State-dict keys of the latter two: ``conv1x1.*`` and the head's own (``pooling.HEADS``). ``gem_p`` is the exponent
+    of GeMFC; no other head has a fixed one.
     """
 
     def __init__(self, network: str, output_dim: int, pool: str, gem_p: float = 3.0) -> None:

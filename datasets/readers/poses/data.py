@@ -107,8 +107,8 @@ class PoseData(ImageSet):
     def held_out(self, fraction: float) -> tuple[TrainingSet, PoseSet] | None:
         """The training set less the last ``fraction`` of every sequence (at least one image of two), and that part.
 
-        None for 0, and where no sequence has two images. The test part never takes part (the
-        published code chooses the epoch by its test error).
+        None for 0, and where no sequence has two images. The test part never takes part (the published code chooses the
+        epoch by its test error).
         """
         if not 0.0 <= fraction < 1.0:
             raise UserError(f"--val_fraction must be at least 0 and below 1, not {fraction}")
