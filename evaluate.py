@@ -49,7 +49,7 @@ def run(argv: Sequence[str]) -> Path:
         with stage(f"{name}: opening data set {options.test_dataset or options.dataset}"):
             data = build_test_data(options)
             own = data.evaluation_set()
-            own.require_questions()
+            own.require_queries()
         if not entries:
             test, notes, tested = own, data.notes, data.name
         require_same_test(test, own, (names[0], name))

@@ -58,7 +58,7 @@ def train_and_test(options: TrainOptions, fabric: Any, folder: RunFolder) -> Out
     data = build_data(options)
     tested = build_test_data(options, data)
     everything, test = data.training_set(), tested.evaluation_set()
-    test.require_questions()
+    test.require_queries()
     if tested is data:
         require_one_input_per_key([*everything.records, *test.distinct_records()])
     held = split_validation(options, data, everything, test)

@@ -33,7 +33,7 @@ class PoseSet(Benchmark):
         """Every record once per key."""
         return distinct(self.records)
 
-    def require_questions(self) -> None:
+    def require_queries(self) -> None:
         """:class:`UserError` without any image, or with a number of poses that is not theirs."""
         if not self.records:
             raise UserError(f"data set {self.name} has no test image; check its test list")
@@ -66,10 +66,10 @@ class LandmarkSet(Benchmark):
         """Every record once per key, database first."""
         return distinct([*self.database, *self.queries])
 
-    def require_questions(self) -> None:
-        """:class:`UserError` when no query has a right answer."""
+    def require_queries(self) -> None:
+        """:class:`UserError` when no query has a positive."""
         if not self.database or not any(len(row) for row in (*self.easy, *self.hard)):
-            raise UserError(f"data set {self.name}: no query has a right answer in the database; check its truth")
+            raise UserError(f"data set {self.name}: no query has a positive in the database; check its ground truth")
 
     def summary(self) -> str:
         """How much is tested."""
@@ -98,7 +98,7 @@ class VideoSet(Benchmark):
         """Every frame once per key, video by video."""
         return distinct(record for frames in self.videos.values() for record in frames)
 
-    def require_questions(self) -> None:
+    def require_queries(self) -> None:
         """:class:`UserError` when no query has a near-duplicate."""
         if not any(any(row.values()) for row in self.labels):
             raise UserError(f"data set {self.name}: no query video has a near-duplicate; check its ground truth")

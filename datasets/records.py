@@ -116,7 +116,7 @@ class Benchmark(ABC):
         """Every record once per key: what has to be embedded."""
 
     @abstractmethod
-    def require_questions(self) -> None:
+    def require_queries(self) -> None:
         """:class:`UserError` when nothing could be measured: said before anything is trained."""
 
     @abstractmethod
@@ -149,7 +149,7 @@ class EvaluationSet(Benchmark):
         """Every record once per key, database first: what has to be embedded."""
         return distinct(record for runs in (self.database, self.queries) for run in runs for record in run)
 
-    def require_questions(self) -> None:
+    def require_queries(self) -> None:
         """:class:`UserError` when nothing could be measured: said before anything is trained."""
         if not any(self.database):
             raise UserError(f"data set {self.name}: no run has any database item; check its evaluation database")
@@ -158,7 +158,7 @@ class EvaluationSet(Benchmark):
         neighbours = (entry.get(m) for run in self.query_sets for entry in run.values() for m in range(len(self.runs)))
         if not any(neighbours):
             reach = distance_text(self.radius, self.unit)
-            raise UserError(f"data set {self.name}: no query has a true neighbour in another run (asked: {reach})")
+            raise UserError(f"data set {self.name}: no query has a true neighbour in another run (radius: {reach})")
 
     def summary(self) -> str:
         """How much is tested."""

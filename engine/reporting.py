@@ -53,7 +53,7 @@ def result_table(entries: Sequence[ReportEntry]) -> str:
 
 def certainty(entries: Sequence[ReportEntry]) -> str:
     """What the intervals of a table are of, and whether there are too few queries to tell networks apart."""
-    count = entries[0].result.asked
+    count = entries[0].result.query_count
     few = f"; fewer than {FEW} are too few to tell networks apart" if count < FEW else ""
     return f"in brackets: 95 % interval, {count} queries{few}"
 

@@ -117,7 +117,7 @@ class LandmarkResult:
         return _cells(self.scores)
 
     @property
-    def asked(self) -> int:
+    def query_count(self) -> int:
         """How many queries have a right answer in the medium protocol."""
         return self.scores["medium"].evaluated
 
@@ -158,7 +158,7 @@ def evaluate_landmarks(query: Any, database: Any, landmark_set: "LandmarkSet") -
         landmark_set: what is right. UserError when it asks nothing, or names images that it does not have.
 
     """
-    landmark_set.require_questions()
+    landmark_set.require_queries()
     name = landmark_set.name
     space = EmbeddingSpace(
         [as_matrix(database, f"{name} (database)")], [as_matrix(query, f"{name} (queries)")], "cosine"

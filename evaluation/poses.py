@@ -116,7 +116,7 @@ class PoseResult:
         return _cells(self.median_metres, self.median_degrees)
 
     @property
-    def asked(self) -> int:
+    def query_count(self) -> int:
         """How many images there are."""
         return len(self.metres)
 
@@ -152,7 +152,7 @@ def evaluate_poses(found: Any, pose_set: "PoseSet", training_poses: Any = None) 
     ``training_poses`` ``[m, 7]`` make the constant guess that ``chance`` speaks of; without them the set's own do,
     which flatters the guess. Errors as :func:`pose_errors`; UserError for a set without images.
     """
-    pose_set.require_questions()
+    pose_set.require_queries()
     metres, degrees = pose_errors(found, pose_set.poses)
     known = pose_set.poses if training_poses is None or len(training_poses) == 0 else training_poses
     guess = np.tile(constant_guess(known), (len(metres), 1))

@@ -125,7 +125,7 @@ class VideoResult:
         return {name: percent(finite_mean(values)) for name, values in self.average_precisions.items()}
 
     @property
-    def asked(self) -> int:
+    def query_count(self) -> int:
         """How many queries have a near-duplicate."""
         return self.evaluated
 
@@ -158,7 +158,7 @@ def evaluate_videos(frames: Mapping[str, Any], video_set: "VideoSet") -> VideoRe
     ``frames``: video -> ``[frames, D]`` embeddings, any length, NumPy or torch; looked up as candidates pass, so a
     mapping that reads from disk will do. UserError when a video that the set names is missing or empty.
     """
-    video_set.require_questions()
+    video_set.require_queries()
     names = sorted({*video_set.unlabelled, *(video for row in video_set.labels for video in row)})
     missing = [video for video in (*video_set.queries, *names) if video not in frames]
     if missing:

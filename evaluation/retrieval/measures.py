@@ -25,7 +25,7 @@ class Result(Protocol):
         """The table cells of a network, in order."""
 
     @property
-    def asked(self) -> int:
+    def query_count(self) -> int:
         """How many queries, images or videos the figures are over."""
 
     def intervals(self) -> dict[str, Interval]:

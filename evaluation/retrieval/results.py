@@ -90,7 +90,7 @@ class RetrievalResult:
         return {**_cells(self.recall, self.one_percent_recall), **further}
 
     @property
-    def asked(self) -> int:
+    def query_count(self) -> int:
         """How many distinct query frames the recalls are over."""
         return len(query_weights(self.pairs))
 
@@ -160,7 +160,7 @@ class RetrievalResult:
             "chance": _text_keys(self.chance),
             "one_percent_chance": self.one_percent_chance,
             "evaluated": self.evaluated,
-            "queries": self.asked,
+            "queries": self.query_count,
             "interval_95": {name: list(bounds) for name, bounds in self.intervals().items()},
             "unmatched": self.unmatched,
             "extra": dict(self.extra),

@@ -96,5 +96,5 @@ def test_distances_in_words(distance, unit, digits, text):
 def test_the_absence_of_matches_is_told_in_frames(tmp_path):
     write_images(tmp_path, numbered(range(3)), numbered(range(10, 13)))
     data = create_dataset("images", dataset_folder=tmp_path, frame_tolerance=0)
-    with pytest.raises(UserError, match=r"no query has a true neighbour in another run \(asked: exact frame\)"):
-        data.evaluation_set().require_questions()
+    with pytest.raises(UserError, match=r"no query has a true neighbour in another run \(radius: exact frame\)"):
+        data.evaluation_set().require_queries()

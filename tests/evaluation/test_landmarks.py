@@ -204,7 +204,7 @@ def test_mistakes_are_named():
         evaluate_landmarks(np.full((1, 2), np.nan), np.ones((8, 2)), landmark_set(gnd, 8))
     with pytest.raises(ValueError, match="2 query and 8 database embeddings do not fit"):
         evaluate_landmarks(np.ones((2, 2)), np.ones((8, 2)), landmark_set(gnd, 8))
-    with pytest.raises(UserError, match="no query has a right answer"):
+    with pytest.raises(UserError, match="no query has a positive"):
         evaluate_landmarks(np.ones((1, 2)), np.ones((3, 2)), landmark_set([{"easy": [], "hard": [], "junk": [1]}], 3))
     with pytest.raises(UserError, match="unknown protocol 'meduim': did you mean 'medium'"):
         mean_average_precision(np.zeros((1, 1)), gnd, protocol="meduim")

@@ -232,7 +232,7 @@ def test_clips_are_pieces_of_some_five_places():
 def test_videos_are_labelled_by_stretch(settings):
     truth = create_dataset("demo_videos", **settings).evaluation_set()
     runs = create_dataset("demo", **settings).evaluation_set().database
-    truth.require_questions()
+    truth.require_queries()
     stretches: dict[str, tuple[int, int]] = {}  # video -> traversal, stretch
     for name, frames in truth.videos.items():
         (run,) = {record.run for record in frames}

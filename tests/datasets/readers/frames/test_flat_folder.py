@@ -34,7 +34,7 @@ def test_a_flat_folder_trains_on_its_first_part_and_is_tested_on_the_rest(flat, 
     for i, query in enumerate(queries):
         assert tests.query_sets[1][i][0] == [k for k, other in enumerate(database) if abs(query - other) <= 2]
     assert (tests.radius, tests.unit) == (2.0, "frames")
-    tests.require_questions()
+    tests.require_queries()
     assert any(
         note
         == "flat folder: the first 20 train; then every other image is a query (8) to those between (8); one place: "

@@ -123,7 +123,7 @@ def test_kitti_without_radii_is_read_at_chosen_ones(drives, kitti):
     data = create_dataset("frames", dataset_folder=drives)
     assert sum(map(len, data.training_set().positives)) > 0
     assert len(data.training_set()) > 0.4 * sum(len(run) for run in data._runs)
-    data.evaluation_set().require_questions()
+    data.evaluation_set().require_queries()
     assert any("chosen from that: --positive_radius 2.9" in note for note in data.notes)
     assert not any("chosen from that" in note for note in kitti.notes)
 

@@ -64,7 +64,7 @@ def check_training(training, true):
 def test_real_sets_load(shared_data, folder, tolerance, counts):
     data = ImagesData(shared_data(folder), frame_tolerance=tolerance)
     tests = data.evaluation_set()
-    tests.require_questions()
+    tests.require_queries()
     rows = [entry[0] for entry in tests.query_sets[1].values()]
     bare = sum(not row for row in rows)
     assert (len(tests.database[0]), len(tests.queries[1]), sum(map(len, rows)), bare) == counts

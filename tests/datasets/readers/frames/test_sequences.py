@@ -17,7 +17,7 @@ def truth_of(data):
 def test_the_tolerance_counts_images_not_numbers(tmp_path, sides, memory, live, tolerance):
     data = SequencesData(write_sequences(tmp_path, memory, live, sides), frame_tolerance=tolerance)
     tests = data.evaluation_set()
-    tests.require_questions()
+    tests.require_queries()
     expected = [[d for d in range(memory) if abs(d - q) <= tolerance] for q in range(live)]
     assert truth_of(data) == expected
     assert [record.images[0].name for record in tests.queries[1]] == [f"l{5 * k + 96}.png" for k in range(live)]

@@ -48,7 +48,7 @@ def gap(one, other):
 def test_protocol_a_by_loops(written, radius):
     data = KittiData(written, eval_radius=radius)
     tests, reach = data.evaluation_set(), radius or 3.0
-    tests.require_questions()
+    tests.require_queries()
     frames, queries = tests.database[0], tests.queries[1]
     assert [record.key for record in frames] == [f"00/{frame:06d}" for frame in range(FRAMES)]
     assert [record.key for record in queries] == [f"00/{frame:06d}" for frame in range(31, FRAMES)]  # one a second

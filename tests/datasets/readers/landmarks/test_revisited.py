@@ -47,7 +47,7 @@ def test_miniature(written, kind, name):
     for folder in (written, written / name):
         data = kind(folder)
         tests = data.evaluation_set()
-        tests.require_questions()
+        tests.require_queries()
         assert [r.images[0] for r in tests.database] == [written / name / "jpg" / f"{n}.jpg" for n in content["imlist"]]
         assert [r.images[0] for r in tests.queries] == [written / name / "jpg" / f"{n}.jpg" for n in content["qimlist"]]
         assert all(r.images[0].is_file() and r.crop is None for r in tests.distinct_records())

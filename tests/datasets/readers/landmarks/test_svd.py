@@ -29,7 +29,7 @@ def folder(written, tmp_path):
 def test_queries_pools_and_frames(written):
     data = SVDData(written)
     tests = data.evaluation_set()
-    tests.require_questions()
+    tests.require_queries()
     assert tests.queries == list(TEST)
     assert [dict(row) for row in tests.labels] == list(TEST.values())
     assert tests.unlabelled == UNLABELLED

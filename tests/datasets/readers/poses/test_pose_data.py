@@ -50,7 +50,7 @@ def test_every_image_is_one_item_with_its_pose(kind: str, request: pytest.Fixtur
     keys = [entry.key for entry in (*training.records, *test.records)]
     assert len(set(keys)) == 18
     assert all(entry.images[0].is_file() and entry.cloud is None for entry in (*training.records, *test.records))
-    test.require_questions()
+    test.require_queries()
     assert np.abs(np.linalg.norm(training.poses[:, 3:], axis=1) - 1).max() < 1e-14
     assert (data.views, data.metric_positions, data.resize) == ("posenet", False, ImageSize(256, 455))
     assert data.image(test.records[0].images[0]).size == (455, 256)

@@ -36,7 +36,7 @@ def test_each_variant_has_its_own_truth(written, variant, tolerance):
     step = 10 if variant == "vprbench" else 1
     data = NordlandData(written[variant], variant)
     tests = data.evaluation_set()
-    tests.require_questions()
+    tests.require_queries()
     expected = slow_truth(FRAMES, FRAMES // step, tolerance, step)
     assert truth_of(data) == expected
     assert [row.tolist() for row in variant_matches(variant, FRAMES, FRAMES // step)] == expected

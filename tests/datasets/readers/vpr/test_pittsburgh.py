@@ -67,7 +67,7 @@ def test_relations_and_truth_by_loops(written, flavour):
         assert (made.name, made.runs, made.radius) == (name, ["database", "queries"], 25.0)
         assert (made.rules.unmatched, made.rules.groups, made.rules.excluded) == ("miss", {}, {})
         assert [len(side) for side in (*made.database, *made.queries)] == [72, 0, 0, 48]
-        made.require_questions()
+        made.require_queries()
         for i, query in enumerate(made.queries[1]):
             near = [j for j, o in enumerate(made.database[0]) if _gap(query, o) <= 25]
             assert made.query_sets[1][i][0] == near
