@@ -86,8 +86,8 @@ def train_and_test(options: TrainOptions, fabric: Any, folder: RunFolder) -> Out
 
     # ---- Loop
     with trainer.stopping.listening():
-        while trainer.progress.epoch < trainer.epochs:
-            means = trainer.train_epoch()
+        while not trainer.is_done:
+            means = train_epoch(trainer)
             validate(trainer, embedder, selection, means)
             keep(trainer, name, settings)
             trainer.stop_if_asked()
@@ -104,6 +104,17 @@ def train_and_test(options: TrainOptions, fabric: Any, folder: RunFolder) -> Out
     title = f"{role(options, name)} on {tested.name}"
     report_outcome(outcome, title=title, seed=options.seed, settings=options.model_dump())
     return outcome
+
+
+def train_epoch(trainer: Trainer) -> dict[str, float]:
+    """Train one epoch, or the rest of one that was interrupted; means of its logged numbers."""
+    for batch in trainer.batches():
+        forward = trainer.forward(batch)
+        student, teachers = forward.outputs, trainer.teacher_outputs(batch)
+        loss = trainer.weighted_task_loss(student, batch) + trainer.distillation_loss(student, teachers, batch)
+        forward.backward(loss)
+        trainer.step(forward, loss)
+    return trainer.end_epoch()
 
 
 def validate(trainer: Trainer, embedder: Embedder, selection: Selection, means: dict[str, float]) -> None:

@@ -1,11 +1,11 @@
-"""One optimisation step on a batch of places, whole or staged.
+"""Forward and backward pass over a batch of places, whole or staged.
 
 Staged (``--train_batch_split_size`` below the batch): embeddings of all parts first, without gradient; the loss and its
 gradient with respect to the embeddings on the whole batch; then each part again with gradient. The loss sees the whole
 batch whatever the memory (Revaud et al., ICCV 2019, section 4: "multistaged" backpropagation).
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,57 +17,64 @@ from distilplace.common.randomness import forked_random_state
 
 Batch = dict[str, Any]
 Output = dict[str, Tensor]
-LossFunction = Callable[[Output], Tensor]
 
 
-def forward_backward(
-    network: nn.Module,
-    batch: Batch,
-    loss_of: LossFunction,
-    *,
-    split_size: int,
-    key: tuple[int, ...],
-    fabric: Any,
-    feature_maps: Sequence[str] = (),
-) -> tuple[Tensor, Output]:
-    """Gradients of ``loss_of(outputs)`` in the network's parameters; returns the loss and the detached outputs.
+class Forward:
+    """A network's pass over a batch, whole or staged: the outputs for the loss, and the way back through the network.
 
-    ``feature_maps`` are asked of the network beside its embeddings.
-    ``key`` (seed, step) fixes dropout, so both passes of a staged step, and a resumed run, drop the same units.
-    ``loss_of`` may return a constant (a batch without triplets): then no gradient flows.
+    Args:
+        network: whose outputs are wanted, and whose parameters get gradients.
+        batch: the places.
+        split_size: places per pass; below the batch it is staged.
+        key: (seed, step) fixes dropout, so both passes of a staged step, and a resumed run, drop the same units.
+        fabric: precision of the passes.
+        feature_maps: wanted of the network beside its embeddings.
+
     """
-    parts = list(split_batch(batch, split_size))
 
-    def run(number: int) -> Output:
-        with forked_random_state("dropout", *key, number), fabric.autocast():
-            return forward_with_maps(network, parts[number], feature_maps)
+    outputs: Output
+    """``embedding [B, D]``, ...: float32, of the whole batch."""
 
-    if len(parts) == 1:
-        outputs = run(0)
-        loss = loss_of(outputs)
-        if loss.requires_grad and torch.isfinite(loss):
-            fabric.backward(loss)
-        return loss.detach(), {name: value.detach() for name, value in outputs.items()}
+    def __init__(
+        self,
+        network: nn.Module,
+        batch: Batch,
+        *,
+        split_size: int,
+        key: tuple[int, ...],
+        fabric: Any,
+        feature_maps: Sequence[str] = (),
+    ) -> None:
+        self._network, self._key, self._fabric, self._feature_maps = network, key, fabric, feature_maps
+        self._parts = list(split_batch(batch, split_size))
+        if len(self._parts) == 1:
+            self.outputs = self._run(0)
+            return
+        with torch.no_grad(), _still_batchnorm(network):
+            first = [self._run(number) for number in range(len(self._parts))]
+        self.outputs = {name: torch.cat([part[name] for part in first]).requires_grad_() for name in first[0]}
 
-    with torch.no_grad(), _still_batchnorm(network):
-        first = [run(number) for number in range(len(parts))]
-    joined = {name: torch.cat([part[name] for part in first]).requires_grad_() for name in first[0]}
-    loss = loss_of(joined)
-    if loss.requires_grad and torch.isfinite(loss):
-        fabric.backward(loss)
-        _second_pass(run, parts, joined, fabric)
-    return loss.detach(), {name: value.detach() for name, value in joined.items()}
+    def backward(self, loss: Tensor) -> None:
+        """Gradients of a loss of the outputs; none flow from a constant (a batch without triplets) or what diverged."""
+        if not loss.requires_grad or not torch.isfinite(loss):
+            return
+        self._fabric.backward(loss)
+        if len(self._parts) > 1:
+            self._second_pass()
 
+    def _run(self, number: int) -> Output:
+        with forked_random_state("dropout", *self._key, number), self._fabric.autocast():
+            return forward_with_maps(self._network, self._parts[number], self._feature_maps)
 
-def _second_pass(run: Callable[[int], Output], parts: list[Batch], joined: Output, fabric: Any) -> None:
-    gradients = {name: value.grad for name, value in joined.items() if value.grad is not None}
-    start = 0
-    for number, part in enumerate(parts):
-        outputs = run(number)
-        stop = start + len(part["keys"])
-        pulls = [(outputs[name] * gradient[start:stop]).sum() for name, gradient in gradients.items()]
-        fabric.backward(torch.stack(pulls).sum())
-        start = stop
+    def _second_pass(self) -> None:
+        gradients = {name: value.grad for name, value in self.outputs.items() if value.grad is not None}
+        start = 0
+        for number, part in enumerate(self._parts):
+            outputs = self._run(number)
+            stop = start + len(part["keys"])
+            pulls = [(outputs[name] * gradient[start:stop]).sum() for name, gradient in gradients.items()]
+            self._fabric.backward(torch.stack(pulls).sum())
+            start = stop
 
 
 def forward_with_maps(network: nn.Module, batch: Batch, feature_maps: Sequence[str]) -> Output:

@@ -1,9 +1,9 @@
-"""The epoch: batches in, gradients out, numbers to the log. Which network learns, and from whom, is the caller's."""
+"""What the loop in ``train.py`` is made of: batches, forward pass, losses, step, numbers to the log, checkpoint."""
 
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from distilplace.engine.runs.checkpoint import load_checkpoint, save_checkpoint
 from distilplace.engine.runs.folder import RunFolder
 from distilplace.engine.runs.state import Progress
 from distilplace.engine.runs.stopping import Stopping
-from distilplace.engine.step import forward_backward
+from distilplace.engine.step import Batch, Forward, Output
 from distilplace.engine.teachers import TeacherSource
 from distilplace.losses.distiller import Distiller
 from distilplace.losses.tasks.task_loss import TaskLoss
@@ -55,6 +55,10 @@ class Trainer:
     """What the losses want of the network beside its embeddings."""
     progress: Progress = field(default_factory=Progress)
     stopping: Stopping = field(default_factory=Stopping)
+    _log: dict[str, float] = field(default_factory=dict, init=False)
+    """Numbers of the current step."""
+    _places: int = field(default=0, init=False)
+    _start: float = field(default=0.0, init=False)
 
     # -- one epoch ------------------------------------------------------------------------------------------------
 
@@ -63,75 +67,87 @@ class Trainer:
         """Epochs of the whole run."""
         return self.generations.total
 
-    def train_epoch(self) -> dict[str, float]:
-        """Train the rest of the current epoch; means of all logged numbers. The network is in train mode throughout."""
+    @property
+    def is_done(self) -> bool:
+        """Are all epochs behind?"""
+        return self.progress.epoch >= self.epochs
+
+    def batches(self) -> Iterator[Batch]:
+        """The batches, on the device, of the rest of the current epoch; the network is in train mode throughout."""
         progress = self.progress
         if progress.batch == 0 and self.generations.begin_epoch(progress.epoch):
-            LOG.info("generation %d starts over, with the one before as its teacher", self._generation)
+            number = self.generations.number(progress.epoch)
+            LOG.info("generation %d starts over, with the one before as its teacher", number)
         set_epoch(self.loader, progress.epoch, skip=progress.batch)
-        places, start = 0, time.perf_counter()
+        self._places, self._start = 0, time.perf_counter()
         for number in range(self.sampler.rounds):
             self.sampler.begin_round(number, self.features)
             for module in (self.network, self.distiller, self.task_loss):
                 if isinstance(module, nn.Module):
                     module.train()
             for batch in tqdm(self.loader, desc=f"epoch {progress.epoch + 1}/{self.epochs}", leave=False, disable=None):
-                values = self.train_step(move(batch, self.fabric.device))
-                if by_step(self.options):
-                    self.scheduler.step()
-                places += len(batch["keys"])
-                values["places_per_second"] = places / (time.perf_counter() - start)
-                progress.add(values)
-                self._log(values)
-                self._save_if_due()
-        if not by_step(self.options):
-            self.scheduler.step()
-        means = progress.end_epoch()
-        self._grow_batch(means)
-        return means
+                batch = move(batch, self.fabric.device)
+                yield {**batch, **self.generations.entries(progress.epoch, batch)}
 
-    @property
-    def _generation(self) -> int:
-        return self.generations.number(self.progress.epoch)
-
-    def _log(self, values: dict[str, float]) -> None:
-        self.folder.metrics(self.progress.step, {f"train/{name}": value for name, value in values.items()})
-
-    def train_step(self, batch: dict[str, Any]) -> dict[str, float]:
-        """One optimiser step; numbers for the log."""
+    def forward(self, batch: Batch) -> Forward:
+        """The network's pass over a batch, in stages of ``--train_batch_split_size``; old gradients are dropped."""
         self.optimizer.zero_grad(set_to_none=True)
-        teacher_outputs = [teacher.outputs(batch) for teacher in self.teachers]
-        batch = {**batch, **self.generations.entries(self.progress.epoch, batch)}
-        extras = {key: batch.get(key) for key in self.task_loss.batch_keys}
-        log: dict[str, float] = {}
-
-        def loss_of(outputs: dict[str, Any]) -> Tensor:
-            task, statistics = self.task_loss(outputs, batch["positives_mask"], batch["negatives_mask"], **extras)
-            log.update({"loss_task": float(task.detach()), **statistics})
-            total = self.options.task_logit_weight * task
-            if self.distiller is not None:
-                terms = self.distiller(outputs, teacher_outputs, batch)
-                log.update({f"loss_{name}": float(value.detach()) for name, value in terms.items()})
-                log.update({f"raw_{name}": float(value) for name, value in self.distiller.unweighted.items()})
-                log.update({name: float(value) for name, value in self.distiller.statistics.items()})
-                total = total + self.options.distil_logit_weight * sum(terms.values())
-            return total
-
-        loss, outputs = forward_backward(
+        self._log = {}
+        return Forward(
             self.network,
             batch,
-            loss_of,
             split_size=self.options.train_batch_split_size,
             key=(self.options.seed, self.progress.step),
             fabric=self.fabric,
             feature_maps=self.feature_maps,
         )
-        log["loss"] = float(loss)
-        log["embedding_norm"] = float(outputs["embedding"].norm(dim=1).mean())
-        log.update({f"lr_{group['name']}": group["lr"] for group in self.optimizer.param_groups})
-        if self._is_finite(loss, log):
+
+    def teacher_outputs(self, batch: Batch) -> list[Output]:
+        """What each teacher says of the batch's places, without gradient; nothing without teachers."""
+        return [teacher.outputs(batch) for teacher in self.teachers]
+
+    def weighted_task_loss(self, student: Output, batch: Batch) -> Tensor:
+        """The task loss of the network's outputs, by ``--task_logit_weight``."""
+        extras = {key: batch.get(key) for key in self.task_loss.batch_keys}
+        loss, statistics = self.task_loss(student, batch["positives_mask"], batch["negatives_mask"], **extras)
+        self._log |= {"loss_task": float(loss.detach()), **statistics}
+        return self.options.task_logit_weight * loss
+
+    def distillation_loss(self, student: Output, teachers: list[Output], batch: Batch) -> Tensor | float:
+        """The sum of all distillation terms, by ``--distil_logit_weight``; 0 without distillation."""
+        if self.distiller is None:
+            return 0.0
+        terms = self.distiller(student, teachers, batch)
+        self._log |= {f"loss_{name}": float(value.detach()) for name, value in terms.items()}
+        self._log |= {f"raw_{name}": float(value) for name, value in self.distiller.unweighted.items()}
+        self._log |= {name: float(value) for name, value in self.distiller.statistics.items()}
+        return self.options.distil_logit_weight * sum(terms.values())
+
+    def step(self, forward: Forward, loss: Tensor) -> None:
+        """Let the optimiser use the gradients, if they are finite; log the step's numbers, save where that is due."""
+        embeddings = forward.outputs["embedding"].detach()
+        self._log |= {"loss": float(loss.detach()), "embedding_norm": float(embeddings.norm(dim=1).mean())}
+        self._log |= {f"lr_{group['name']}": group["lr"] for group in self.optimizer.param_groups}
+        if self._is_finite(loss.detach(), self._log):
             self.optimizer.step()
-        return log
+        if by_step(self.options):
+            self.scheduler.step()
+        self._places += len(embeddings)
+        self._log["places_per_second"] = self._places / (time.perf_counter() - self._start)
+        self.progress.add(self._log)
+        self._write(self._log)
+        self._save_if_due()
+
+    def end_epoch(self) -> dict[str, float]:
+        """Move the schedule and the batch size on; means of all logged numbers."""
+        if not by_step(self.options):
+            self.scheduler.step()
+        means = self.progress.end_epoch()
+        self._grow_batch(means)
+        return means
+
+    def _write(self, values: dict[str, float]) -> None:
+        self.folder.metrics(self.progress.step, {f"train/{name}": value for name, value in values.items()})
 
     def _is_finite(self, loss: Tensor, log: dict[str, float]) -> bool:
         """May the step be taken? Stopped there, the run keeps the step's numbers too, as those of the step to come."""
@@ -145,7 +161,7 @@ class Trainer:
         message = f"step {self.progress.step + 1}: {', '.join(culprits) or 'loss'} is not finite"
         if not self.options.skip_nonfinite:
             self.progress.step += 1
-            self._log(log)
+            self._write(log)
             raise UserError(
                 f"{message}; lower the learning rate or the term's weight, or pass --skip_nonfinite to skip such steps"
             )

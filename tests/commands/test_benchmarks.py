@@ -144,13 +144,13 @@ def test_landmarks_need_a_test_set_of_their_own(landmarks, tmp_path, capsys):
 @pytest.mark.slow
 def test_videos_show_two_views_of_a_frame(tmp_path, monkeypatch):
     seen = []
-    step = Trainer.train_step
+    step = Trainer.forward
 
     def watch(self, batch):
         seen.append(batch)
         return step(self, batch)
 
-    monkeypatch.setattr(Trainer, "train_step", watch)
+    monkeypatch.setattr(Trainer, "forward", watch)
     videos = ["--dataset", "svd", "--dataset_folder", str(write_svd(tmp_path / "svd")), "--crop_size", "32"]
     teach = ["--train_mode", "train_teacher", "--model", "resnet18_gem", "--batches", "views", "--views", "landmarks"]
     teach += ["--image_size", "36x48"]

@@ -73,17 +73,17 @@ def test_what_a_task_loss_owns_is_learnt_and_goes_on(pictures, pyramid_teachers,
     """A run stopped in its second step ends with the weights of one that was not, ranking network included."""
     flags = asht_flags(pyramid_teachers)
     straight = run(pictures, tmp_path, "straight", *flags, "--kd", "hint@layer1:1", "--kd", "crd:0.5")
-    step = Trainer.train_step
+    step = Trainer.forward
 
     def stop_at_the_second(self, batch):
         self.stopping.requested = self.progress.step == 1
         return step(self, batch)
 
-    monkeypatch.setattr(Trainer, "train_step", stop_at_the_second)
+    monkeypatch.setattr(Trainer, "forward", stop_at_the_second)
     again = [*pictures, "--train_batch_size", "8", "--logdir", str(tmp_path), "--exp_name", "stopped", *flags]
     again += ["--kd", "hint@layer1:1", "--kd", "crd:0.5", "--resume", "auto"]
     assert train.main(again) == 130
-    monkeypatch.setattr(Trainer, "train_step", step)
+    monkeypatch.setattr(Trainer, "forward", step)
     assert train.main(again) == 0
     one, other = (
         torch.load(folder / "last.ckpt", weights_only=True)["parts"] for folder in (straight, tmp_path / "stopped")
@@ -147,16 +147,16 @@ IN_GENERATIONS = ["--generations", "2", "--image_size", "96x96", "--train_fracti
 def test_a_run_of_tuples_stopped_between_two_minings_goes_on(pictures, tmp_path, monkeypatch, loss, more, stop):
     flags = ["--train_mode", "train_teacher", "--model", "resnet18netvlad", "--loss", loss, *TUPLES, *more]
     straight = load_file(weights(run(pictures, tmp_path, "straight", *flags)))
-    step = Trainer.train_step
+    step = Trainer.forward
 
     def stop_there(self, batch):
         self.stopping.requested = self.progress.step == stop
         return step(self, batch)
 
-    monkeypatch.setattr(Trainer, "train_step", stop_there)
+    monkeypatch.setattr(Trainer, "forward", stop_there)
     again = last_of_each([*pictures, "--logdir", str(tmp_path), "--exp_name", "stopped", *flags, "--resume", "auto"])
     assert train.main(again) == 130
-    monkeypatch.setattr(Trainer, "train_step", step)
+    monkeypatch.setattr(Trainer, "forward", step)
     assert train.main(again) == 0
     other = load_file(weights(tmp_path / "stopped"))
     assert all(torch.equal(value, other[name]) for name, value in straight.items())

@@ -24,15 +24,15 @@ def logged(folder) -> list[float]:
 def test_every_step_has_its_rate_through_a_resume_too(tmp_path, monkeypatch):
     videos = ["--dataset", "svd", "--dataset_folder", str(write_svd(tmp_path / "svd")), "--logdir", str(tmp_path)]
     command = [*videos, *FLAGS, "--exp_name", "stopped", "--resume", "auto"]
-    step = Trainer.train_step
+    step = Trainer.forward
 
     def stop_after_two(self, batch):
         self.stopping.requested = self.progress.step == 1
         return step(self, batch)
 
-    monkeypatch.setattr(Trainer, "train_step", stop_after_two)
+    monkeypatch.setattr(Trainer, "forward", stop_after_two)
     assert train.main(command) == 130
-    monkeypatch.setattr(Trainer, "train_step", step)
+    monkeypatch.setattr(Trainer, "forward", step)
     assert train.main(command) == 0
     found = logged(tmp_path / "stopped")
     count = len(found)

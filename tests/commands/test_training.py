@@ -76,14 +76,14 @@ def test_best_and_last_weights_are_saved_and_load_into_the_model(oxford, teacher
 def test_the_teacher_trains_in_train_mode_in_every_epoch(oxford, tmp_path, monkeypatch):
     """Oddity 5: batch-norm statistics froze after the first evaluation."""
     modes, means = [], []
-    step = Trainer.train_step
+    step = Trainer.forward
 
     def watch(self, batch):
         modes.append((self.progress.epoch, all(module.training for module in self.network.modules())))
         means.append(self.network.cloud_fe.backbone.bn0.bn.running_mean.clone())
         return step(self, batch)
 
-    monkeypatch.setattr(Trainer, "train_step", watch)
+    monkeypatch.setattr(Trainer, "forward", watch)
     flags = student_flags(oxford, tmp_path, "t", "--train_mode", "train_teacher", "--val_fraction", "0.3")
     assert train.main(flags) == 0
     assert {epoch for epoch, _ in modes} == {0, 1}
@@ -137,15 +137,15 @@ def test_a_run_stopped_in_mid_epoch_ends_with_the_same_weights(oxford, teacher_r
     straight = distilled_flags(oxford, teacher_run, tmp_path, "straight")
     assert train.main(straight) == 0
     flags = distilled_flags(oxford, teacher_run, tmp_path, "stopped", "--resume", "auto")
-    step = Trainer.train_step
+    step = Trainer.forward
 
     def stop_at_the_second(self, batch):
         self.stopping.requested = self.progress.step == 1
         return step(self, batch)
 
-    monkeypatch.setattr(Trainer, "train_step", stop_at_the_second)
+    monkeypatch.setattr(Trainer, "forward", stop_at_the_second)
     assert train.main(flags) == 130
-    monkeypatch.setattr(Trainer, "train_step", step)
+    monkeypatch.setattr(Trainer, "forward", step)
     assert train.main(flags) == 0
     for name in ("best", "last"):
         one = load_file(tmp_path / "straight" / "models" / f"{name}.safetensors")

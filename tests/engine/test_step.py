@@ -5,7 +5,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import nn
 
-from distilplace.engine.step import forward_backward, split_batch
+from distilplace.engine.step import Forward, split_batch
 
 
 class Toy(nn.Module):
@@ -44,8 +44,11 @@ def relational(outputs):
 
 def gradients(network, batch, split_size, fabric, key=(7, 1)):
     network.zero_grad()
-    loss, outputs = forward_backward(network, batch, relational, split_size=split_size, key=key, fabric=fabric)
-    return loss, outputs, {name: p.grad.clone() for name, p in network.named_parameters()}
+    forward = Forward(network, batch, split_size=split_size, key=key, fabric=fabric)
+    loss = relational(forward.outputs)
+    forward.backward(loss)
+    outputs = {name: value.detach() for name, value in forward.outputs.items()}
+    return loss.detach(), outputs, {name: p.grad.clone() for name, p in network.named_parameters()}
 
 
 @pytest.mark.parametrize("split_size", [1, 3, 4, 7])
@@ -97,10 +100,8 @@ def test_the_first_pass_of_a_staged_step_records_no_batch_statistics(fabric):
 
 def test_a_loss_without_gradient_leaves_no_gradient(fabric):
     network = Toy()
-    loss, _ = forward_backward(
-        network, make_batch(), lambda outputs: torch.zeros(()), split_size=4, key=(1, 1), fabric=fabric
-    )
-    assert float(loss) == 0
+    forward = Forward(network, make_batch(), split_size=4, key=(1, 1), fabric=fabric)
+    forward.backward(torch.zeros(()))
     assert all(p.grad is None for p in network.parameters())
 
 

@@ -25,6 +25,7 @@ from distilplace.engine.options.command_line import parse
 from distilplace.engine.runs.console import start_console_log
 from distilplace.engine.runs.folder import RunFolder
 from distilplace.engine.selection import Selection
+from distilplace.engine.step import Forward
 from distilplace.engine.teachers import LiveTeacher
 from distilplace.engine.trainer import Trainer
 from distilplace.models import PlaceNetwork
@@ -40,13 +41,13 @@ def noting_sizes(sizes: list[int]) -> Callable[[Trainer], None]:
     """What makes a trainer write the number of places of every batch into ``sizes``."""
 
     def note(trainer: Trainer) -> None:
-        take = trainer.train_step
+        take = trainer.forward
 
         def step(batch):
             sizes.append(len(batch["keys"]))
             return take(batch)
 
-        trainer.train_step = step
+        trainer.forward = step
 
     return note
 
@@ -150,8 +151,8 @@ def run_toy(options: TrainOptions, folder: Path, watch: Callable[[Trainer], None
         if options.resume == "auto":
             trainer.resume()
         watch(trainer)
-        while trainer.progress.epoch < trainer.epochs:
-            means = trainer.train_epoch()
+        while not trainer.is_done:
+            means = train.train_epoch(trainer)
             train.validate(trainer, embedder, selection, means)
             train.keep(trainer, "toy", {})
             trainer.stop_if_asked()
@@ -162,14 +163,14 @@ def before_step(step: int, act: Callable[[Trainer], None]) -> Callable[[Trainer]
     """For ``watch``: do ``act`` just before the step of that number (from 1) is taken."""
 
     def watch(trainer: Trainer) -> None:
-        take = trainer.train_step
+        take = trainer.forward
 
-        def step_or_act(batch: dict[str, Any]) -> dict[str, float]:
+        def step_or_act(batch: dict[str, Any]) -> Forward:
             if trainer.progress.step + 1 == step:
                 act(trainer)
             return take(batch)
 
-        trainer.train_step = step_or_act  # type: ignore[method-assign]
+        trainer.forward = step_or_act  # type: ignore[method-assign]
 
     return watch
 
