@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from distilplace.common.errors import UserError
+from distilplace.common.inputs.image_files import require_text_path
 from distilplace.datasets.io.cloud_bins import BinWidth
 from distilplace.datasets.io.cloud_survey import survey
 from distilplace.datasets.io.clouds import Cloud, checked_cloud
-from distilplace.datasets.io.image_files import require_text_path
 from distilplace.datasets.io.images import ImageSize, read_image
 from distilplace.datasets.records import Benchmark, CloudSettings, PlaceRecord, TrainingSet
 from distilplace.datasets.transforms.views import make_view

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from distilplace.common.errors import UserError
+from distilplace.common.inputs.image_files import depth_notes, find_images
+from distilplace.common.inputs.text_tables import read_table
 from distilplace.datasets.image_sets import Truth
-from distilplace.datasets.io.image_files import depth_notes, find_images
-from distilplace.datasets.io.text_tables import read_table
 
 COLUMNS = ("query", "database")
 LARGEST_NUMBER = 4 * 10**18  # a number and a tolerance still add up to an int64; nanoseconds until 2096
@@ -20,7 +20,7 @@ def listed_images(folder: Path, notes: list[str]) -> list[str]:
     """Relative POSIX paths of the images at any depth, numbers in names in numeric order.
 
     What else lies there is counted in a line added to ``notes``. Raises as
-    :func:`distilplace.datasets.io.image_files.find_images`.
+    :func:`distilplace.common.inputs.image_files.find_images`.
     """
     found = find_images(folder)
     notes += [*found.notes, *depth_notes(folder.name, found.files[0])]

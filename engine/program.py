@@ -1,12 +1,10 @@
-"""How every command ends: 0 on success, 2 with one line on a user's mistake, 130 when stopped."""
+"""How every command that trains or evaluates ends."""
 
 import os
-import sys
 from collections.abc import Callable, Mapping
 
+from distilplace.common import console
 from distilplace.common.errors import UserError
-from distilplace.common.files import is_write_failure, write_error
-from distilplace.engine.runs.console import flush_console, start_console_log
 
 
 class Interrupted(Exception):
@@ -27,21 +25,13 @@ RESUMABLE = "stopped; the same command with --resume auto goes on"
 
 
 def exit_code(work: Callable[[], object], stopped: str = RESUMABLE) -> int:
-    """Do ``work`` with messages on the console; what the process should exit with. ``stopped``: said after Ctrl-C."""
-    start_console_log()
-    try:
+    """As the console's, for what trains; ``stopped``: said after Ctrl-C and SIGTERM."""
+
+    def alone() -> None:
         refuse_several_processes(os.environ)
-        work()
-        flush_console()
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        if not is_write_failure(error):
-            raise
-        print(f"error: {write_error(error.filename or 'a file', error)}", file=sys.stderr)
-        return 2
-    except (Interrupted, KeyboardInterrupt):
-        print(stopped, file=sys.stderr)
-        return 130
-    return 0
+        try:
+            work()
+        except Interrupted:
+            raise KeyboardInterrupt from None
+
+    return console.exit_code(alone, stopped)

@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = "distilplace"
 ROOMS = ("datasets", "models", "losses", "engine", "evaluation")
 ENTRIES = ("tools", "train", "evaluate")
-OURS = (*ROOMS, *ENTRIES, "common", "demoworld")
+OURS = (*ROOMS, *ENTRIES, "common", "demoworld", "runtime")
 TABLE_ENTRY = re.compile(r'"(distilplace(?:\.\w+)+):(\w+)"')  # what registries load when asked for
 BARE = re.compile(rf"^[ \t]*(?:import|from)[ \t]+((?:{'|'.join(OURS)})\b[\w.]*)", re.MULTILINE)
 LONGEST_FILE, FULLEST_FOLDER = 350, 20
@@ -29,8 +29,9 @@ FORBIDDEN = {
     "losses": ("datasets", "models", "engine", "evaluation", *ENTRIES),
     "evaluation": ("models", "losses", "engine", *ENTRIES),
     "engine": ENTRIES,
-    "common": (*ROOMS, *ENTRIES, "demoworld"),
-    "demoworld": (*ROOMS, *ENTRIES),
+    "common": (*ROOMS, *ENTRIES, "demoworld", "runtime"),
+    "demoworld": (*ROOMS, *ENTRIES, "runtime"),
+    "runtime": (*ROOMS, *ENTRIES, "demoworld"),
 }
 
 

@@ -13,6 +13,7 @@ from torch import nn
 from torch.nn import functional
 
 from distilplace import train
+from distilplace.common.console import start_console_log
 from distilplace.common.outputs import with_maps
 from distilplace.datasets.base import PlaceData
 from distilplace.datasets.records import CloudSettings, EvaluationSet, PlaceRecord, TrainingSet
@@ -22,7 +23,6 @@ from distilplace.engine.building import build_distiller, build_task_loss
 from distilplace.engine.embedding import Embedder
 from distilplace.engine.options import TrainOptions
 from distilplace.engine.options.command_line import parse
-from distilplace.engine.runs.console import start_console_log
 from distilplace.engine.runs.folder import RunFolder
 from distilplace.engine.selection import Selection
 from distilplace.engine.step import Forward

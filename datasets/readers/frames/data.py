@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from distilplace.common.errors import UserError
+from distilplace.common.inputs.position_checks import SMALL, doubt, refuse_small_span
 from distilplace.common.randomness import generator
 from distilplace.datasets.base import LOG, PlaceData, existing_folder
 from distilplace.datasets.doubts import doubts, unmatched
@@ -22,7 +23,6 @@ from distilplace.datasets.io.cloud_bins import bin_width, refuse_misfits, width_
 from distilplace.datasets.io.clouds import Cloud, open_cloud
 from distilplace.datasets.io.images import read_image
 from distilplace.datasets.readers.frames.layout import FrameRun, common_image_size, read_runs
-from distilplace.datasets.readers.frames.position_checks import SMALL, doubt, refuse_small_span
 from distilplace.datasets.readers.frames.radii import Radii, choose_radii
 from distilplace.datasets.readers.frames.sections import Section, cut_runs
 from distilplace.datasets.records import CloudSettings, EvaluationSet, PlaceRecord, TrainingSet, positions

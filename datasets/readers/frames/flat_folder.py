@@ -11,8 +11,8 @@ import numpy as np
 
 from distilplace.common.decoding import image_suffixes
 from distilplace.common.errors import UserError
+from distilplace.common.inputs.image_files import entries_of
 from distilplace.datasets.image_sets import Images, record
-from distilplace.datasets.io.image_files import entries_of
 from distilplace.datasets.matches import matches_by_number
 from distilplace.datasets.records import PlaceRecord, TrainingSet
 

@@ -93,8 +93,8 @@ class Listed:
         """Images matched within ``radius`` metres of the positions in their @utm names; None when a name has none."""
         if not all(name.rsplit("/", 1)[-1].startswith("@") for name in (*self.database, *self.queries)):
             return None
+        from distilplace.common.inputs.position_checks import refuse_degrees, refuse_far
         from distilplace.datasets.io.utm_names import parse_utm
-        from distilplace.datasets.readers.frames.position_checks import refuse_degrees, refuse_far
 
         sides = []
         for folder, names in zip(self.folders, (self.database, self.queries), strict=True):

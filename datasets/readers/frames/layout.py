@@ -13,15 +13,11 @@ import numpy as np
 
 from distilplace.common.decoding import USUAL, image_size, image_suffixes
 from distilplace.common.errors import UserError
-from distilplace.common.numbers import number_hint, parse_finite
+from distilplace.common.inputs.image_files import Tally, depth_notes, files_by_stem
+from distilplace.common.inputs.poses import Pose, read_poses
+from distilplace.common.inputs.position_checks import jumps, refuse_outliers
 from distilplace.datasets.io.clouds import CLOUD_SUFFIXES
-from distilplace.datasets.io.image_files import Tally, depth_notes, files_by_stem
-from distilplace.datasets.io.text_tables import read_table
-from distilplace.datasets.readers.frames.position_checks import FARTHEST, jumps, refuse_outliers
 from distilplace.datasets.readers.frames.run_folders import CLOUD, POSES, camera_folders, find_runs
-
-REQUIRED = ("frame", "timestamp", "easting", "northing")
-OPTIONAL = ("altitude", "roll", "pitch", "yaw")
 
 
 @dataclass(frozen=True)
@@ -57,10 +53,10 @@ def read_runs(folder: Path, notes: list[str]) -> list[FrameRun]:
 
 
 def _read_run(folder: Path) -> FrameRun:
-    rows = _read_poses(folder / POSES)
-    frames = tuple(frame for frame, _, _ in rows)
-    places = np.array([place for _, _, place in rows], dtype=np.float64)
-    where = [f"{folder / POSES} line {line}: frame {frame}" for frame, line, _ in rows]
+    rows = read_poses(folder / POSES)
+    frames = tuple(row.frame for row in rows)
+    places = np.array([(row.northing, row.easting) for row in rows], dtype=np.float64)
+    where = [f"{folder / POSES} line {row.line}: frame {row.frame}" for row in rows]
     refuse_outliers(where, places)
     cameras = tuple(camera_folders(folder))
     has_clouds = (folder / CLOUD).is_dir()
@@ -110,73 +106,18 @@ def common_image_size(runs: Sequence[FrameRun]) -> tuple[tuple[int, int] | None,
 def _check_complete(
     folder: Path,
     kind: str,
-    rows: list[tuple[str, int, tuple[float, float]]],
+    rows: list[Pose],
     files: Collection[str],
     suffixes: str,
     tally: Tally,
 ) -> None:
-    absent = [(frame, line) for frame, line, _ in rows if frame not in files]
+    absent = [row for row in rows if row.frame not in files]
     if not absent:
         return
-    frame, line = absent[0]
+    frame, line = absent[0].frame, absent[0].line
     more = f" (and {len(absent) - 1} more rows)" if len(absent) > 1 else ""
     others = f"; {kind} also holds {tally.described()}{tally.remedy()}" if tally.left_out else ""
     raise UserError(
         f"{folder / POSES} line {line}: frame {frame} has no file {kind}/{frame}({suffixes}){more}: "
         f"add the file or remove the row{others}"
     )
-
-
-def _read_poses(path: Path) -> list[tuple[str, int, tuple[float, float]]]:
-    """(frame, line in the file, (northing, easting)) of every row, in the order of the timestamps."""
-    advice = f"it must name {', '.join(REQUIRED)} (optional: {', '.join(OPTIONAL)})"
-    table = read_table(path, REQUIRED, advice, _other_names)
-    if not table.rows:
-        raise UserError(f"{path} has a header but no row: write one row per frame")
-    rows: list[tuple[float, str, int, tuple[float, float]]] = []
-    seen: dict[str, int] = {}
-    for line, row in table.rows:
-        frame, numbers = row["frame"], _checked_row(path, line, row)
-        if frame in seen:
-            raise UserError(
-                f"{path} line {line}: frame {frame} is already on line {seen[frame]}: frames must be unique"
-            )
-        seen[frame] = line
-        rows.append((numbers["timestamp"], frame, line, (numbers["northing"], numbers["easting"])))
-    rows.sort(key=lambda row: row[0])
-    return [row[1:] for row in rows]
-
-
-def _other_names(header: list[str]) -> str:
-    """What a header without easting and northing seems to name instead."""
-    names = set(header)
-    if {"x", "y"} <= names:
-        return "if x points east and y north, both in metres, rename them easting and northing"
-    if names & {"lat", "latitude"} and names & {"lon", "lng", "long", "longitude"}:
-        return "latitude and longitude are degrees: convert them to metres, such as UTM easting and northing"
-    return ""
-
-
-def _checked_row(path: Path, line: int, row: dict[str, str]) -> dict[str, float]:
-    """The numbers of a row whose frame is a file name."""
-    frame = row["frame"]
-    if not frame or frame.startswith(".") or "/" in frame or "\\" in frame:
-        raise UserError(
-            f"{path} line {line}: frame '{frame}' is no file name: give the name of the image without its suffix"
-        )
-    numbers: dict[str, float] = {}
-    for name in (*REQUIRED[1:], *OPTIONAL):
-        value = parse_finite(row.get(name, "0"))
-        if value is None:
-            word = row[name]
-            raise UserError(
-                f"{path} line {line}: {name} of frame {frame} is '{word}', not a finite number{number_hint(word)}: "
-                "correct it"
-            )
-        if name in ("northing", "easting") and abs(value) > FARTHEST:
-            raise UserError(
-                f"{path} line {line}: {name} of frame {frame} is {value:g}, farther than any metres on Earth: divide "
-                "by 1000 if these are millimetres"
-            )
-        numbers[name] = value
-    return numbers

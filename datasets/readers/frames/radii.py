@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from distilplace.common.errors import UserError
+from distilplace.common.inputs.position_checks import spacing
 from distilplace.datasets.readers.frames.sections import TEST_SHARE, Section
 from distilplace.datasets.routes import travelled
 
@@ -18,7 +19,6 @@ POSITIVE, NEGATIVE, EVALUATION = 2.5, 12.5, 6.25  # times the unit
 UNIT = 4.0  # metres; of the usual radii
 SMALLEST_UNIT = 0.04  # metres: positives within 10 cm
 SMALLEST_EXTENT = 1.0  # metres
-STANDING = 0.01  # metres from frame to frame
 TRAINED = 0.2  # share of the frames that train at least
 REACH = 0.2  # of a test section's length, at most the evaluation radius
 Cut = Callable[["Radii"], list[Section]]
@@ -72,13 +72,6 @@ def choose_radii(
         if own is None
     ]
     return radii, f"frames lie {step:.2g} m apart (median); chosen from that: {' '.join(chosen)} (metres)"
-
-
-def spacing(places: Sequence[np.ndarray]) -> float:
-    """Median distance of consecutive frames that move, metres; 0 where none does."""
-    steps = np.concatenate([np.linalg.norm(np.diff(run, axis=0), axis=1) for run in places])
-    moving = steps[steps > STANDING]
-    return float(np.median(moving)) if len(moving) else 0.0
 
 
 def _units(step: float) -> list[float]:

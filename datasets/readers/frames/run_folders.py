@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from distilplace.common.errors import UserError
-from distilplace.datasets.io.image_files import entries_of, require_text_path, shown
+from distilplace.common.inputs.image_files import entries_of, require_text_path, shown
 
 POSES = "poses.csv"
 CLOUD = "cloud"

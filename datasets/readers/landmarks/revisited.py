@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 
 from distilplace.common.errors import UserError
+from distilplace.common.inputs.text_files import read_text
 from distilplace.datasets.base import existing_folder
 from distilplace.datasets.benchmarks import LandmarkSet
 from distilplace.datasets.image_sets import ImageSet, record
 from distilplace.datasets.io.pickles import load_pickle
-from distilplace.datasets.io.text_files import read_text
 from distilplace.datasets.records import PlaceRecord, TrainingSet
 
 Box = tuple[float, float, float, float]

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from distilplace.common.errors import UserError
+from distilplace.common.inputs.text_tables import read_table
 from distilplace.common.numbers import parse_finite, parse_whole
 from distilplace.datasets.io.pickles import TrainingTuple, load_pickle
-from distilplace.datasets.io.text_tables import read_table
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,9 @@ import numpy as np
 
 from distilplace.common.errors import UserError
 from distilplace.common.files import atomic_path
+from distilplace.common.inputs.text_files import read_text
+from distilplace.common.inputs.text_tables import read_table
 from distilplace.common.numbers import number_hint, parse_number
-from distilplace.datasets.io.text_files import read_text
-from distilplace.datasets.io.text_tables import read_table
 from distilplace.datasets.readers.poses.quaternions import unit_quaternions
 
 HEADER = ("Visual Landmark Dataset V1", "ImageFile, Camera Position [X Y Z W P Q R]", "")

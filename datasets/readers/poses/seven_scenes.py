@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from distilplace.common.errors import UserError
+from distilplace.common.inputs.text_files import read_text
 from distilplace.common.numbers import number_hint, parse_number
-from distilplace.datasets.io.text_files import read_text
 from distilplace.datasets.readers.poses.data import Part, PoseData, Scene
 from distilplace.datasets.readers.poses.lists import PoseList, read_scene_list
 from distilplace.datasets.readers.poses.quaternions import pose_from_matrix

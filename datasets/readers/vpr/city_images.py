@@ -11,8 +11,8 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from distilplace.common.errors import UserError
+from distilplace.common.inputs.image_files import find_images
 from distilplace.datasets.image_sets import RUNS, record
-from distilplace.datasets.io.image_files import find_images
 from distilplace.datasets.io.utm_names import parse_utm
 from distilplace.datasets.readers.vpr.dbstruct import DbStruct, read_dbstruct
 from distilplace.datasets.records import PlaceRecord

@@ -12,9 +12,9 @@ from zipfile import BadZipFile
 import numpy as np
 
 from distilplace.common.errors import UserError
+from distilplace.common.inputs.text_files import read_text
 from distilplace.common.npy import load_npz
 from distilplace.datasets.image_sets import Truth
-from distilplace.datasets.io.text_files import read_text
 from distilplace.datasets.relations import neighbours_within
 
 

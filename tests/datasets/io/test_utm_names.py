@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distilplace.common.errors import UserError
-from distilplace.datasets.io.image_files import image_files
+from distilplace.common.inputs.image_files import image_files
 from distilplace.datasets.io.utm_names import parse_utm
 from tests.miniature_dbstruct import at_name
 

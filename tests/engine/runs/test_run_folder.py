@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from distilplace.common.console import start_console_log
 from distilplace.common.errors import UserError
 from distilplace.engine.options import TrainOptions
 from distilplace.engine.options.command_line import parse
-from distilplace.engine.runs.console import start_console_log
 from distilplace.engine.runs.folder import LOG, RunFolder, run_name
 
 

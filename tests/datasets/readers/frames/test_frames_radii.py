@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from distilplace.common.errors import UserError
+from distilplace.common.inputs.position_checks import spacing
 from distilplace.datasets import create_dataset
-from distilplace.datasets.readers.frames.radii import spacing
 from tests.miniature_frames import straight, write_run
 
 

@@ -5,9 +5,9 @@ import os
 import pytest
 
 from distilplace.common.errors import UserError
-from distilplace.datasets.io.image_files import image_files
-from distilplace.datasets.io.text_files import read_text
-from distilplace.datasets.io.text_tables import read_table
+from distilplace.common.inputs.image_files import image_files
+from distilplace.common.inputs.text_files import read_text
+from distilplace.common.inputs.text_tables import read_table
 from distilplace.datasets.readers.landmarks.revisited import read_distractors
 from distilplace.datasets.readers.poses.lists import read_pose_csv, read_pose_list
 from distilplace.datasets.readers.poses.seven_scenes import read_split

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from distilplace.common.errors import UserError
+from distilplace.common.inputs.position_checks import doubt, jumps, refuse_outliers
 from distilplace.datasets import create_dataset
-from distilplace.datasets.readers.frames.position_checks import doubt, jumps, refuse_outliers
 from tests.miniature_frames import straight, write_run
 from tests.miniature_images import utm_name, write_images
 

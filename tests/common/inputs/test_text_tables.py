@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from distilplace.common.errors import UserError
+from distilplace.common.inputs.position_checks import doubt
+from distilplace.common.inputs.text_tables import read_table
 from distilplace.datasets import create_dataset
-from distilplace.datasets.io.text_tables import read_table
 from distilplace.datasets.io.utm_names import parse_utm
-from distilplace.datasets.readers.frames.position_checks import doubt
 from distilplace.datasets.readers.kitti.layout import read_poses
 from distilplace.datasets.readers.landmarks.google_landmarks import read_clean_list
 from distilplace.datasets.readers.landmarks.svd_lists import read_frame_counts

@@ -1,14 +1,36 @@
-"""Messages on standard output, and what becomes of them where nobody takes them."""
+"""A command on the console: its messages, and how it ends: 0, 2 with one line on a user's mistake, 130 when stopped."""
 
 import logging
 import sys
 import warnings
+from collections.abc import Callable
 from typing import Any
 
-from distilplace.common.files import write_error
+from distilplace.common.errors import UserError
+from distilplace.common.files import is_write_failure, write_error
 from distilplace.common.streams import abandon
 
 LOG = logging.getLogger("distilplace")
+
+
+def exit_code(work: Callable[[], object], stopped: str = "stopped") -> int:
+    """Do ``work`` with messages on the console; what the process should exit with. ``stopped``: said after Ctrl-C."""
+    start_console_log()
+    try:
+        work()
+        flush_console()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        if not is_write_failure(error):
+            raise
+        print(f"error: {write_error(error.filename or 'a file', error)}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(stopped, file=sys.stderr)
+        return 130
+    return 0
 
 
 def start_console_log() -> None:

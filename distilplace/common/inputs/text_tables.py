@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from distilplace.common.errors import UserError
+from distilplace.common.inputs.text_files import read_text
 from distilplace.common.numbers import parse_number
-from distilplace.datasets.io.text_files import read_text
 
 SEPARATORS = (",", ";", "\t")
 Explain = Callable[[list[str]], str]

@@ -10,8 +10,8 @@ from PIL import Image
 
 from distilplace.common.decoding import decode_rgb, image_suffixes
 from distilplace.common.errors import UserError
+from distilplace.common.inputs.image_files import find_images
 from distilplace.datasets import create_dataset
-from distilplace.datasets.io.image_files import find_images
 from distilplace.datasets.loading import PlaceItems
 from distilplace.evaluation.report.pictures import picture
 from tests.miniature_frames import straight, write_run

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from distilplace.common.errors import UserError
-from distilplace.datasets.readers.frames.radii import spacing
 
+STANDING = 0.01  # metres from frame to frame
 SMALL = 1.0  # metres: no place-recognition set is smaller
 LONGEST = 20.0  # degrees of a drive, or metres of a small run
 CLOSE = 0.01  # between frames: a kilometre in degrees, hardly a movement in metres
@@ -17,6 +17,13 @@ FARTHEST = 1e8  # of an easting: Gauss-Krueger's, which begin with the zone, rea
 WIDE = 200.0  # metres between frames: no robot's, but those of 20 cm in millimetres
 JUMP = 1000  # usual steps
 LOST = (100.0, 50)  # metres and usual steps to the nearest other frame, from which on a frame at (0, 0) has no fix
+
+
+def spacing(places: Sequence[np.ndarray]) -> float:
+    """Median distance of consecutive frames that move, metres; 0 where none does."""
+    steps = np.concatenate([np.linalg.norm(np.diff(run, axis=0), axis=1) for run in places])
+    moving = steps[steps > STANDING]
+    return float(np.median(moving)) if len(moving) else 0.0
 
 
 def span(runs: Sequence[np.ndarray]) -> float:

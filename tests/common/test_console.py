@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from distilplace.common.console import LOG
 from distilplace.engine.program import exit_code
-from distilplace.engine.runs.console import LOG
 
 
 def say() -> None:

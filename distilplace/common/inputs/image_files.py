@@ -8,7 +8,7 @@ from pathlib import Path
 
 from distilplace.common.decoding import USUAL, described_depth, image_suffixes, require_regular_file
 from distilplace.common.errors import UserError
-from distilplace.datasets.io.text_files import read_text
+from distilplace.common.inputs.text_files import read_text
 
 HEIC = (".heic", ".heif")
 

@@ -1,0 +1,1 @@
+"""What users bring in files: text, tables, folders of images, positions."""

@@ -1,0 +1,1 @@
+"""What runs on a robot: a student in ONNX, a map of places. Without torch."""
