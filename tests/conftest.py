@@ -40,13 +40,30 @@ def golden() -> Callable[[str], Any]:
 
 
 @pytest.fixture(scope="session")
-def shared_data() -> Callable[[str], Path]:
-    """``shared_data("kitti_frames")``: a folder of real samples; skips when absent."""
+def real_data() -> Callable[[str], Path]:
+    """``real_data("kitti_frames")``: a folder or file of others' data, which no clone holds; skips where absent.
+
+    It is looked for in ``data/`` of the folder that DISTILPLACE_SHARED names, else of ``shared`` beside the checkout.
+    """
 
     def find(name: str) -> Path:
         path = SHARED / "data" / name
         if not path.exists():
-            pytest.skip(f"real sample {path} is absent (set DISTILPLACE_SHARED)")
+            pytest.skip(f"needs real data: {path} is absent (DISTILPLACE_SHARED names another folder than {SHARED})")
         return path
 
     return find
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that read real data carry the marker ``real_data`` and say so in their names.
+
+    Raises:
+        pytest.UsageError: a name does not: with generated data the test would run on every clone.
+
+    """
+    for item in items:
+        if "real_data" in getattr(item, "fixturenames", ()):
+            item.add_marker("real_data")
+        if item.get_closest_marker("real_data") and "real" not in item.name:
+            raise pytest.UsageError(f"{item.nodeid} needs real data: call it test_real_..., or generate its input")

@@ -10,7 +10,7 @@ from torchvision.models import get_model
 
 from distilplace.engine.building import student_settings, teacher_settings
 from distilplace.engine.options import EvaluateOptions, OptionGroup, TrainOptions
-from distilplace.engine.options.command_line import last_of_each, parse
+from distilplace.engine.options.command_line import parse
 from distilplace.models import create_model
 from distilplace.models.checkpoints import save_weights
 from distilplace.models.image.mobilenet_wakd import MobileNetV3WAKD
@@ -130,7 +130,7 @@ class Place:
             rest = [str(self.logs / word.removeprefix("logs/")) if word.startswith("logs/") else word for word in rest]
         kind = EvaluateOptions if program == "evaluate.py" else TrainOptions
         rest = self._with_folders(rest, kind)
-        rest = last_of_each([*rest, *shortened(program, self._parsed(kind, rest), rest)])
+        rest = [*rest, *shortened(program, self._parsed(kind, rest), rest)]
         return self._with_weights(rest, self._parsed(kind, rest))
 
     def _parsed(self, kind: type[OptionGroup], words: list[str]) -> Any:

@@ -12,7 +12,7 @@ import torch
 
 from distilplace import evaluate, train
 from distilplace.engine.options import TrainOptions
-from distilplace.engine.options.command_line import last_of_each, parse
+from distilplace.engine.options.command_line import parse
 from distilplace.engine.runs.folder import RunFolder
 from distilplace.models import create_model
 from tests.commands.conftest import make_oxford
@@ -31,7 +31,7 @@ def data(oxford, tmp_path):
 def refused(flags, tmp_path, capsys, *parts, program=train):
     logs = tmp_path / "logs"
     where = ["--logdir", str(logs)] if program is train else []
-    assert program.main(last_of_each([*flags, *where])) == 2
+    assert program.main([*flags, *where]) == 2
     error = capsys.readouterr().err.strip().splitlines()
     line = error[-1]
     assert line.startswith("error: ")
@@ -149,9 +149,9 @@ def test_pretrained_weights_that_cannot_be_had_are_no_silent_random_start(oxford
 def test_a_foreign_checkpoint_is_not_resumed(oxford, tmp_path, capsys):
     run = tmp_path / "r"
     flags = [*oxford.flags, *ALONE, "--logdir", str(tmp_path), "--exp_name", "r", "--resume", "auto"]
-    assert train.main(last_of_each([*flags, "--epochs", "0"])) == 0
+    assert train.main([*flags, "--epochs", "0"]) == 0
     (run / "last.ckpt").write_bytes(b"not a checkpoint")
-    assert train.main(last_of_each(flags)) == 2
+    assert train.main(flags) == 2
     assert "damaged" in capsys.readouterr().err
     assert (run / "last.ckpt").read_bytes() == b"not a checkpoint"
 
@@ -193,7 +193,7 @@ def test_evaluate_says_what_is_missing(oxford, tmp_path, capsys):
 def test_small_databases_and_pairs_without_questions_work(tmp_path, capsys):
     """Oddity 10. Databases of 12: k is 12, said once; pairs without an evaluated query are skipped and counted."""
     world = make_oxford(tmp_path, submaps=12)
-    flags = last_of_each([*world.flags, *ALONE, "--epochs", "0", "--logdir", str(tmp_path), "--exp_name", "small"])
+    flags = [*world.flags, *ALONE, "--epochs", "0", "--logdir", str(tmp_path), "--exp_name", "small"]
     path = world.folder / "oxford_evaluation_query.pickle"
     from distilplace.datasets.io.pickles import load_pickle
 

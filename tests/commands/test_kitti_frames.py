@@ -10,8 +10,8 @@ RADII = ["--positive_radius", "3", "--negative_radius", "10", "--eval_radius", "
 
 
 @pytest.mark.slow
-def test_teacher_and_student_on_real_drives(shared_data, tmp_path, capsys):
-    flags = ["--dataset", "frames", "--dataset_folder", str(shared_data("kitti_frames")), *RADII]
+def test_teacher_and_student_on_real_drives(real_data, tmp_path, capsys):
+    flags = ["--dataset", "frames", "--dataset_folder", str(real_data("kitti_frames")), *RADII]
     flags += ["--pretrained", "none", "--train_batch_size", "16", "--image_lr", "0.001", "--logdir", str(tmp_path)]
     assert train.main([*flags, "--train_mode", "train_teacher", "--exp_name", "t", "--epochs", "3"]) == 0
     weights = str(tmp_path / "t" / "models" / "best.safetensors")

@@ -9,7 +9,6 @@ from safetensors.torch import load_file
 
 from distilplace import evaluate, train
 from distilplace.engine import embedding
-from distilplace.engine.options.command_line import last_of_each
 from distilplace.engine.trainer import Trainer
 from distilplace.models import create_model
 from distilplace.models.image.vlad import VLADNetwork
@@ -30,7 +29,7 @@ def pictures(tmp_path_factory) -> list[str]:
 def run(pictures: list[str], logs: Path, name: str, *flags: str) -> Path:
     """Train; the run's folder."""
     places = [] if "--tuple_size" in flags else ["--train_batch_size", "8"]
-    assert train.main(last_of_each([*pictures, *places, "--logdir", str(logs), "--exp_name", name, *flags])) == 0
+    assert train.main([*pictures, *places, "--logdir", str(logs), "--exp_name", name, *flags]) == 0
     return logs / name
 
 
@@ -154,7 +153,7 @@ def test_a_run_of_tuples_stopped_between_two_minings_goes_on(pictures, tmp_path,
         return step(self, batch)
 
     monkeypatch.setattr(Trainer, "forward", stop_there)
-    again = last_of_each([*pictures, "--logdir", str(tmp_path), "--exp_name", "stopped", *flags, "--resume", "auto"])
+    again = [*pictures, "--logdir", str(tmp_path), "--exp_name", "stopped", *flags, "--resume", "auto"]
     assert train.main(again) == 130
     monkeypatch.setattr(Trainer, "forward", step)
     assert train.main(again) == 0
@@ -177,7 +176,7 @@ MISTAKES = [
 @pytest.mark.parametrize(("flags", "part"), MISTAKES)
 def test_a_mistake_is_one_line(pictures, pyramid_teachers, tmp_path, capsys, flags, part):
     base = [*pictures, "--model", "dsformer", "--teacher_weights_path", pyramid_teachers[0], *PYRAMID]
-    flags = last_of_each([*base, "--student_model", "dsformer", "--logdir", str(tmp_path), *flags])
+    flags = [*base, "--student_model", "dsformer", "--logdir", str(tmp_path), *flags]
     assert train.main(flags) == 2
     told = capsys.readouterr().err
     assert part in told
@@ -186,10 +185,10 @@ def test_a_mistake_is_one_line(pictures, pyramid_teachers, tmp_path, capsys, fla
 
 
 @pytest.mark.slow
-def test_real_images_give_the_stated_recall(shared_data, tmp_path):
+def test_real_images_give_the_stated_recall(real_data, tmp_path):
     """PROVENANCE.md of the samples: MobileNetV2 as it is, mean-pooled, finds 70 % of 20 winter frames in summer."""
-    weights_file = shared_data("weights") / "mobilenet_v2_imagenet_torchvision_features.pth"
-    flags = ["--dataset", "images", "--dataset_folder", str(shared_data("nordland_sample")), "--frame_tolerance", "1"]
+    weights_file = real_data("weights") / "mobilenet_v2_imagenet_torchvision_features.pth"
+    flags = ["--dataset", "images", "--dataset_folder", str(real_data("nordland_sample")), "--frame_tolerance", "1"]
     flags += ["--model", "mobilenet_v2", "--pool", "mean", "--weights", str(weights_file), "--image_size", "224"]
     assert evaluate.main([*flags, "--report", str(tmp_path)]) == 0
     (found,) = json.loads((tmp_path / "test.json").read_text()).values()

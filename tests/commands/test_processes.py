@@ -11,7 +11,6 @@ import pytest
 from safetensors.torch import load_file
 
 from distilplace import train
-from distilplace.engine.options.command_line import last_of_each
 
 pytestmark = pytest.mark.slow
 LONG = ["--distil_method", "nokd", "--val_fraction", "0", "--epochs", "3", "--save_every", "1"]
@@ -32,7 +31,7 @@ def wait_for(path: Path, process: subprocess.Popen, lines: int = 1) -> None:
 
 def flags_of(oxford, logs: Path, name: str, *more: str) -> list[str]:
     where = ["--logdir", str(logs), "--exp_name", name, "--resume", "auto"]
-    return last_of_each([*oxford.flags, *LONG, *where, *more])
+    return [*oxford.flags, *LONG, *where, *more]
 
 
 def children_of(parent: int) -> list[int]:

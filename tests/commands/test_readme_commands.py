@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from distilplace import train
-from distilplace.engine.options.command_line import last_of_each
 from distilplace.models import create_model
 from tests.goldens import load_golden
 
@@ -90,7 +89,7 @@ def test_a_student_on_a_store_opens_no_cloud_and_loads_no_engine(oxford, teacher
     for cloud in bare.rglob("*.bin"):
         cloud.unlink()
     flags = ["--teacher_store", str(store), "--logdir", str(tmp_path), "--exp_name", "s"]
-    flags = last_of_each([*oxford.flags, *taught, "--dataset_folder", str(bare), *flags])
+    flags = [*oxford.flags, *taught, "--dataset_folder", str(bare), *flags]
     done = subprocess.run(
         [sys.executable, "-c", CLOUDLESS, *flags], cwd=root, capture_output=True, text=True, check=False
     )

@@ -13,7 +13,7 @@ from distilplace import evaluate, train
 from distilplace.engine import trainer as trainer_module
 from distilplace.engine.embedding import Embedder
 from distilplace.engine.options import TrainOptions
-from distilplace.engine.options.command_line import last_of_each, parse
+from distilplace.engine.options.command_line import parse
 from distilplace.engine.trainer import Trainer
 from distilplace.losses.tasks.task_loss import TaskLoss
 from distilplace.models import create_model
@@ -200,7 +200,7 @@ def test_staged_steps_train(oxford, tmp_path):
 def test_kernel_maps_from_workers_give_the_very_same_weights(oxford, tmp_path):
     cloud = ["--distil_method", "nokd", "--student_model", "minkloconly", "--train_batch_split_size", "4"]
     for name, more in (("device", []), ("workers", ["--sparse_maps", "workers", "--num_workers", "2"])):
-        assert train.main(last_of_each(student_flags(oxford, tmp_path, name, *cloud, "--epochs", "1", *more))) == 0
+        assert train.main(student_flags(oxford, tmp_path, name, *cloud, "--epochs", "1", *more)) == 0
     device, workers = (load_file(tmp_path / name / "models" / "last.safetensors") for name in ("device", "workers"))
     assert all(torch.equal(device[name], workers[name]) for name in device)
 
@@ -224,7 +224,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_by_name_or_is_skipped(oxford, t
     assert {"config.yaml", "log.txt", "metrics.jsonl"} <= kept
     assert any(name.startswith("events.out.tfevents") for name in kept)
     assert "loss_task is not finite" in (tmp_path / "n" / "log.txt").read_text()
-    assert train.main(last_of_each([*flags, "--exp_name", "m", "--skip_nonfinite"])) == 0
+    assert train.main([*flags, "--exp_name", "m", "--skip_nonfinite"]) == 0
     assert "step skipped" in (tmp_path / "m" / "log.txt").read_text()
 
 
@@ -259,7 +259,7 @@ def test_the_trainer_is_one_screenful_per_part():
 def test_a_lidar_teacher_and_an_image_teacher_together(oxford, teacher_run, tmp_path):
     image = ["--train_mode", "train_teacher", "--model", "resnet18", "--epochs", "1", "--student_output_dim", "16"]
     logs = ["--logdir", str(tmp_path)]
-    assert train.main(last_of_each([*oxford.flags, *image, *logs, "--exp_name", "image"])) == 0
+    assert train.main([*oxford.flags, *image, *logs, "--exp_name", "image"]) == 0
     both = [
         "--model",
         "minklocmmcat",
@@ -276,5 +276,5 @@ def test_a_lidar_teacher_and_an_image_teacher_together(oxford, teacher_run, tmp_
         "--epochs",
         "1",
     ]
-    assert train.main(last_of_each([*oxford.flags, *both, *logs, "--exp_name", "both"])) == 0
+    assert train.main([*oxford.flags, *both, *logs, "--exp_name", "both"]) == 0
     assert "train/loss_pkt" in (tmp_path / "both" / "metrics.jsonl").read_text()

@@ -4,8 +4,6 @@ import re
 import shlex
 from pathlib import Path
 
-from distilplace.engine.options.command_line import last_of_each
-
 PROGRAM = re.compile(r"^(?:python )?((?:train|evaluate)\.py|-m tools\.\w+)(?= )")
 RUN = "logs/<run>"
 """Stands for the folder of the run before."""
@@ -36,7 +34,7 @@ def migration_commands(root: Path) -> dict[str, list[list[str]]]:
             if PROGRAM.match(text):
                 commands.append(_words(text))
             elif before.strip() == "the same with":
-                commands.append(last_of_each([*commands[-1], *shlex.split(text)]))
+                commands.append([*commands[-1], *shlex.split(text)])
     return found
 
 

@@ -80,8 +80,8 @@ def test_published_numbers(golden, index, letter):
     np.testing.assert_allclose(list(score.mean_precisions.values()), expected["mP_at_k"], atol=1e-12)
 
 
-def test_the_real_oxford_ground_truth_under_an_oracle(shared_data):
-    truth = load_pickle(shared_data("samples/roxford_rparis") / "oxford5k_gnd_roxford5k.pkl")
+def test_the_real_oxford_ground_truth_under_an_oracle(real_data):
+    truth = load_pickle(real_data("samples/roxford_rparis") / "oxford5k_gnd_roxford5k.pkl")
     gnd, size = truth["gnd"], len(truth["imlist"])
     assert (len(gnd), size) == (70, 4993)
     assert [sum(len(row[kind]) for row in gnd) for kind in ("easy", "hard", "junk")] == [3029, 2497, 1356]

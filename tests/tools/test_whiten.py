@@ -3,7 +3,6 @@
 import pytest
 
 from distilplace.common.randomness import forked_random_state
-from distilplace.engine.options.command_line import last_of_each
 from distilplace.models import create_model
 from distilplace.models.checkpoints import save_weights
 from distilplace.tools import whiten
@@ -39,5 +38,5 @@ def test_what_cannot_be_whitened_is_one_line(flags, capsys):
     assert "give --whiten_dim" in capsys.readouterr().err
     assert whiten.main([*flags, "--whiten_dim", "17"]) == 2
     assert "--whiten_dim 17: the teacher's embeddings have 16 numbers" in capsys.readouterr().err
-    assert whiten.main(last_of_each([*flags, "--whiten_dim", "4", "--model", "resnet18", "resnet34"])) == 2
+    assert whiten.main([*flags, "--whiten_dim", "4", "--model", "resnet18", "resnet34"]) == 2
     assert "1 files for 2 teachers" in capsys.readouterr().err

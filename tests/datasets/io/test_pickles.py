@@ -265,8 +265,8 @@ def test_persistent_ids_are_refused(tmp_path):
         load_pickle(tmp_path / "p.pickle")
 
 
-def test_real_pointnetvlad_pickles(shared_data):
-    folder = shared_data("pointnetvlad_pickles")
+def test_real_pointnetvlad_pickles(real_data):
+    folder = real_data("pointnetvlad_pickles")
     database = load_pickle(folder / "oxford_evaluation_database.pickle")
     queries = load_pickle(folder / "oxford_evaluation_query.pickle")
     assert (len(database), len(queries)) == (23, 23)

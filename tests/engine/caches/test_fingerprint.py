@@ -26,7 +26,7 @@ from distilplace.engine.caches.reduction import pca_images, pca_made_from
 from distilplace.engine.caches.whitening import chosen_records, whitening_made_from
 from distilplace.engine.embedding import Embedder
 from distilplace.engine.options import EvaluateOptions, TrainOptions
-from distilplace.engine.options.command_line import last_of_each, parse
+from distilplace.engine.options.command_line import parse
 from distilplace.engine.teacher_loading import TeacherOpener
 from distilplace.models import create_model
 from tests.miniature_frames import straight, write_run
@@ -65,7 +65,7 @@ def fingerprints(world: Path, flags: list[str], network: torch.nn.Module) -> dic
     """Digest of each kind of cache for the options of a student run and of an evaluation."""
     common = ["--dataset", "frames", "--dataset_folder", str(world / "frames"), *RADII, "--accelerator", "cpu"]
     own = ["--teacher_weights_path", str(world / "t.safetensors"), "--whiten_dim", "8"]
-    options = parse(TrainOptions, last_of_each([*common, *own, *flags]), home=world, environment={})
+    options = parse(TrainOptions, [*common, *own, *flags], home=world, environment={})
     data, fabric = build_data(options), build_fabric(options)
     tested = build_test_data(options, data)
     embedder = Embedder(data, fabric, options.val_batch_size, options.num_workers, options)

@@ -7,7 +7,6 @@ import torch
 from distilplace import evaluate, train
 from distilplace.common.errors import UserError
 from distilplace.engine.caches.published_whitening import one_for_each, published_whitening, whitened
-from distilplace.engine.options.command_line import last_of_each
 from distilplace.models import create_model
 from distilplace.models.checkpoints import save_weights
 from distilplace.models.whitening import Whitening
@@ -150,6 +149,6 @@ def test_training_takes_published_whitenings(world, capsys):
     assert train.main([*flags, "--whitening", str(home / "pca.pt")]) == 0
     assert f"whitening of mobilenetv3_small: {WIDTH} -> {KEPT} numbers" in (home / "logs/run/log.txt").read_text()
     assert not list((home / "logs").rglob("whitening-*"))
-    flags = last_of_each([*flags, "--exp_name", "b"])
+    flags = [*flags, "--exp_name", "b"]
     assert train.main([*flags, "--whitening", str(home / "pca.pt"), "--whiten_dim", "5"]) == 2
     assert "--whiten_dim says 5" in capsys.readouterr().err

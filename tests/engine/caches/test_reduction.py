@@ -14,7 +14,7 @@ from distilplace.engine.caches.reduction import whitening
 from distilplace.engine.caches.whitening import chosen_records
 from distilplace.engine.embedding import Embedder
 from distilplace.engine.options import EvaluateOptions, TrainOptions
-from distilplace.engine.options.command_line import last_of_each, parse
+from distilplace.engine.options.command_line import parse
 from distilplace.evaluation.retrieval.whitening import PCAWhitening
 from tests.miniature_images import numbered, write_images
 
@@ -55,7 +55,7 @@ def reduce(world: Path, *flags: str, trained: dict | None = None):
     where = ["--dataset", "images", "--dataset_folder", str(world / "tested"), "--frame_tolerance", "0"]
     rest = ["--train_fraction", "0.5", "--pca", "3", "--accelerator", "cpu", "--model", "resnet18"]
     weights = ["--weights", str(world / "models" / "best.safetensors")]
-    options = parse(EvaluateOptions, last_of_each([*where, *rest, *weights, *flags]), home=world, environment={})
+    options = parse(EvaluateOptions, [*where, *rest, *weights, *flags], home=world, environment={})
     embedder = Embedder(build_test_data(options), build_fabric(options), 8, 0, options)
     embedder = replace(embedder, scales=tuple(options.scales))
     return whitening(options, trained or {}, embedder, Means(), "resnet18", SETTINGS), embedder

@@ -1,8 +1,6 @@
 """VGGs and MobileNets as image networks, the head without parameters, whole ResNets, trunk files as checkpoints."""
 
 import math
-import os
-from pathlib import Path
 
 import pytest
 import torch
@@ -10,6 +8,7 @@ from torchvision.models import get_model
 
 from distilplace.common.errors import UserError
 from distilplace.common.outputs import maps_of
+from distilplace.common.randomness import forked_random_state
 from distilplace.models import create_model
 from distilplace.models.architecture import describe
 from distilplace.models.checkpoints import load_weights, save_weights
@@ -29,12 +28,13 @@ MAPS = ("stem", "layer1", "layer2", "layer3", "layer4")
 
 
 @pytest.fixture(scope="module")
-def real_trunk(root):
-    """The ImageNet MobileNetV2 under torchvision's names, without classifier and batch-norm counters."""
-    shared = Path(os.environ.get("DISTILPLACE_SHARED", root.parent / "shared"))
-    path = shared / "data" / "weights" / "mobilenet_v2_imagenet_torchvision_features.pth"
-    if not path.is_file():
-        pytest.skip(f"{path} is absent (set DISTILPLACE_SHARED)")
+def trunk(tmp_path_factory):
+    """A MobileNetV2 under torchvision's names as files of trunks have it: no classifier, no batch-norm counters."""
+    with forked_random_state("trunk"):
+        state = get_model("mobilenet_v2", weights=None).state_dict()
+    kept = {k: v for k, v in state.items() if k.startswith("features.") and not k.endswith("num_batches_tracked")}
+    path = tmp_path_factory.mktemp("trunk") / "mobilenet_v2_features.pth"
+    torch.save(kept, path)
     return path
 
 
@@ -153,16 +153,16 @@ def test_only_what_learns_is_listed():
         assert branches["cloud"] == []
 
 
-def test_the_real_trunk_is_a_checkpoint_of_a_model_that_is_nothing_more(real_trunk):
-    state = torch.load(real_trunk, weights_only=True)
+def test_a_trunk_is_a_checkpoint_of_a_model_that_is_nothing_more(trunk):
+    state = torch.load(trunk, weights_only=True)
     loaded = create_model("mobilenet_v2", pool="mean")
-    report = load_weights(loaded, real_trunk)
+    report = load_weights(loaded, trunk)
     assert len(report.loaded) == len(state) == 260
     assert report.skipped == ()
     assert all(key.endswith("num_batches_tracked") for key in report.absent_counters)
     ours = loaded.state_dict()
     assert all(torch.equal(ours[f"model.{key}"], value) for key, value in state.items())
-    started = create_model("mobilenet_v2", pool="mean", pretrained=str(real_trunk)).state_dict()
+    started = create_model("mobilenet_v2", pool="mean", pretrained=str(trunk)).state_dict()
     assert all(torch.equal(started[key], value) for key, value in ours.items())
     images = torch.randn(1, 3, 64, 96, generator=torch.Generator().manual_seed(0))
     theirs = get_model("mobilenet_v2", weights=None)
@@ -173,14 +173,14 @@ def test_the_real_trunk_is_a_checkpoint_of_a_model_that_is_nothing_more(real_tru
     torch.testing.assert_close(found, expected / expected.norm())
 
 
-def test_the_real_trunk_is_no_checkpoint_of_a_model_that_is_more(real_trunk):
+def test_a_trunk_is_no_checkpoint_of_a_model_that_is_more(trunk):
     model = create_model("mobilenet_v2", output_dim=8)
     before = {key: value.clone() for key, value in model.state_dict().items()}
     with pytest.raises(UserError, match=r"also has conv1x1\.weight.*: give the file as --pretrained instead") as error:
-        load_weights(model, real_trunk)
-    assert str(real_trunk) in str(error.value)
+        load_weights(model, trunk)
+    assert str(trunk) in str(error.value)
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
-    create_model("mobilenet_v2", output_dim=8, pretrained=str(real_trunk))
+    create_model("mobilenet_v2", output_dim=8, pretrained=str(trunk))
 
 
 def test_trunk_files_of_a_cut_network_with_the_classifier(tmp_path):

@@ -22,8 +22,8 @@ from distilplace.models.sparse.backends import _manager_class, available_backend
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 ROOT = Path(__file__).resolve().parents[3]
-DEVICES = [pytest.param("cpu"), pytest.param("cuda", marks=pytest.mark.gpu)]
 PAIRS = list(combinations(list_backends(), 2))
+TRITON_ENGINES = {"triton", "spconv"}
 MINKOWSKI = pytest.mark.minkowski
 EXAMPLES = 2 if INTERPRETED else 25
 several = settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
@@ -95,10 +95,17 @@ def require(*names, device="cpu"):
     return [choose_backend(name, device) for name in names]
 
 
-def marked(values):
-    """Parameters that carry the marker ``minkowski`` where that engine is among them."""
-    named = ((value if isinstance(value, str) else "-".join(value), value) for value in values)
-    return [pytest.param(value, id=name, marks=[MINKOWSKI] * ("minkowski" in name)) for name, value in named]
+def on_devices(values):
+    """Parameters of ``device`` and engines; Triton's run on the CPU in the interpreter's process alone."""
+    found = []
+    for device in ("cpu", "cuda"):
+        for value in values:
+            names = [value] if isinstance(value, str) else list(value)
+            if device == "cpu" and not INTERPRETED and TRITON_ENGINES & set(names):
+                continue
+            marks = [MINKOWSKI] * ("minkowski" in names) + [pytest.mark.gpu] * (device == "cuda")
+            found.append(pytest.param(device, value, id="-".join([*names, device]), marks=marks))
+    return found
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -221,8 +228,7 @@ def assert_alike(one, other, tolerance=1e-4):
             assert difference <= tolerance * float(theirs.abs().max()), name
 
 
-@pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("pair", marked(PAIRS))
+@pytest.mark.parametrize(("device", "pair"), on_devices(PAIRS))
 @pytest.mark.parametrize("layer", LAYERS, ids=str)
 def test_two_engines_agree(pair, layer, device):
     engines = require(*pair, device=device)
@@ -235,8 +241,7 @@ def test_two_engines_agree(pair, layer, device):
     check()
 
 
-@pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("name", marked(list_backends()))
+@pytest.mark.parametrize(("device", "name"), on_devices(list_backends()))
 @pytest.mark.parametrize("layer", LAYERS, ids=str)
 def test_an_engine_equals_the_slow_search(name, layer, device):
     [engine] = require(name, device=device)
@@ -249,8 +254,7 @@ def test_an_engine_equals_the_slow_search(name, layer, device):
     check()
 
 
-@pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("name", marked(list_backends()))
+@pytest.mark.parametrize(("device", "name"), on_devices(list_backends()))
 def test_levels_rows_and_batches(name, device):
     [engine] = require(name, device=device)
 
@@ -277,8 +281,7 @@ def test_levels_rows_and_batches(name, device):
     check()
 
 
-@pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("name", marked(list_backends()))
+@pytest.mark.parametrize(("device", "name"), on_devices(list_backends()))
 @pytest.mark.parametrize("layer", [Layer(3), Layer(5), Layer(3, 2), Layer(3, 1, 2)], ids=str)
 def test_clouds_do_not_mix(name, layer, device):
     """Two clouds far apart in one batch element, or at one place in two, are computed as if alone."""
@@ -306,8 +309,7 @@ def test_clouds_do_not_mix(name, layer, device):
             torch.testing.assert_close(torch.stack([result[voxel], result[moved]]), torch.stack([row, 2 * row]))
 
 
-@pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("pair", marked(PAIRS))
+@pytest.mark.parametrize(("device", "pair"), on_devices(PAIRS))
 @pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
 def test_the_whole_network_agrees(pair, training, device):
     require(*pair, device=device)

@@ -215,8 +215,8 @@ def test_absent_clouds_are_skipped_with_a_line(
     assert "--clouds real: none of them is on this machine" in capsys.readouterr().err
 
 
-def test_real_and_demo_clouds_are_scaled_like_the_benchmarks(shared_data: Callable[[str], Path]) -> None:
-    shared_data("kitti_frames")
+def test_real_and_demo_clouds_are_scaled_like_the_benchmarks(real_data: Callable[[str], Path]) -> None:
+    real_data("kitti_frames")  # or skipped
     for source in ("real", "demo"):
         try:
             clouds = voxel_clouds(source, 1000, 140)

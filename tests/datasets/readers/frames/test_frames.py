@@ -2,6 +2,8 @@
 
 import shutil
 import sys
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -45,32 +47,61 @@ def _gap(one, other):
     return float(np.hypot(one.northing - other.northing, one.easting - other.easting))
 
 
-@pytest.fixture(scope="module")
-def drives(shared_data):
-    return shared_data("kitti_frames")
+class Drives(NamedTuple):
+    """Two drives, each in a map of its own that begins at (0, 0), and what is known of them."""
+
+    folder: Path
+    counts: tuple[list[int], int, int]
+    """Frames of the training set by drive, of the database, of the queries."""
+    alone: list[int]
+    """Database, queries and training frames of the first drive read without the other."""
+    apart: str
+    chosen: str
+    """The positive radius that is chosen where none is given."""
+    sizes: tuple[tuple[int, int], tuple[int, int]]
+    """Sizes of their images."""
+    too_wide: str
+    """What is said of the shortest at a negative radius of 50 m."""
+    widest: float
+    """The negative radius that is said to be right."""
+
+
+@pytest.fixture(scope="module", params=["generated", pytest.param("real", marks=pytest.mark.real_data)])
+def drives(request, tmp_path_factory):
+    """KITTI's, and two of about their steps and lengths."""
+    if request.param == "real":
+        folder, sizes = request.getfixturevalue("real_data")("kitti_frames"), ((397, 120), (400, 120))
+        known = ([26, 47], 23, 22), [12, 12, 26], "10.3 m", "2.9", sizes
+        return Drives(folder, *known, r"drive_0005 \(77 frames, 68.7 m\).*lower --negative_radius below 41\.6 m", 41.5)
+    folder, sizes = tmp_path_factory.mktemp("drives"), ((39, 12), (40, 12))
+    write_run(folder / "drive_0001", straight(108, 2.0), image_size=sizes[0], points=4201)
+    write_run(folder / "drive_0005", straight(69, 0.9), image_size=sizes[1], points=4201, seed=1)
+    known = ([30, 39], 24, 22), [10, 9, 30], "10.8 m", "2.5", sizes
+    return Drives(folder, *known, r"drive_0005 \(77 frames, 68.4 m\).*lower --negative_radius below 44\.1 m", 44)
 
 
 @pytest.fixture(scope="module")
-def kitti(drives):
-    return create_dataset("frames", dataset_folder=drives, **RADII)
+def pair(drives):
+    return create_dataset("frames", dataset_folder=drives.folder, **RADII)
 
 
-def test_kitti_counts_and_map_rule(kitti):
-    training, tests = kitti.training_set(), kitti.evaluation_set()
+def test_drives_counts_and_map_rule(drives, pair):
+    training, tests = pair.training_set(), pair.evaluation_set()
     per_run = [sum(r.run == run for r in training.records) for run in ("drive_0001", "drive_0005")]
-    assert per_run == [26, 47]
+    trained, database, queries = drives.counts
+    assert per_run == trained
     assert tests.runs == ["test/database", "test/queries"]
-    assert [len(run) for run in tests.database] == [23, 0]
-    assert [len(run) for run in tests.queries] == [0, 22]
+    assert [len(run) for run in tests.database] == [database, 0]
+    assert [len(run) for run in tests.queries] == [0, queries]
     assert tests.query_sets[0] == {}
     assert all(entry[0] for entry in tests.query_sets[1].values())
-    assert any("each run has a map of its own" in note for note in kitti.notes)
-    assert any("73 training, 23 database, 22 query" in note for note in kitti.notes)
-    assert any("keep 10.3 m" in note for note in kitti.notes)
+    assert any("each run has a map of its own" in note for note in pair.notes)
+    assert any(f"{sum(trained)} training, {database} database, {queries} query" in note for note in pair.notes)
+    assert any(f"keep {drives.apart}" in note for note in pair.notes)
 
 
-def test_kitti_training_lies_apart_from_every_test_frame(kitti):
-    training, tests = kitti.training_set(), kitti.evaluation_set()
+def test_drives_training_lies_apart_from_every_test_frame(pair):
+    training, tests = pair.training_set(), pair.evaluation_set()
     tested = tests.distinct_records()
     for run in ("drive_0001", "drive_0005"):
         mine = [r for r in training.records if r.run == run]
@@ -80,12 +111,12 @@ def test_kitti_training_lies_apart_from_every_test_frame(kitti):
     assert not {r.key.split("@")[0] for r in training.records} & {r.key.split("@")[0] for r in tested}
 
 
-def test_kitti_relations_equal_a_slow_loop_and_never_link_the_drives(kitti):
-    _check_relations(kitti, 3.0, 10.0, 5.0, lambda one, other: one == other)
+def test_drives_relations_equal_a_slow_loop_and_never_link_the_drives(pair):
+    _check_relations(pair, 3.0, 10.0, 5.0, lambda one, other: one == other)
 
 
-def test_kitti_cameras_and_keys(kitti):
-    training, tests = kitti.training_set(), kitti.evaluation_set()
+def test_drives_cameras_and_keys(pair):
+    training, tests = pair.training_set(), pair.evaluation_set()
     assert all(r.images[0].parent.name == "image_left" and len(r.images) == 1 for r in training.records)
     assert all(r.images[0].parent.name == "image_left" for r in tests.database[0])
     assert all(r.images[0].parent.name == "image_right" and r.key.endswith("@image_right") for r in tests.queries[1])
@@ -94,46 +125,46 @@ def test_kitti_cameras_and_keys(kitti):
     assert all(path.is_file() for r in everything for path in (*r.images, r.cloud))
 
 
-def test_kitti_clouds_are_subsets_drawn_the_same_way_each_time(kitti, drives):
-    record = kitti.training_set().records[0]
-    points = kitti.read_cloud(record.cloud)
+def test_drives_clouds_are_subsets_drawn_the_same_way_each_time(pair, drives):
+    record = pair.training_set().records[0]
+    points = pair.read_cloud(record.cloud)
     assert points.shape == (4096, 3)
     assert points.dtype == np.float32
     whole = {tuple(row) for row in np.fromfile(record.cloud, dtype="<f4").reshape(-1, 3)}
     assert len({tuple(row) for row in points} & whole) == len({tuple(row) for row in points})
-    alone = create_dataset("frames", dataset_folder=drives / record.run, **RADII)
+    alone = create_dataset("frames", dataset_folder=drives.folder / record.run, **RADII)
     assert np.array_equal(alone.read_cloud(record.cloud), points)
-    other = kitti.read_cloud(kitti.training_set().records[1].cloud)
+    other = pair.read_cloud(pair.training_set().records[1].cloud)
     assert not np.array_equal(other, points)
-    everything = create_dataset("frames", dataset_folder=drives, n_points=10**6, **RADII)
+    everything = create_dataset("frames", dataset_folder=drives.folder, n_points=10**6, **RADII)
     assert len(everything.read_cloud(record.cloud)) == record.cloud.stat().st_size // 12
 
 
-def test_a_single_kitti_drive_names_its_two_sides(shared_data):
-    data = create_dataset("frames", dataset_folder=shared_data("kitti_frames") / "drive_0001", **RADII)
+def test_a_single_drive_names_its_two_sides(drives):
+    data = create_dataset("frames", dataset_folder=drives.folder / "drive_0001", **RADII)
     tests = data.evaluation_set()
     assert tests.runs == ["drive_0001/database", "drive_0001/queries"]
-    assert [len(tests.database[0]), len(tests.queries[1]), len(data.training_set())] == [12, 12, 26]
+    assert [len(tests.database[0]), len(tests.queries[1]), len(data.training_set())] == drives.alone
     first = data.training_set().records[0]
     assert (first.northing, first.easting) == (0.0, 0.0)
 
 
-def test_kitti_without_radii_is_read_at_chosen_ones(drives, kitti):
+def test_drives_without_radii_is_read_at_chosen_ones(drives, pair):
     """The README's command: no radius fits every robot."""
-    data = create_dataset("frames", dataset_folder=drives)
+    data = create_dataset("frames", dataset_folder=drives.folder)
     assert sum(map(len, data.training_set().positives)) > 0
     assert len(data.training_set()) > 0.4 * sum(len(run) for run in data._runs)
     data.evaluation_set().require_queries()
-    assert any("chosen from that: --positive_radius 2.9" in note for note in data.notes)
-    assert not any("chosen from that" in note for note in kitti.notes)
+    assert any(f"chosen from that: --positive_radius {drives.chosen} " in note for note in data.notes)
+    assert not any("chosen from that" in note for note in pair.notes)
 
 
-def test_kitti_at_radii_of_a_town_says_which_to_lower(shared_data):
+def test_drives_at_radii_of_a_town_say_which_to_lower(drives):
     town = {"positive_radius": 10.0, "negative_radius": 50.0, "eval_radius": 25.0}
-    with pytest.raises(UserError, match=r"drive_0005 \(77 frames, 68.7 m\).*lower --negative_radius below 41\.6 m"):
-        create_dataset("frames", dataset_folder=shared_data("kitti_frames"), **town)
+    with pytest.raises(UserError, match=drives.too_wide):
+        create_dataset("frames", dataset_folder=drives.folder, **town)
     create_dataset(
-        "frames", dataset_folder=shared_data("kitti_frames"), negative_radius=41.5, positive_radius=3, eval_radius=5
+        "frames", dataset_folder=drives.folder, negative_radius=drives.widest, positive_radius=3, eval_radius=5
     )
 
 
@@ -220,14 +251,18 @@ def test_reading_the_lists_opens_no_cloud_and_loads_no_open3d(tmp_path, monkeypa
     assert ("open3d" in sys.modules) == loaded
 
 
-def test_images_of_different_sizes_become_one(tmp_path, kitti):
-    assert kitti.image_size == (397, 120)
-    assert any("397x120, 400x120" in note for note in kitti.notes)
-    wide = next(r for r in kitti.training_set().records if r.run == "drive_0005").images[0]
-    assert Image.open(wide).size == (400, 120)
-    assert kitti.read_image(wide).size == (397, 120)
-    untouched = next(r for r in kitti.training_set().records if r.run == "drive_0001").images[0]
-    assert np.array_equal(np.array(kitti.read_image(untouched)), np.array(Image.open(untouched).convert("RGB")))
+def test_images_of_different_sizes_become_one(drives, pair):
+    smaller, larger = drives.sizes
+    assert pair.image_size == smaller
+    assert any("{}x{}, {}x{}".format(*smaller, *larger) in note for note in pair.notes)
+    wide = next(r for r in pair.training_set().records if r.run == "drive_0005").images[0]
+    assert Image.open(wide).size == larger
+    assert pair.read_image(wide).size == smaller
+    untouched = next(r for r in pair.training_set().records if r.run == "drive_0001").images[0]
+    assert np.array_equal(np.array(pair.read_image(untouched)), np.array(Image.open(untouched).convert("RGB")))
+
+
+def test_an_image_that_is_none_is_named(tmp_path):
     run = write_run(tmp_path / "run", straight(120, 2.0))
     (run / "image_left" / "0000000000.png").write_bytes(b"no picture")
     with pytest.raises(UserError, match=r"image_left/0000000000\.png cannot be decoded"):

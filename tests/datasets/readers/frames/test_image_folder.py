@@ -61,8 +61,8 @@ def check_training(training, true):
         ("nordland_sample", 1, (54, 30, 58, 10)),
     ],
 )
-def test_real_sets_load(shared_data, folder, tolerance, counts):
-    data = ImagesData(shared_data(folder), frame_tolerance=tolerance)
+def test_real_sets_load(real_data, folder, tolerance, counts):
+    data = ImagesData(real_data(folder), frame_tolerance=tolerance)
     tests = data.evaluation_set()
     tests.require_queries()
     rows = [entry[0] for entry in tests.query_sets[1].values()]
@@ -78,12 +78,13 @@ def test_real_sets_load(shared_data, folder, tolerance, counts):
         assert all(abs(number - int(query[:-4])) <= (tolerance or 2) for number in numbers)
 
 
-def test_real_images_without_truth_name_the_three_ways(shared_data):
-    data = ImagesData(shared_data("samples/toy_images"))
+def test_images_without_truth_name_the_three_ways(tmp_path):
+    write_images(tmp_path, {f"db{k}.jpg": k for k in range(1, 18)}, {f"q{k}.jpg": k for k in range(5)})
+    data = ImagesData(tmp_path)
     for ask in (data.evaluation_set, data.training_set):
         with pytest.raises(UserError, match=r"truth\.csv .*--frame_tolerance .*@easting"):
             ask()
-    tests = ImagesData(shared_data("samples/toy_images"), frame_tolerance=0).evaluation_set()
+    tests = ImagesData(tmp_path, frame_tolerance=0).evaluation_set()
     assert [record.images[0].name for record in tests.database[0]][:3] == ["db1.jpg", "db2.jpg", "db3.jpg"]
     assert (len(tests.database[0]), len(tests.queries[1])) == (17, 5)
 

@@ -24,9 +24,9 @@ def written(tmp_path_factory):
     return write_revisited(folder, "rparis6k")
 
 
-def test_the_real_ground_truth(shared_data):
+def test_the_real_ground_truth(real_data):
     """spec-datasets 6.2; the sample's file is called oxford5k_gnd_roxford5k.pkl."""
-    data = ROxford5kData(shared_data("samples/roxford_rparis"))
+    data = ROxford5kData(real_data("samples/roxford_rparis"))
     tests = data.evaluation_set()
     graded = tests.easy, tests.hard, tests.junk
     assert (len(tests.database), len(tests.queries)) == (4993, 70)
@@ -37,7 +37,7 @@ def test_the_real_ground_truth(shared_data):
     assert not {r.images[0] for r in tests.database} & {r.images[0] for r in tests.queries}
     assert any(note.endswith("1356 junk (as published)") for note in data.notes)
     assert tests.queries[0].images[0].name == "all_souls_000013.jpg"
-    cropped = ROxford5kData(shared_data("samples/roxford_rparis"), query_crop=True).evaluation_set()
+    cropped = ROxford5kData(real_data("samples/roxford_rparis"), query_crop=True).evaluation_set()
     assert cropped.queries[0].crop == (136.5, 34.1, 648.5, 955.7)
 
 

@@ -295,9 +295,9 @@ def test_empty_run_and_own_run_key_are_tolerated(oxford_copy):
     assert all(0 not in entry for entry in evaluation.query_sets[0].values())
 
 
-def test_real_evaluation_pickles(shared_data, tmp_path):
+def test_real_evaluation_pickles(real_data, tmp_path):
     for name in (DATABASE, QUERY):
-        shutil.copy(shared_data("pointnetvlad_pickles") / name, tmp_path / name)
+        shutil.copy(real_data("pointnetvlad_pickles") / name, tmp_path / name)
     evaluation = create_dataset("oxford", dataset_folder=tmp_path).evaluation_set()
     assert len(evaluation.runs) == len(set(evaluation.runs)) == 23
     assert evaluation.runs[0] == "2014-11-14-16-34-33"
@@ -310,8 +310,8 @@ def test_real_evaluation_pickles(shared_data, tmp_path):
         assert all(set(entry) == {"query", "northing", "easting", *range(23)} - {n} for entry in run.values())
 
 
-def test_real_training_pickle_of_another_set_is_refused_in_one_line(shared_data, tmp_path):
-    source = shared_data("pointnetvlad_pickles") / "gpr_training_queries_baseline.pickle"
+def test_real_training_pickle_of_another_set_is_refused_in_one_line(real_data, tmp_path):
+    source = real_data("pointnetvlad_pickles") / "gpr_training_queries_baseline.pickle"
     shutil.copy(source, tmp_path / TRAINING)
     with pytest.raises(UserError, match="carries no positions"):
         create_dataset("oxford", dataset_folder=tmp_path).training_set()

@@ -104,8 +104,8 @@ def test_known_row_of_a_moved_list() -> None:
     assert not check_rows([record], pose + 5, CAMBRIDGE["Street"])
 
 
-def test_real_scenes_are_upright_by_their_convention(shared_data: Callable[[str], Path]) -> None:
-    paths = sorted(shared_data("samples/cambridge_7scenes").glob("transposenet/*/*.csv"))
+def test_real_scenes_are_upright_by_their_convention(real_data: Callable[[str], Path]) -> None:
+    paths = sorted(real_data("samples/cambridge_7scenes").glob("transposenet/*/*.csv"))
     assert paths
     for path in paths:
         listed = read_pose_csv(path)
@@ -114,8 +114,8 @@ def test_real_scenes_are_upright_by_their_convention(shared_data: Callable[[str]
             assert check_gravity(listed, "train", world_to_camera=False)
 
 
-def test_real_re_issued_list_is_recognised(shared_data: Callable[[str], Path]) -> None:
-    folder = shared_data("samples/cambridge_7scenes") / "v77pt" / "ShopFacade"
+def test_real_re_issued_list_is_recognised(real_data: Callable[[str], Path]) -> None:
+    folder = real_data("samples/cambridge_7scenes") / "v77pt" / "ShopFacade"
     texts = [finding.text for finding in check_scene(CambridgeData(folder))]
     assert "train list: 231 images; as published" in texts
     assert "test list: 103 images; as published" in texts

@@ -280,8 +280,8 @@ def test_absent_folder_and_list(tmp_path: Path) -> None:
         CambridgeData(tmp_path).evaluation_set()
 
 
-def test_real_re_issued_list(shared_data: Callable[[str], Path]) -> None:
-    data = CambridgeData(shared_data("samples/cambridge_7scenes") / "v77pt" / "ShopFacade")
+def test_real_re_issued_list(real_data: Callable[[str], Path]) -> None:
+    data = CambridgeData(real_data("samples/cambridge_7scenes") / "v77pt" / "ShopFacade")
     training, test = data.training_set(), data.evaluation_set()
     assert (len(training), len(test.records)) == (231, 103)
     assert {entry.run for entry in training.records} == {"seq2"}

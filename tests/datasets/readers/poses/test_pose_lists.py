@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -129,46 +130,48 @@ def test_csv_needs_its_columns_by_name(tmp_path: Path) -> None:
         read_pose_csv(path)
 
 
-def real_csv(folder: Path, scene: str, part: str) -> Path:
-    """A published table; skipped when this copy of the samples keeps it back."""
-    found = list(folder.glob(f"transposenet/*/*csv_{scene}_{part}.csv"))
-    if not found:
-        pytest.skip(f"no table of {scene} {part}")
-    return found[0]
+def real_csv(folder: Path, scene: str, part: str) -> Path | None:
+    """A published table; None where this copy of the samples keeps it back."""
+    return next(iter(folder.glob(f"transposenet/*/*csv_{scene}_{part}.csv")), None)
 
 
-@pytest.mark.parametrize("part", ["train", "test"])
-@pytest.mark.parametrize("name", [*CAMBRIDGE, *SEVEN_SCENES])
-def test_real_scenes_have_the_stated_counts(shared_data: Callable[[str], Path], name: str, part: str) -> None:
-    listed = read_pose_csv(real_csv(shared_data(SAMPLES), name, part))
-    scene = {**CAMBRIDGE, **SEVEN_SCENES}[name]
-    assert len(listed.names) == scene.count("train" if part == "train" else "test")
-    assert len(set(listed.names)) == len(listed.names)
-    assert np.abs(np.linalg.norm(listed.poses[:, 3:], axis=1) - 1).max() < 1e-14
-    assert (np.abs(listed.norms - 1).max() > 1e-3) == (name in ("StMarysChurch", "Street"))
+def test_real_scenes_have_the_stated_counts(real_data: Callable[[str], Path]) -> None:
+    read = 0
+    for (name, scene), part in product({**CAMBRIDGE, **SEVEN_SCENES}.items(), ("train", "test")):
+        if (path := real_csv(real_data(SAMPLES), name, part)) is None:
+            continue
+        listed = read_pose_csv(path)
+        assert len(listed.names) == scene.count("train" if part == "train" else "test"), path
+        assert len(set(listed.names)) == len(listed.names), path
+        assert np.abs(np.linalg.norm(listed.poses[:, 3:], axis=1) - 1).max() < 1e-14, path
+        assert (np.abs(listed.norms - 1).max() > 1e-3) == (name in ("StMarysChurch", "Street")), path
+        read += 1
+    assert read
 
 
-@pytest.mark.parametrize(
-    ("scene", "part"), [("KingsCollege", "test"), ("ShopFacade", "test"), ("chess", "train")], ids=lambda value: value
-)
-def test_real_known_rows(shared_data: Callable[[str], Path], scene: str, part: str) -> None:
-    listed = read_pose_csv(real_csv(shared_data(SAMPLES), scene, part))
-    ((name, row),) = ({**CAMBRIDGE, **SEVEN_SCENES}[scene].rows or {}).items()
-    pose = listed.poses[listed.names.index(f"{scene}/{name}")]
-    assert np.abs(pose[:3] - row[:3]).max() < 1e-6
-    assert float(angles_between(pose[3:], np.array(row[3:]))) < 1e-3
+def test_real_known_rows(real_data: Callable[[str], Path]) -> None:
+    for scene, part in (("KingsCollege", "test"), ("ShopFacade", "test"), ("chess", "train")):
+        if (path := real_csv(real_data(SAMPLES), scene, part)) is None:
+            continue
+        listed = read_pose_csv(path)
+        ((name, row),) = ({**CAMBRIDGE, **SEVEN_SCENES}[scene].rows or {}).items()
+        pose = listed.poses[listed.names.index(f"{scene}/{name}")]
+        assert np.abs(pose[:3] - row[:3]).max() < 1e-6, scene
+        assert float(angles_between(pose[3:], np.array(row[3:]))) < 1e-3, scene
 
 
-def test_real_kings_college_turns_from_the_world_into_the_camera(shared_data: Callable[[str], Path]) -> None:
-    poses = read_pose_csv(real_csv(shared_data(SAMPLES), "KingsCollege", "test")).poses
+def test_real_kings_college_turns_from_the_world_into_the_camera(real_data: Callable[[str], Path]) -> None:
+    poses = read_pose_csv(
+        real_data(f"{SAMPLES}/transposenet/CambridgeLandmarks/abs_cambridge_pose_sorted.csv_KingsCollege_test.csv")
+    ).poses
     matrices = matrices_from_quaternions(poses[:, 3:])
     assert np.linalg.norm(matrices[:, 1, :].mean(0)) > 0.98
     assert np.linalg.norm(matrices[:, :, 1].mean(0)) < 0.8
     assert matrices[:, 1, 2].mean() < -0.97  # down is against the world's z
 
 
-def test_real_text_list(shared_data: Callable[[str], Path]) -> None:
-    folder = shared_data(SAMPLES) / "v77pt" / "ShopFacade"
+def test_real_text_list(real_data: Callable[[str], Path]) -> None:
+    folder = real_data(SAMPLES) / "v77pt" / "ShopFacade"
     train, test = (read_pose_list(folder / f"dataset_{part}.txt") for part in ("train", "test"))
     assert (len(train.names), len(test.names)) == (231, 103)
     assert test.names[0].endswith("ShopFacade/seq3/frame00008.png")

@@ -37,8 +37,8 @@ def _fields(path):
     return {name: stored[name] for name in stored.dtype.names}
 
 
-def test_every_real_file_loads(shared_data):
-    files = sorted(shared_data("samples/dbstruct").glob("*.db"))
+def test_every_real_file_loads(real_data):
+    files = sorted(real_data("samples/dbstruct").glob("*.db"))
     assert files
     for path in files:
         found, stored = read_dbstruct(path), _fields(path)
@@ -51,9 +51,9 @@ def test_every_real_file_loads(shared_data):
         assert found.database_times is None
 
 
-def test_real_robotcar_lists_lie_in_the_known_regions(shared_data):
+def test_real_robotcar_lists_lie_in_the_known_regions(real_data):
     name = "oxford-pnv_2015-03-17-11-08-44_2014-12-16-18-44-24_test_d-25_d2-5.db"
-    found = read_dbstruct(shared_data("samples/dbstruct") / name)
+    found = read_dbstruct(real_data("samples/dbstruct") / name)
     assert (len(found.database), len(found.queries)) == (1570, 1579)
     assert (found.which_set, found.positive_threshold, found.nontrivial_threshold) == ("test", 25.0, 5.0)
     assert not found.frame_numbers
@@ -65,8 +65,8 @@ def test_real_robotcar_lists_lie_in_the_known_regions(shared_data):
     assert counts == [[775, 204, 363, 228], [780, 201, 365, 233]]
 
 
-def test_real_nordland_has_frame_numbers(shared_data):
-    found = read_dbstruct(shared_data("samples/dbstruct") / "nordland_val_d-1_d2-1.db")
+def test_real_nordland_has_frame_numbers(real_data):
+    found = read_dbstruct(real_data("samples/dbstruct") / "nordland_val_d-1_d2-1.db")
     assert found.frame_numbers
     assert found.positive_threshold == 1.0
     assert found.database_positions[:3].tolist() == [[18200.0, 0.0], [18201.0, 0.0], [18202.0, 0.0]]

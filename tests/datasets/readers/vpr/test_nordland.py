@@ -71,9 +71,9 @@ def test_the_first_part_trains(written):
         NordlandData(written["full"]).training_set()
 
 
-def test_counts_of_the_published_lists(shared_data):
+def test_counts_of_the_real_lists(real_data):
     """spec-datasets 9: pairs, fewest and most per query, queries without."""
-    folder = shared_data("samples/vpr_lists/patchnetvlad")
+    folder = real_data("samples/vpr_lists/patchnetvlad")
     expected = {
         ("nordland", None): (27592, 27592, 413824, 8, 15, 0),
         ("pitts30k_test", None): (10000, 6816, 968448, 24, 360, 0),
@@ -91,9 +91,9 @@ def test_counts_of_the_published_lists(shared_data):
     assert (sum(rows), min(rows), max(rows)) == (413824, 8, 15)
 
 
-def test_the_published_nordland_lists_load(shared_data, tmp_path):
+def test_the_real_nordland_lists_load(real_data, tmp_path):
     """Truth file and names as Patch-NetVLAD ships them; no image is opened."""
-    folder = shared_data("samples/vpr_lists/patchnetvlad")
+    folder = real_data("samples/vpr_lists/patchnetvlad")
     for target, name in (
         ("dataset_gt_files", "nordland.npz"),
         ("dataset_imagenames", "nordland_imageNames_index.txt"),
@@ -106,8 +106,8 @@ def test_the_published_nordland_lists_load(shared_data, tmp_path):
     assert tests.queries[1][-1].images[0] == tmp_path / "nordland" / "winter" / "images-35582.png"
 
 
-def test_the_published_index_lists_load(shared_data, tmp_path):
-    lists = shared_data("samples/vpr_lists")
+def test_the_real_index_lists_load(real_data, tmp_path):
+    lists = real_data("samples/vpr_lists")
     bench = read_index_lists(lists / "vpr_bench" / "Nordland_ground_truth_new.npy")
     expected = [row.tolist() for row in variant_matches("vprbench", 27592, 2760)]
     assert [list(row) for row in bench] == expected
@@ -126,8 +126,8 @@ def test_the_published_index_lists_load(shared_data, tmp_path):
         checked_truth(read_index_lists(gardens), 101, 200, gardens)
 
 
-def test_seqnets_real_list(shared_data, tmp_path):
-    shutil.copy(shared_data("samples/dbstruct") / "nordland_val_d-1_d2-1.db", tmp_path)
+def test_seqnets_real_list(real_data, tmp_path):
+    shutil.copy(real_data("samples/dbstruct") / "nordland_val_d-1_d2-1.db", tmp_path)
     for season in ("summer", "winter"):
         (tmp_path / season).mkdir()
     data = NordlandData(tmp_path, "seqnet")

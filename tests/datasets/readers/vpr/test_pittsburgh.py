@@ -215,8 +215,8 @@ def _places(rows):
 @pytest.mark.parametrize(
     ("radius", "pairs", "fewest", "most", "without"), [(25.0, 968_448, 24, 360, 0), (10.0, 262_272, 0, None, 384)]
 )
-def test_published_positions_give_the_published_pairs(shared_data, radius, pairs, fewest, most, without):
-    stored = np.load(shared_data("samples/vpr_lists/patchnetvlad") / "pitts30k_test.npz")
+def test_real_positions_give_the_published_pairs(real_data, radius, pairs, fewest, most, without):
+    stored = np.load(real_data("samples/vpr_lists/patchnetvlad") / "pitts30k_test.npz")
     database, queries = _places(stored["utmDb"]), _places(stored["utmQ"])
     assert (len(database), len(queries)) == Pitts30kData.published["test"]
     counts = np.array([len(row) for row in matches_by_distance(database, queries, radius)])

@@ -174,8 +174,8 @@ def test_missing_parts_are_named(written, tmp_path):
         Tokyo247Data(tmp_path / "a").evaluation_set()
 
 
-def test_published_positions_give_the_published_pairs(shared_data):
-    stored = np.load(shared_data("samples/vpr_lists/patchnetvlad") / "tokyo247.npz")
+def test_real_positions_give_the_published_pairs(real_data):
+    stored = np.load(real_data("samples/vpr_lists/patchnetvlad") / "tokyo247.npz")
     sides = [
         [PlaceRecord("", "run", None, (), north, east) for east, north in stored[name].tolist()]
         for name in ("utmDb", "utmQ")
