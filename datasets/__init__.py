@@ -4,13 +4,11 @@ from distilplace.common.extras import require_training
 
 require_training("distilplace.datasets")
 
-import importlib
-import inspect
 import logging
 from typing import Any
 
 from distilplace.common.decoding import DARK
-from distilplace.common.errors import unknown_name
+from distilplace.common.registry import Registry
 from distilplace.datasets.base import PlaceData
 from distilplace.datasets.records import CloudSettings, EvaluationSet, PlaceRecord, TrainingSet
 
@@ -27,31 +25,34 @@ __all__ = [
 ]
 
 LOG = logging.getLogger("distilplace.datasets")
-DATASETS = {
-    "oxford": "distilplace.datasets.readers.oxford.data:OxfordData",
-    "oxfordadafusion": "distilplace.datasets.readers.oxford.data:OxfordAdafusionData",
-    "boreas": "distilplace.datasets.readers.oxford.boreas:BoreasData",
-    "frames": "distilplace.datasets.readers.frames.data:FramesData",
-    "demo": "distilplace.datasets.readers.demo.data:DemoData",
-    "demo_poses": "distilplace.datasets.readers.demo.variants:DemoPosesData",
-    "demo_landmarks": "distilplace.datasets.readers.demo.variants:DemoLandmarksData",
-    "demo_videos": "distilplace.datasets.readers.demo.variants:DemoVideosData",
-    "images": "distilplace.datasets.readers.frames.image_folder:ImagesData",
-    "sequences": "distilplace.datasets.readers.frames.sequences:SequencesData",
-    "vprice": "distilplace.datasets.readers.frames.sequences:SequencesData",
-    "nordland": "distilplace.datasets.readers.vpr.nordland:NordlandData",
-    "kitti": "distilplace.datasets.readers.kitti.data:KittiData",
-    "pitts30k": "distilplace.datasets.readers.vpr.pittsburgh:Pitts30kData",
-    "pitts250k": "distilplace.datasets.readers.vpr.pittsburgh:Pitts250kData",
-    "tokyo247": "distilplace.datasets.readers.vpr.tokyo:Tokyo247Data",
-    "tokyotm": "distilplace.datasets.readers.vpr.tokyo:TokyoTMData",
-    "cambridge": "distilplace.datasets.readers.poses.cambridge:CambridgeData",
-    "7scenes": "distilplace.datasets.readers.poses.seven_scenes:SevenScenesData",
-    "gldv2": "distilplace.datasets.readers.landmarks.google_landmarks:GoogleLandmarksData",
-    "roxford5k": "distilplace.datasets.readers.landmarks.revisited:ROxford5kData",
-    "rparis6k": "distilplace.datasets.readers.landmarks.revisited:RParis6kData",
-    "svd": "distilplace.datasets.readers.landmarks.svd:SVDData",
-}
+DATASETS = Registry(
+    "data set",
+    {
+        "oxford": "distilplace.datasets.readers.oxford.data:OxfordData",
+        "oxfordadafusion": "distilplace.datasets.readers.oxford.data:OxfordAdafusionData",
+        "boreas": "distilplace.datasets.readers.oxford.boreas:BoreasData",
+        "frames": "distilplace.datasets.readers.frames.data:FramesData",
+        "demo": "distilplace.datasets.readers.demo.data:DemoData",
+        "demo_poses": "distilplace.datasets.readers.demo.variants:DemoPosesData",
+        "demo_landmarks": "distilplace.datasets.readers.demo.variants:DemoLandmarksData",
+        "demo_videos": "distilplace.datasets.readers.demo.variants:DemoVideosData",
+        "images": "distilplace.datasets.readers.frames.image_folder:ImagesData",
+        "sequences": "distilplace.datasets.readers.frames.sequences:SequencesData",
+        "vprice": "distilplace.datasets.readers.frames.sequences:SequencesData",
+        "nordland": "distilplace.datasets.readers.vpr.nordland:NordlandData",
+        "kitti": "distilplace.datasets.readers.kitti.data:KittiData",
+        "pitts30k": "distilplace.datasets.readers.vpr.pittsburgh:Pitts30kData",
+        "pitts250k": "distilplace.datasets.readers.vpr.pittsburgh:Pitts250kData",
+        "tokyo247": "distilplace.datasets.readers.vpr.tokyo:Tokyo247Data",
+        "tokyotm": "distilplace.datasets.readers.vpr.tokyo:TokyoTMData",
+        "cambridge": "distilplace.datasets.readers.poses.cambridge:CambridgeData",
+        "7scenes": "distilplace.datasets.readers.poses.seven_scenes:SevenScenesData",
+        "gldv2": "distilplace.datasets.readers.landmarks.google_landmarks:GoogleLandmarksData",
+        "roxford5k": "distilplace.datasets.readers.landmarks.revisited:ROxford5kData",
+        "rparis6k": "distilplace.datasets.readers.landmarks.revisited:RParis6kData",
+        "svd": "distilplace.datasets.readers.landmarks.svd:SVDData",
+    },
+)
 
 
 def list_datasets() -> list[str]:
@@ -61,11 +62,7 @@ def list_datasets() -> list[str]:
 
 def create_dataset(name: str, **settings: Any) -> PlaceData:
     """The data set ``name``; ``settings`` are those of :func:`dataset_settings`. Missing folders raise UserError."""
-    accepted = dataset_settings(name)
-    for setting in settings:
-        if setting not in accepted:
-            raise unknown_name(f"setting of data set {name}", setting, accepted)
-    data: PlaceData = _class(name)(**settings)
+    data: PlaceData = DATASETS.create(name, **settings)
     data.settings = settings
     if dark := [note for note in data.notes if DARK in note]:
         LOG.warning("data set %s: %s%s", name, dark[0], f" (so in {len(dark)} folders)" if dark[1:] else "")
@@ -74,17 +71,10 @@ def create_dataset(name: str, **settings: Any) -> PlaceData:
 
 def dataset_settings(name: str) -> tuple[str, ...]:
     """The setting names the data set accepts: the parameters of its class."""
-    return tuple(inspect.signature(_class(name)).parameters)
+    return DATASETS.settings(name)
 
 
 def dataset_views(name: str) -> str:
     """The data set's own way to crop, augment and normalise images: a name in ``views.VIEWS``."""
-    return _class(name).views
-
-
-def _class(name: str) -> type[PlaceData]:
-    if name not in DATASETS:
-        raise unknown_name("data set", name, DATASETS)
-    module, attribute = DATASETS[name].split(":")
-    found: type[PlaceData] = getattr(importlib.import_module(module), attribute)
-    return found
+    views: str = DATASETS.load(name).views
+    return views

@@ -8,9 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from distilplace.common.errors import UserError, unknown_name
+from distilplace.common.errors import UserError
 from distilplace.common.outputs import maps_of
 from distilplace.common.randomness import counted_seed
+from distilplace.common.registry import check_settings
 from distilplace.losses import settings as rules
 from distilplace.losses.distiller import Distiller, Outputs, moved
 from distilplace.losses.parts.checks import checked
@@ -248,10 +249,7 @@ def with_terms(
         UserError: an unknown term or setting (the nearest is offered), a bad number, or one term named twice.
 
     """
-    known = term_settings()
-    for key in settings:
-        if key not in known:
-            raise unknown_name("setting of the terms of --kd", key, [*known, *COMMON_SETTINGS])
+    check_settings("the terms of --kd", settings, (*term_settings(), *COMMON_SETTINGS))
     parsed = [parse_term(spec) for spec in specs]
     if method is not None and not parsed:
         return method

@@ -10,13 +10,13 @@ A baseline is one such function, one line here, and one test. The teacher's tens
 detaches them before a term sees them.
 """
 
-import importlib
 import inspect
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from distilplace.common.errors import UserError, unknown_name
+from distilplace.common.registry import imported
 from distilplace.losses import settings
 from distilplace.losses.parts.checks import setting_defaults
 
@@ -118,8 +118,8 @@ def parse_term(text: str) -> TermSpec:
 
 def load_term(name: str) -> Callable[..., Any]:
     """The function or class of a term."""
-    module, _, attribute = TERMS[name].target.partition(":")
-    return getattr(importlib.import_module(module), attribute)
+    found: Callable[..., Any] = imported(TERMS[name].target)
+    return found
 
 
 def term_inputs(target: Callable[..., Any]) -> dict[str, bool]:

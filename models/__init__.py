@@ -8,11 +8,9 @@ from distilplace.common.extras import require_training
 require_training("distilplace.models")
 
 import functools
-import importlib
-import inspect
-from typing import Any, NamedTuple
+from typing import Any
 
-from distilplace.common.errors import unknown_name
+from distilplace.common.registry import Entry, Registry, check_settings, parameters
 from distilplace.models.base import PlaceNetwork
 
 __all__ = [
@@ -29,13 +27,6 @@ __all__ = [
 
 STARTS = ("none", "imagenet")
 """Values of ``pretrained`` that are no file."""
-
-
-class _Entry(NamedTuple):
-    """A row of the table: where the class lives ("module:Class") and the arguments that the name itself decides."""
-
-    target: str
-    fixed: dict[str, Any]
 
 
 _RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
@@ -64,75 +55,79 @@ _LANDMARK_NETWORKS = {
 }
 _DINOV2 = {"s": "small", "b": "base", "l": "large"}
 _TIMM = "timm:"
+_TIMM_NETWORK = "distilplace.models.image.timm_network:TimmNetwork"
+_IMAGE_NETWORK = "distilplace.models.image.network:ImageNetwork"
+_RETRIEVAL_NETWORK = "distilplace.models.landmark.networks:RetrievalNetwork"
 
-_MODELS: dict[str, _Entry] = {
-    "minkloc": _Entry("distilplace.models.cloud.minkloc:MinkLoc", {}),
-    "minkloconly": _Entry("distilplace.models.cloud.minkloc:MinkLocOnly", {}),
-    "minklocmmcat": _Entry("distilplace.models.fused:MinkLocMultimodal", {"fusion": "cat"}),
-    "minklocmmadd": _Entry("distilplace.models.fused:MinkLocMultimodal", {"fusion": "add"}),
-    **{name: _Entry("distilplace.models.image.network:ImageNetwork", {"network": name}) for name in _IMAGE_NETWORKS},
-    **{
-        f"{name}_full": _Entry("distilplace.models.image.network:ImageNetwork", {"network": name, "useallstages": True})
-        for name in _RESNETS
-    },
-    **{
-        f"{name}netvlad": _Entry("distilplace.models.image.vlad:VLADNetwork", {"network": name})
-        for name in _VLAD_NETWORKS
-    },
-    **{f"{name}pose": _Entry("distilplace.models.pose:PoseNetwork", {"network": name}) for name in _POSE_TRUNKS},
-    **{
-        f"{name}_{family}": _Entry(
-            "distilplace.models.landmark.networks:RetrievalNetwork", {"family": family, "network": name}
-        )
-        for name, families in _LANDMARK_NETWORKS.items()
-        for family in families
-    },
-    **{
-        family: _Entry(
-            "distilplace.models.landmark.networks:RetrievalNetwork", {"family": family, "network": "resnet50"}
-        )
-        for family in ("mocov3", "barlowtwins")
-    },
-    "apformer": _Entry("distilplace.models.image.pyramid_networks:APFormer", {}),
-    "dsformer": _Entry("distilplace.models.image.pyramid_networks:DSFormer", {}),
-    **{
-        f"dinov2_vit{letter}14": _Entry(
-            "distilplace.models.image.timm_network:TimmNetwork", {"network": f"vit_{size}_patch14_dinov2.lvd142m"}
-        )
-        for letter, size in _DINOV2.items()
-    },
-}
+
+class _Models(Registry):
+    """In alphabetical order; besides any network of timm."""
+
+    def __missing__(self, name: str) -> Entry:
+        if name.startswith(_TIMM):
+            return _TIMM_NETWORK, {"network": name.removeprefix(_TIMM)}
+        return super().__missing__(name)
+
+
+def _entries() -> dict[str, Entry]:
+    entries: dict[str, Entry] = {
+        "minkloc": "distilplace.models.cloud.minkloc:MinkLoc",
+        "minkloconly": "distilplace.models.cloud.minkloc:MinkLocOnly",
+        "apformer": "distilplace.models.image.pyramid_networks:APFormer",
+        "dsformer": "distilplace.models.image.pyramid_networks:DSFormer",
+    }
+    for fusion in ("cat", "add"):
+        entries[f"minklocmm{fusion}"] = ("distilplace.models.fused:MinkLocMultimodal", {"fusion": fusion})
+    for name in _IMAGE_NETWORKS:
+        entries[name] = (_IMAGE_NETWORK, {"network": name})
+    for name in _RESNETS:
+        entries[f"{name}_full"] = (_IMAGE_NETWORK, {"network": name, "useallstages": True})
+    for name in _VLAD_NETWORKS:
+        entries[f"{name}netvlad"] = ("distilplace.models.image.vlad:VLADNetwork", {"network": name})
+    for name in _POSE_TRUNKS:
+        entries[f"{name}pose"] = ("distilplace.models.pose:PoseNetwork", {"network": name})
+    for name, families in _LANDMARK_NETWORKS.items():
+        for family in families:
+            entries[f"{name}_{family}"] = (_RETRIEVAL_NETWORK, {"family": family, "network": name})
+    for family in ("mocov3", "barlowtwins"):
+        entries[family] = (_RETRIEVAL_NETWORK, {"family": family, "network": "resnet50"})
+    for letter, size in _DINOV2.items():
+        entries[f"dinov2_vit{letter}14"] = (_TIMM_NETWORK, {"network": f"vit_{size}_patch14_dinov2.lvd142m"})
+    return dict(sorted(entries.items()))
+
+
+_MODELS = _Models("model", _entries())
 
 
 def list_models() -> list[str]:
     """The names that :func:`create_model` knows, in alphabetical order; "timm:<name>" gives any network of timm."""
-    return sorted(_MODELS)
+    return list(_MODELS)
 
 
 def model_class(name: str) -> type[PlaceNetwork]:
     """The class behind a model's name."""
-    return _model_class(_entry(name))
+    found: type[PlaceNetwork] = _MODELS.load(name)
+    return found
 
 
 def model_settings(name: str) -> tuple[str, ...]:
     """The settings that ``create_model(name, ...)`` accepts, in the order of the class's signature."""
-    entry = _entry(name)
-    return tuple(key for key in _parameters(_model_class(entry)) if key not in entry.fixed)
+    return _MODELS.settings(name)
 
 
 def model_requires(name: str) -> tuple[str, ...]:
     """The batch keys that the model reads: ``images``, ``coords``, ``features``."""
-    return _model_class(_entry(name)).requires
+    return model_class(name).requires
 
 
 def has_clusters(name: str) -> bool:
     """Whether the model starts from cluster centres of local descriptors (NetVLAD)."""
-    return _model_class(_entry(name)).has_clusters
+    return model_class(name).has_clusters
 
 
 def keeps_its_width(name: str) -> bool:
     """Whether the model has a published width, which it keeps unless ``output_dim`` is given."""
-    width = _parameters(_model_class(_entry(name))).get("output_dim")
+    width = parameters(model_class(name)).get("output_dim")
     return width is not None and width.default is None
 
 
@@ -150,40 +145,11 @@ def create_model(name: str, **settings: Any) -> PlaceNetwork:
         UserError: unknown name or setting (the nearest valid one is offered), or values that do not fit together.
 
     """
-    entry = _entry(name)
-    accepted = model_settings(name)
-    for key in settings:
-        if key not in accepted:
-            raise unknown_name(f"setting of model {name}", key, accepted)
-    build = functools.partial(_model_class(entry), **entry.fixed)
+    build = functools.partial(_MODELS.create, name)
     if settings.get("pretrained", "none") in STARTS:
-        return build(**settings)
+        network: PlaceNetwork = build(**settings)
+        return network
+    check_settings(f"model {name}", settings, model_settings(name))
     from distilplace.models.starting import start_from_file
 
     return start_from_file(name, build, settings)
-
-
-def _entry(name: str) -> _Entry:
-    if name.startswith(_TIMM):
-        return _Entry("distilplace.models.image.timm_network:TimmNetwork", {"network": name.removeprefix(_TIMM)})
-    if name not in _MODELS:
-        raise unknown_name("model", name, list_models())
-    return _MODELS[name]
-
-
-def _parameters(model_class: type) -> dict[str, inspect.Parameter]:
-    """The constructor's named parameters; where it passes ``**settings`` on, its parent's too."""
-    found: dict[str, inspect.Parameter] = {}
-    for level in model_class.__mro__:
-        if "__init__" in vars(level):
-            parameters = list(inspect.signature(vars(level)["__init__"]).parameters.values())[1:]
-            found = {p.name: p for p in parameters if p.kind is not p.VAR_KEYWORD} | found
-            if all(p.kind is not p.VAR_KEYWORD for p in parameters):
-                break
-    return found
-
-
-def _model_class(entry: _Entry) -> type[PlaceNetwork]:
-    module, _, attribute = entry.target.partition(":")
-    found: type[PlaceNetwork] = getattr(importlib.import_module(module), attribute)
-    return found

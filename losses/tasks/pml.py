@@ -5,7 +5,6 @@ neither. Losses get their pairs as ``indices_tuple``. Miners have no such door: 
 radii they are asked anchor by anchor, as a query among its own positives (label 1) and negatives (label 0).
 """
 
-import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from distilplace.common.errors import UserError, unknown_name
 from distilplace.common.randomness import forked_random_state
+from distilplace.common.registry import check_settings, parameters
 from distilplace.losses import settings
 from distilplace.losses.tasks.pml_table import (
     CHOICES,
@@ -162,15 +162,8 @@ def check_name(kind: str, name: str) -> str:
 
 def defaults(found: type) -> dict[str, Any]:
     """The settings of a loss or miner class and their defaults, those of its base classes included."""
-    collected: dict[str, Any] = {}
-    no_settings = {"self", *NOT_SETTINGS, *FIXED.get(found.__name__, ())}
-    for base in found.__mro__:
-        parameters = inspect.signature(vars(base).get("__init__", found.__init__)).parameters.values()  # type: ignore[misc]
-        own = [each for each in parameters if each.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD]
-        collected |= {each.name: each.default for each in own if each.name not in {*collected, *no_settings}}
-        if not any(each.kind is inspect.Parameter.VAR_KEYWORD for each in parameters):
-            break
-    return collected
+    none = {*NOT_SETTINGS, *FIXED.get(found.__name__, ())}
+    return {name: each.default for name, each in parameters(found).items() if name not in none}
 
 
 def _made(library: Any, kind: str, name: str, given: Mapping[str, Any]) -> Any:
@@ -179,9 +172,7 @@ def _made(library: Any, kind: str, name: str, given: Mapping[str, Any]) -> Any:
         raise UserError(f"the installed pytorch-metric-learning has no {kind} {name}: update it (make setup)")
     known = defaults(found)
     own = {key: value for key, value in given.items() if key not in ("distance", "normalize_embeddings")}
-    for key in own:
-        if key not in known:
-            raise unknown_name(f"setting of {kind} {name}", key, [*known, "distance", "normalize_embeddings"])
+    check_settings(f"{kind} {name}", own, [*known, "distance", "normalize_embeddings"])
     values = {key: _value(f"--{kind}_settings {key}", key, value, known[key]) for key, value in own.items()}
     try:
         distance = _distance(found, kind, given)

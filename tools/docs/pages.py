@@ -1,6 +1,5 @@
 """Reference pages made from the code itself, so that they cannot be out of date."""
 
-import importlib
 import inspect
 import re
 from collections.abc import Callable, Iterable
@@ -9,6 +8,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from distilplace import cli
+from distilplace.common.registry import imported
 from distilplace.datasets import DATASETS, dataset_settings
 from distilplace.engine import options
 from distilplace.engine.options.aliases import ALIASES
@@ -113,7 +113,7 @@ def model_page() -> str:
 def dataset_page() -> str:
     """Every data set by name."""
     text = ["# Data sets", "", "Names of `--dataset`. What the folders hold: [Data sets](../guide/data-sets.md).", ""]
-    lines = ((code(name), summary(_load(target)), _names(dataset_settings(name))) for name, target in DATASETS.items())
+    lines = ((code(name), summary(DATASETS.load(name)), _names(dataset_settings(name))) for name in DATASETS)
     return "\n".join([*text, *rows(("name", "what it is", "settings"), lines), ""])
 
 
@@ -129,17 +129,12 @@ def api_page() -> str:
     """The public functions and classes with their docstrings."""
     text = ["# Python API", ""]
     for target in API:
-        found, (module, name) = _load(target), target.split(":")
+        found, (module, name) = imported(target), target.split(":")
         shown = "" if isinstance(found, type) and issubclass(found, BaseModel) else str(inspect.signature(found))
         shown = re.sub(r"\b(?:\w+\.)+(\w+)", r"\1", shown)
         text += [f"## {name}", "", "```python", f"from {module} import {name}", f"{name}{shown}", "```", ""]
         text += [docstring(found), ""]
     return "\n".join(text)
-
-
-def _load(target: str) -> Any:
-    module, _, name = target.partition(":")
-    return getattr(importlib.import_module(module), name)
 
 
 def _names(names: Iterable[str]) -> str:

@@ -1,20 +1,21 @@
 """Sparse engines by name. Each is a :class:`~distilplace.models.sparse.manager.Manager`; all give the same numbers."""
 
-import importlib
-from typing import Any
-
 import torch
 
 from distilplace.common.errors import UserError, unknown_name
+from distilplace.common.registry import Registry
 from distilplace.models.sparse.manager import Manager
 
 # From the fastest on: "auto" takes the first that can run on the device.
-_BACKENDS = {
-    "triton": "distilplace.models.sparse.backends.triton:TritonManager",
-    "torch": "distilplace.models.sparse.coordinates:CoordinateManager",
-    "spconv": "distilplace.models.sparse.backends.spconv:SpconvManager",
-    "minkowski": "distilplace.models.sparse.backends.minkowski:MinkowskiManager",
-}
+_BACKENDS = Registry(
+    "sparse backend",
+    {
+        "triton": "distilplace.models.sparse.backends.triton:TritonManager",
+        "torch": "distilplace.models.sparse.coordinates:CoordinateManager",
+        "spconv": "distilplace.models.sparse.backends.spconv:SpconvManager",
+        "minkowski": "distilplace.models.sparse.backends.minkowski:MinkowskiManager",
+    },
+)
 AUTO = "auto"
 
 
@@ -25,7 +26,7 @@ def list_backends() -> list[str]:
 
 def available_backends(device: torch.device | str = "cpu") -> list[str]:
     """The engines that can run on ``device`` here and now."""
-    return [name for name in _BACKENDS if _manager_class(name).unavailable(torch.device(device)) is None]
+    return [name for name in _BACKENDS if _BACKENDS.load(name).unavailable(torch.device(device)) is None]
 
 
 def choose_backend(name: str, device: torch.device | str = "cpu") -> type[Manager]:
@@ -37,10 +38,10 @@ def choose_backend(name: str, device: torch.device | str = "cpu") -> type[Manage
     """
     device = torch.device(device)
     if name == AUTO:
-        fitting = (each for each in map(_manager_class, _BACKENDS) if each.automatic(device))
+        fitting = (each for each in map(_BACKENDS.load, _BACKENDS) if each.automatic(device))
         return next(each for each in fitting if each.unavailable(device) is None)
     require_known(name)
-    chosen = _manager_class(name)
+    chosen: type[Manager] = _BACKENDS.load(name)
     if reason := chosen.unavailable(device):
         raise UserError(f"--sparse_backend {name}: {reason}")
     return chosen
@@ -62,9 +63,4 @@ def choose_map_maker(name: str, device: torch.device | str = "cpu") -> type[Mana
 def require_known(name: str) -> None:
     """Raise :class:`UserError` with the nearest known name unless ``name`` is an engine's, or "auto"."""
     if name != AUTO and name not in _BACKENDS:
-        raise unknown_name("sparse backend", name, sorted((AUTO, *_BACKENDS)))
-
-
-def _manager_class(name: str) -> Any:
-    module, _, attribute = _BACKENDS[name].partition(":")
-    return getattr(importlib.import_module(module), attribute)
+        raise unknown_name(_BACKENDS.kind, name, sorted((AUTO, *_BACKENDS)))

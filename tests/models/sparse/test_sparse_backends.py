@@ -170,8 +170,8 @@ def test_a_run_evaluates_with_another_engine(other, tmp_path, monkeypatch, capsy
 
     if other == "double":
         monkeypatch.setitem(backends._BACKENDS, other, f"{__name__}:Double")
-        known = backends._manager_class
-        monkeypatch.setattr(backends, "_manager_class", lambda name: Double if name == other else known(name))
+        known = backends._BACKENDS.load
+        monkeypatch.setattr(backends._BACKENDS, "load", lambda name: Double if name == other else known(name))
     elif other not in available_backends("cpu"):
         pytest.skip(str(MinkowskiManager.unavailable(CPU)))
     world = make_oxford(tmp_path / "oxford", submaps=8)

@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from distilplace.models import create_model
-from distilplace.models.sparse.backends import _manager_class, available_backends, choose_backend, list_backends
+from distilplace.models.sparse.backends import _BACKENDS, available_backends, choose_backend, list_backends
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 ROOT = Path(__file__).resolve().parents[3]
@@ -90,7 +90,7 @@ def require(*names, device="cpu"):
         pytest.skip("no CUDA device here")
     missing = [name for name in names if name not in available_backends(device)]
     if missing:
-        reasons = (f"{name}: {_manager_class(name).unavailable(torch.device(device))}" for name in missing)
+        reasons = (f"{name}: {_BACKENDS.load(name).unavailable(torch.device(device))}" for name in missing)
         pytest.skip("; ".join(reasons))
     return [choose_backend(name, device) for name in names]
 
