@@ -32,6 +32,7 @@ from distilplace.engine.building import (
 )
 from distilplace.engine.caches.clusters import start_clusters
 from distilplace.engine.embedding import Embedder
+from distilplace.engine.model_card import Described, describe_network, scores_of
 from distilplace.engine.options import TrainOptions
 from distilplace.engine.options.command_line import parse
 from distilplace.engine.program import exit_code
@@ -41,7 +42,8 @@ from distilplace.engine.selection import Selection
 from distilplace.engine.teacher_loading import LoadedTeacher, TeacherOpener
 from distilplace.engine.trainer import Trainer
 from distilplace.evaluation.report.page import ReportEntry
-from distilplace.models.checkpoints import load_weights, save_weights
+from distilplace.evaluation.retrieval.measures import Result
+from distilplace.models.checkpoints import add_scores, load_weights, save_weights
 
 
 def run(options: TrainOptions) -> Outcome:
@@ -81,6 +83,7 @@ def train_and_test(options: TrainOptions, fabric: Any, folder: RunFolder) -> Out
     selection = Selection(validation, options.val_min_queries, options.select_by)
     start_clusters(options, parts, folder)
     trainer = assemble(options, parts, folder)
+    described = describe_network(options, embedder, network, settings, training.records[0])
     if options.resume == "auto" and trainer.resume():
         LOG.info("resumed at epoch %d, step %d", trainer.progress.epoch + 1, trainer.progress.step)
 
@@ -88,14 +91,14 @@ def train_and_test(options: TrainOptions, fabric: Any, folder: RunFolder) -> Out
     with trainer.stopping.listening():
         while not trainer.is_done:
             means = train_epoch(trainer)
-            validate(trainer, embedder, selection, means)
-            keep(trainer, name, settings)
+            result = validate(trainer, embedder, selection, means)
+            keep(trainer, described, result)
             trainer.stop_if_asked()
 
     # ---- Test: once, with the chosen epoch's weights
     best = folder.path / "models" / "best.safetensors"
     if not best.is_file():
-        keep(trainer, name, settings)
+        keep(trainer, described, None)
     load_weights(network, best)
     facts = tester.facts(network, test.distinct_records())
     entries = [ReportEntry(role(options, name), tester.score(network, test, "test"), facts)]
@@ -103,6 +106,7 @@ def train_and_test(options: TrainOptions, fabric: Any, folder: RunFolder) -> Out
     outcome = Outcome(folder.path, entries, test, notes)
     title = f"{role(options, name)} on {tested.name}"
     report_outcome(outcome, title=title, seed=options.seed, settings=options.model_dump())
+    add_scores(best, "test", scores_of(entries[0].result))
     return outcome
 
 
@@ -117,34 +121,36 @@ def train_epoch(trainer: Trainer) -> dict[str, float]:
     return trainer.end_epoch()
 
 
-def validate(trainer: Trainer, embedder: Embedder, selection: Selection, means: dict[str, float]) -> None:
+def validate(trainer: Trainer, embedder: Embedder, selection: Selection, means: dict[str, float]) -> Result | None:
     """Log the epoch; judge it by held-back training places. Without enough of them, the last epoch counts as best."""
-    progress = trainer.progress
+    progress, result = trainer.progress, None
     line = f"epoch {progress.epoch:3d}: loss {means.get('loss', 0.0):.4f}"
     value = float(progress.epoch)
     if selection.validation is not None:
         if progress.epoch % trainer.options.eval_every and progress.epoch != trainer.epochs:
             LOG.info(line)
-            return
+            return None
         result = embedder.score(trainer.network, selection.validation, "validation")
         log_validation(trainer.folder, progress.step, result, selection.validation)
         line += f", validation {selection.told(result)}"
         value = selection.value(result) if selection.chooses else value
     tied = progress.judge(value)
     LOG.info(line if tied is None else f"{line}, as good as epoch {tied}: the later one is kept")
+    return result
 
 
-def keep(trainer: Trainer, name: str, settings: dict[str, object]) -> None:
+def keep(trainer: Trainer, described: Described, result: Result | None) -> None:
     """Save the last weights, the best ones where this epoch is the best so far, and the state to go on from."""
     models = trainer.folder.path / "models"
     progress, every = trainer.progress, trainer.options.save_epoch_freq
-    facts = {"model": name, "epoch": str(progress.epoch), "settings": repr(settings)}
+    scores: dict[str, dict[str, Any]] = {"training": {"epoch": progress.epoch}, "validation": scores_of(result)}
+    card = replace(described.card, scores=scores)
     with trainer.stopping.saving():
         if progress.best_epoch in (progress.epoch, -1):
-            save_weights(trainer.network, models / "best.safetensors", facts)
+            save_weights(trainer.network, models / "best.safetensors", card, described.mean_image)
         if every and progress.epoch % every == 0:
-            save_weights(trainer.network, models / f"epoch_{progress.epoch}.safetensors", facts)
-        save_weights(trainer.network, models / "last.safetensors", facts)
+            save_weights(trainer.network, models / f"epoch_{progress.epoch}.safetensors", card, described.mean_image)
+        save_weights(trainer.network, models / "last.safetensors", card, described.mean_image)
         trainer.save()
 
 

@@ -95,6 +95,10 @@ class PlaceData(ABC):
         """
         return {}
 
+    def common_size(self) -> ImageSize | None:
+        """The size that :meth:`read_image` brings images of several sizes to; None: it leaves them as they are."""
+        return None
+
     def read_image(self, path: Path) -> "Image":
         """The decoded RGB image of one file."""
         return read_image(path, self.upright)

@@ -6,7 +6,7 @@ package holds them itself.
 
 from pathlib import Path
 
-__version__ = "0.2.0"
+from distilplace.version import __version__ as __version__
 
 _checkout = Path(__file__).resolve().parent.parent
 if (_checkout / "train.py").is_file() and (_checkout / "pyproject.toml").is_file():

@@ -62,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             abandon(sys.stdout)
         return 0 if words else 2
     if name == "--version":
-        from distilplace import __version__
+        from distilplace.version import __version__
 
         print(f"distilplace {__version__}")
         return 0

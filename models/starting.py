@@ -38,7 +38,7 @@ def start_from_file(name: str, build: Callable[..., PlaceNetwork], settings: Map
         return build(**settings)  # which names the file and what may be given instead
     with torch.random.fork_rng(devices=[]):
         network = build(**{**settings, "pretrained": "none"})
-    (tensors, _), metadata = read_weights(path, lambda state: _is_whole(network, state))
+    (tensors, _), metadata, *_ = read_weights(path, lambda state: _is_whole(network, state))
     if _is_whole(network, tensors):
         _require_same_settings(path, metadata, settings)
         load_weights(network, path)

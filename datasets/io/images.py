@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from distilplace.common.decoding import decode_rgb
+from distilplace.runtime.resizing import Step
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -36,21 +37,16 @@ class ImageSize(NamedTuple):
     width: int | None = None
     at_most: bool = False
 
-    def apply(self, image: "Image") -> "Image":
-        """The image in this size, bicubic with antialiasing; ``at_most`` as Pillow's ``thumbnail``."""
-        from PIL.Image import Resampling
-
+    @property
+    def step(self) -> Step:
+        """The step that brings an image to this size, bicubic with antialiasing."""
         if self.at_most:
-            if max(image.size) > self.height:
-                image = image.copy()
-                image.thumbnail((self.height, self.height))
-            return image
-        if self.width is not None:
-            size = (self.width, self.height)
-        else:
-            factor = self.height / min(image.size)
-            size = (max(1, round(image.width * factor)), max(1, round(image.height * factor)))
-        return image if image.size == size else image.resize(size, Resampling.BICUBIC)
+            return Step("longer_at_most", (self.height,))
+        return Step("shorter", (self.height,)) if self.width is None else Step("resize", (self.height, self.width))
+
+    def apply(self, image: "Image") -> "Image":
+        """The image in this size."""
+        return self.step.apply(image)
 
 
 def parse_image_size(text: str) -> ImageSize:

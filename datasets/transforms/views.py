@@ -29,6 +29,7 @@ CROPS = {"posenet", "svd"}
 """The kinds that crop in evaluation, too."""
 WHITENING_VIEW = {"svd": 2}
 """The recipe (``view``) of images that a whitening is fitted on; 0 where a view has one recipe alone."""
+POSE_CROP, LANDMARK_CROP, VIDEO_CROP = 224, 512, 224  # pixels, the views' own
 CROP_SHARE = (0.4, 1.0)  # of the image's area, that random resized crops take
 BLUR_SIGMA = (0.1, 2.0)  # pixels
 Transform = Callable[["Image"], torch.Tensor]
@@ -68,11 +69,11 @@ def make_view(
             raise UserError(
                 'the view "posenet" subtracts a mean image, and this data set has none: use a pose data set'
             )
-        return PoseNetView(mean_image, crop_size or 224, augment)
+        return PoseNetView(mean_image, crop_size or POSE_CROP, augment)
     if kind == "landmarks" and augment:
-        return _landmark_view(crop_size or 512, normalisation)
+        return _landmark_view(crop_size or LANDMARK_CROP, normalisation)
     if kind == "svd":
-        return video_view(augment, crop_size or 224, normalisation, view)
+        return video_view(augment, crop_size or VIDEO_CROP, normalisation, view)
     return training_transform(*rates, normalisation) if augment else evaluation_transform(normalisation)
 
 
@@ -133,7 +134,7 @@ def video_view(augment: bool, crop_size: int, normalisation: str, view: int) -> 
     from torchvision.transforms import v2
 
     if not augment:
-        resize = v2.Resize(round(crop_size * 256 / 224))
+        resize = v2.Resize(video_resize(crop_size))
         return v2.Compose([resize, v2.CenterCrop(crop_size), *_normalised(normalisation)])
     if view not in (0, 1, 2):
         raise ValueError(f"an image has the views 0, 1 and 2, not {view}")
@@ -149,6 +150,17 @@ def video_view(augment: bool, crop_size: int, normalisation: str, view: int) -> 
             *_normalised(normalisation),
         ]
     )
+
+
+def video_resize(crop_size: int) -> int:
+    """The shorter side, pixels, of what evaluation crops: 8/7 of the crop."""
+    return round(crop_size * 256 / 224)
+
+
+def middle(image: np.ndarray, side: int) -> np.ndarray:
+    """The square in the middle of [h, w, 3], rounded as torchvision's centre crop does."""
+    top, left = (round((length - side) / 2) for length in image.shape[:2])
+    return image[top : top + side, left : left + side]
 
 
 def _blurred(image: "Image") -> "Image":

@@ -79,16 +79,21 @@ def decode_rgb(path: Path, *, upright: bool = False) -> "Image":
 
     """
     with _opened(path) as opened:
-        tiff = opened.format == "TIFF"
-        before = _orientation(opened) if tiff else None  # asked of a PNG it would load it, and hide what is damaged
-        opened.load()
-        stored = before if before is not None else _orientation(opened)
-        shown = tiff and _orientation(opened) != stored  # Pillow turns TIFFs while it loads them
-        image = _as_rgb(opened, path)
-        if shown == upright:
-            return image
-        turn = _turns().get(stored if upright else BACK.get(stored, stored))
-        return image if turn is None else image.transpose(turn)
+        return as_rgb(opened, path, upright=upright)
+
+
+def as_rgb(opened: "Image", path: Path | str, *, upright: bool = False) -> "Image":
+    """As :func:`decode_rgb`, of an image that Pillow has opened; ``path``: what it is called in messages."""
+    tiff = opened.format == "TIFF"
+    before = _orientation(opened) if tiff else None  # asked of a PNG it would load it, and hide what is damaged
+    opened.load()
+    stored = before if before is not None else _orientation(opened)
+    shown = tiff and _orientation(opened) != stored  # Pillow turns TIFFs while it loads them
+    image = _eight_bits(opened, path)
+    if shown == upright:
+        return image
+    turn = _turns().get(stored if upright else BACK.get(stored, stored))
+    return image if turn is None else image.transpose(turn)
 
 
 def image_size(path: Path, *, upright: bool = False) -> tuple[int, int]:
@@ -171,7 +176,7 @@ def _opened(path: Path) -> Iterator["Image"]:
         raise UserError(f"image {path} cannot be decoded: {reason}; copy it again or remove it") from error
 
 
-def _as_rgb(image: "Image", path: Path) -> "Image":
+def _eight_bits(image: "Image", path: Path | str) -> "Image":
     if image.mode.startswith("I") or image.mode == "F":
         return _scaled(image, path).convert("RGB")
     if image.mode in ("RGBa", "La"):  # premultiplied
@@ -181,7 +186,7 @@ def _as_rgb(image: "Image", path: Path) -> "Image":
     return image.convert("RGB")
 
 
-def _scaled(image: "Image", path: Path) -> "Image":
+def _scaled(image: "Image", path: Path | str) -> "Image":
     """An image of 16-bit, 32-bit or float values as 8-bit greyscale."""
     from PIL import Image
 

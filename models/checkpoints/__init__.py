@@ -5,16 +5,26 @@ DistilVPR's, as the models' own are. Parts that DistilVPR stores and never uses 
 lists in ``unused_checkpoint_prefixes``; any other difference is refused.
 """
 
-from distilplace.models.checkpoints.files import read_metadata, read_state, save_weights
+from distilplace.models.checkpoints.files import (
+    WeightsFile,
+    add_scores,
+    read_metadata,
+    read_state,
+    read_weights,
+    save_weights,
+)
 from distilplace.models.checkpoints.fitting import LoadReport, fit_state
 from distilplace.models.checkpoints.loading import expected_keys, load_weights
 
 __all__ = [
     "LoadReport",
+    "WeightsFile",
+    "add_scores",
     "expected_keys",
     "fit_state",
     "load_weights",
     "read_metadata",
     "read_state",
+    "read_weights",
     "save_weights",
 ]

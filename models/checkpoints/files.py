@@ -3,18 +3,24 @@
 import codecs
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+import torch
 from torch import Tensor, nn
 
 from distilplace.common.errors import UserError
 from distilplace.common.pickle_reader import ForeignClassError
-from distilplace.common.tensor_files import read_tensors, write_tensors
+from distilplace.common.tensor_files import content_hash, read_tensors, write_tensors
 from distilplace.models.checkpoints.content import Fits, State, find_state
 from distilplace.models.checkpoints.torch_files import open_torch_file
+from distilplace.runtime.model_card import KEY, ModelCard, parse
+from distilplace.version import __version__
 
-_METADATA_KEY = "distilplace"
+MEAN_IMAGE = "preprocessing.mean_image"
+"""Name of the tensor that holds the mean image of a network whose view subtracts one; no part of the network."""
 _REMEDY = "fetch or make it again"
 _PAGE = "a web page (a download page saved instead of the file)"
 _KINDS = {
@@ -25,25 +31,67 @@ _KINDS = {
 
 
 class WeightsFile(NamedTuple):
-    """A file's state dict with what lies beside it, and the metadata it was saved with (empty: of another origin)."""
+    """A file's state dict with what lies beside it, and what it says of itself."""
 
     state: State
     metadata: dict[str, Any]
+    """What it was saved with; empty: of another origin."""
+    card: ModelCard | None = None
+    """The same where it tells everything that is needed to use the network."""
+    mean_image: np.ndarray | None = None
+    """Float32 [H, W, 3], of a network whose view subtracts one."""
 
 
-def save_weights(model: nn.Module, path: Path | str, metadata: Mapping[str, Any] | None = None) -> Path:
-    """Write the model's state dict as safetensors, atomically and with a hash; ``metadata``: anything JSON can say."""
+def save_weights(
+    model: nn.Module,
+    path: Path | str,
+    metadata: ModelCard | Mapping[str, Any] | None = None,
+    mean_image: np.ndarray | None = None,
+) -> Path:
+    """Write the model's state dict as safetensors, atomically and with a hash.
+
+    Args:
+        model: the network.
+        path: the file.
+        metadata: what the file says of itself; its hash and version are filled in. Or anything that JSON can say.
+        mean_image: float32 [H, W, 3] that the network's preprocessing subtracts.
+
+    """
     path = Path(path)
     if path.suffix != ".safetensors":
         raise ValueError(f"weights are saved as .safetensors, not {path.name}")
-    write_tensors(path, model.state_dict(), {"format": "pt", _METADATA_KEY: json.dumps(dict(metadata or {}))})
+    tensors = dict(model.state_dict())
+    if mean_image is not None:
+        tensors[MEAN_IMAGE] = torch.from_numpy(np.array(mean_image, dtype=np.float32))
+    if isinstance(metadata, ModelCard):
+        made_by = metadata.created_by or f"distilplace {__version__}"
+        text = replace(metadata, tensors_sha256=_digest(tensors), created_by=made_by).to_text()
+    else:
+        text = json.dumps(dict(metadata or {}))
+    write_tensors(path, tensors, {"format": "pt", KEY: text})
     return path
 
 
-def read_metadata(path: Path | str) -> dict[str, Any]:
-    """What :func:`save_weights` was given as ``metadata``; empty for files of another origin."""
+def add_scores(path: Path | str, part: str, scores: Mapping[str, float | None]) -> None:
+    """Write what the network of a file scores on ``part`` ("test") into it, atomically; its tensors stay.
+
+    Raises:
+        UserError: the file is absent, damaged, or does not describe itself.
+
+    """
     path = _existing(path)
-    return _metadata(read_tensors(path, "weights file", _REMEDY).metadata, path) if _is_safetensors(path) else {}
+    tensors, text = read_tensors(path, "weights file", _REMEDY)
+    card = ModelCard.from_text(text.get(KEY), f"weights file {path}")
+    if card.scores.get(part) == dict(scores):
+        return  # teacher stores know a file by its bytes
+    told = replace(card, scores={**card.scores, part: dict(scores)})
+    write_tensors(path, tensors, {**text, KEY: told.to_text()})
+
+
+def read_metadata(path: Path | str) -> dict[str, Any]:
+    """What :func:`save_weights` was given as ``metadata``, completed; empty for files of another origin."""
+    path = _existing(path)
+    return _own(path)[1] if _is_safetensors(path) else {}
 
 
 def read_state(path: Path | str, fits: Fits | None = None) -> dict[str, Tensor]:
@@ -64,8 +112,11 @@ def read_weights(path: Path | str, fits: Fits | None = None) -> WeightsFile:
     path = _existing(path)
     source = f"weights file {path}"
     if _is_safetensors(path):
-        tensors, text = read_tensors(path, "weights file", _REMEDY)
-        return WeightsFile(find_state(tensors, source, _no_record, fits), _metadata(text, path))
+        tensors, metadata = _own(path)
+        card = ModelCard.from_dict(metadata, source) if "format" in metadata else None
+        mean_image = tensors.pop(MEAN_IMAGE, None) if card is not None else None
+        state = find_state(tensors, source, _no_record, fits)
+        return WeightsFile(state, metadata, card, None if mean_image is None else mean_image.numpy())
     try:
         with open_torch_file(path) as content:
             return WeightsFile(find_state(content.value, source, content.tensor, fits), {})
@@ -84,12 +135,17 @@ def _no_record(record: object) -> Tensor:
     raise TypeError(f"{record} in a file of tensors")
 
 
-def _metadata(text: Mapping[str, str], path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(text.get(_METADATA_KEY, "{}"))
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"weights file {path} is damaged ({error}): {_REMEDY}") from error
-    return found if isinstance(found, dict) else {}
+def _own(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and metadata of a .safetensors file, their hash checked where they have one."""
+    tensors, text = read_tensors(path, "weights file", _REMEDY)
+    metadata = parse(text.get(KEY), f"weights file {path}") or {}
+    if "format" in metadata and metadata.get("tensors_sha256") != _digest(tensors):
+        raise UserError(f"weights file {path} is damaged (its tensors do not match their hash): {_REMEDY}")
+    return tensors, metadata
+
+
+def _digest(tensors: Mapping[str, Tensor]) -> str:
+    return content_hash(tensors).removeprefix("sha256:")
 
 
 def _existing(path: Path | str) -> Path:

@@ -42,7 +42,7 @@ def load_weights(model: nn.Module, path: Path | str) -> LoadReport:
     def fits(state: dict[str, Tensor]) -> bool:
         return not misfits(model.state_dict(), under_own_names(model, state, source), unused)
 
-    (tensors, foreign), metadata = read_weights(path, fits)
+    (tensors, foreign), metadata, *_ = read_weights(path, fits)
     state = under_own_names(model, tensors, source)
     fitted, report = fit_state(model.state_dict(), state, unused, source)
     model.load_state_dict(fitted, strict=True)

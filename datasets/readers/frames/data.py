@@ -21,7 +21,7 @@ from distilplace.datasets.base import LOG, PlaceData, existing_folder
 from distilplace.datasets.doubts import doubts, unmatched
 from distilplace.datasets.io.cloud_bins import bin_width, refuse_misfits, width_note
 from distilplace.datasets.io.clouds import Cloud, open_cloud
-from distilplace.datasets.io.images import read_image
+from distilplace.datasets.io.images import ImageSize, read_image
 from distilplace.datasets.readers.frames.layout import FrameRun, common_image_size, read_runs
 from distilplace.datasets.readers.frames.radii import Radii, choose_radii
 from distilplace.datasets.readers.frames.sections import Section, cut_runs
@@ -133,6 +133,10 @@ class FramesData(PlaceData):
     def reading(self) -> dict[str, Any]:
         """The size that images of several sizes are brought to, and the columns of ``.bin`` files."""
         return {"common size": self.image_size, "columns": self._width.columns}
+
+    def common_size(self) -> ImageSize | None:
+        """That of the first image."""
+        return None if self.image_size is None else ImageSize(self.image_size[1], self.image_size[0])
 
     def read_image(self, path: Path) -> "Image":
         """The RGB image, resized to ``image_size`` where it differs: a batch may mix runs and cameras."""

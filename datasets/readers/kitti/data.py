@@ -25,7 +25,7 @@ from distilplace.datasets.doubts import doubts
 from distilplace.datasets.image_sets import Images, evaluation_set, matches_by_distance
 from distilplace.datasets.io.cloud_bins import BinWidth
 from distilplace.datasets.io.clouds import Cloud, open_cloud
-from distilplace.datasets.io.images import read_image
+from distilplace.datasets.io.images import ImageSize, read_image
 from distilplace.datasets.readers.frames.image_folder import checked_radii
 from distilplace.datasets.readers.kitti.layout import (
     IMAGE_SUFFIXES,
@@ -124,6 +124,10 @@ class KittiData(PlaceData):
     def reading(self) -> dict[str, Any]:
         """The size that images of several sizes are brought to, and the columns of ``.bin`` files."""
         return {"common size": self.image_size, "columns": self._width.columns}
+
+    def common_size(self) -> ImageSize | None:
+        """That of the first image."""
+        return None if self.image_size is None else ImageSize(self.image_size[1], self.image_size[0])
 
     def read_image(self, path: Path) -> "Image":
         """The RGB image, resized to ``image_size`` where it differs: sequences differ by some pixels."""
