@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from distilplace.common.errors import UserError
+from distilplace.common.inputs.folder_flags import flag_of
 from distilplace.common.inputs.image_files import require_text_path
 from distilplace.datasets.io.cloud_bins import BinWidth
 from distilplace.datasets.io.cloud_survey import survey
@@ -180,12 +181,12 @@ def existing_folder(path: Path | str | None, flag: str, what: str) -> Path:
     require_text_path(str(path), what)
     folder = Path(path).expanduser()
     if not folder.is_dir():
-        raise UserError(f"{what} {folder} does not exist: set {flag} (or its entry in paths.yaml)")
+        raise UserError(f"{what} {folder} does not exist: set {flag_of(folder, flag)} (or its entry in paths.yaml)")
     return folder
 
 
 def existing_file(path: Path, flag: str, what: str) -> Path:
     """``path`` when it is a file, else a :class:`UserError` that names the flag to set."""
     if not path.is_file():
-        raise UserError(f"{what} {path} does not exist: check {flag}")
+        raise UserError(f"{what} {path} does not exist: check {flag_of(path, flag)}")
     return path

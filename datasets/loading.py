@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from distilplace.common.decoding import require_regular_file
 from distilplace.common.errors import UserError
+from distilplace.common.inputs.folder_flags import flag_of
 from distilplace.common.randomness import forked_random_state, generator
 from distilplace.datasets.base import PlaceData
 from distilplace.datasets.records import PlaceRecord, TrainingSet
@@ -154,7 +155,7 @@ class PlaceLoader(DataLoader[Batch]):
 
 def _must_exist(path: Path, what: str, flag: str) -> None:
     if not path.exists():
-        raise UserError(f"{what} {path} does not exist: check {flag}")
+        raise UserError(f"{what} {path} does not exist: check {flag_of(path, flag)}")
     require_regular_file(path, what)
 
 

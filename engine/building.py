@@ -9,6 +9,7 @@ import torch
 
 from distilplace import datasets, losses, models
 from distilplace.common.errors import UserError
+from distilplace.common.inputs.folder_flags import name_folder
 from distilplace.common.randomness import forked_random_state
 from distilplace.datasets.base import PlaceData
 from distilplace.datasets.io.images import parse_image_size
@@ -75,10 +76,9 @@ def _data(options: DataOptions, name: str, flag: str = "--dataset_folder") -> Pl
             f"no folder for data set {name}: give {flag}, set it in paths.yaml beside train.py, "
             f"or set DISTILPLACE_{flag.removeprefix('--').upper()}"
         )
-    try:
-        data = datasets.create_dataset(name, **settings)
-    except UserError as error:  # readers know their folder by the usual flag
-        raise UserError(str(error).replace("--dataset_folder", flag)) from error
+    if options.dataset_folder is not None:
+        name_folder(options.dataset_folder, flag)
+    data = datasets.create_dataset(name, **settings)
     if options.image_size is not None:
         data.resize = parse_image_size(options.image_size)
     data.normalisation = options.normalisation

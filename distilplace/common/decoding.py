@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from distilplace.common.errors import UserError
+from distilplace.common.inputs.folder_flags import flag_of
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -140,7 +141,7 @@ def require_regular_file(path: Path, what: str) -> None:
     try:
         found = path.stat()
     except FileNotFoundError as error:
-        raise UserError(f"{what} {path} does not exist: check --dataset_folder, --image_path and the lists") from error
+        raise UserError(f"{what} {path} does not exist: check {flag_of(path)}, --image_path and the lists") from error
     except OSError as error:
         raise UserError(f"{what} {path} cannot be read ({error.strerror})") from error
     if not stat.S_ISREG(found.st_mode):

@@ -15,6 +15,7 @@ from typing import TypeVar
 
 from distilplace.common.errors import UserError
 from distilplace.common.files import atomic_path
+from distilplace.common.inputs.folder_flags import flag_of
 from distilplace.datasets.readers.oxford.data import OxfordData
 from distilplace.datasets.readers.oxford.layout import (
     IMAGES,
@@ -74,7 +75,7 @@ def generate(world: Path, seed: int, places: int = 60, train_runs: int = 5, test
         )
     if world.exists():
         raise UserError(
-            f"{world} exists but is no finished demo world (no {MANIFEST}): remove it or set --dataset_folder"
+            f"{world} exists but is no finished demo world (no {MANIFEST}): remove it or set {flag_of(world)}"
         )
     import_open3d()  # a missing system library is said before anything is written
     world.parent.mkdir(parents=True, exist_ok=True)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from distilplace.common.errors import UserError
+from distilplace.common.inputs.folder_flags import flag_of
 from distilplace.common.inputs.image_files import entries_of, require_text_path, shown
 
 POSES = "poses.csv"
@@ -37,7 +38,7 @@ def find_runs(folder: Path, notes: list[str]) -> list[Path]:
         hints = _resemblance(folder) or left_out
         raise UserError(
             f"no run in {folder}: neither it nor one of its {sum(entry.is_dir() for entry in children)} folders has a "
-            f"{POSES}: set --dataset_folder to a run's folder or to the folder of the runs"
+            f"{POSES}: set {flag_of(folder)} to a run's folder or to the folder of the runs"
             f"{'; ' + hints[0] if hints else ''}"
         )
     _refuse_repeats(runs)

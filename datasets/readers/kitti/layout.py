@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from distilplace.common.errors import UserError
+from distilplace.common.inputs.folder_flags import flag_of
 from distilplace.common.numbers import number_hint, parse_number
 
 SEQUENCES = tuple(f"{number:02d}" for number in range(11))  # those with published poses
@@ -50,7 +51,7 @@ def odometry_root(folder: Path) -> Path:
     for root in (folder, folder / "dataset"):
         if (root / "sequences").is_dir():
             return root
-    raise UserError(f"{folder} holds no sequences/ folder: set --dataset_folder to KITTI odometry's dataset folder")
+    raise UserError(f"{folder} holds no sequences/ folder: set {flag_of(folder)} to KITTI odometry's dataset folder")
 
 
 def present_sequences(root: Path) -> list[str]:
@@ -72,7 +73,7 @@ def read_sequence(root: Path, name: str, columns: int = SCAN_COLUMNS) -> KittiSe
     """
     folder = root / "sequences" / name
     if not folder.is_dir():
-        raise UserError(f"KITTI sequence {folder} does not exist: check --kitti_sequence and --dataset_folder")
+        raise UserError(f"KITTI sequence {folder} does not exist: check --kitti_sequence and {flag_of(folder)}")
     poses = read_poses(poses_file(root, name))
     times = read_times(folder / "times.txt")
     if len(times) != len(poses):
@@ -117,7 +118,7 @@ def _table(path: Path, columns: int) -> np.ndarray:
     try:
         lines = path.read_text(encoding="ascii").rstrip().splitlines()
     except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror}): check --dataset_folder") from error
+        raise UserError(f"{path} cannot be read ({error.strerror}): check {flag_of(path)}") from error
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is no plain text file") from error
     if not lines:

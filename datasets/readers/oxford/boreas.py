@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from distilplace.common.errors import UserError
+from distilplace.common.inputs.folder_flags import flag_of
 from distilplace.common.npy import load_npy
 from distilplace.datasets.base import checked_points, existing_file, existing_folder
 from distilplace.datasets.readers.oxford.data import OxfordData
@@ -45,7 +46,7 @@ class BoreasData(OxfordData):
         try:
             points = load_npy(path)
         except FileNotFoundError as error:
-            raise UserError(f"cloud file {path} does not exist: check --dataset_folder") from error
+            raise UserError(f"cloud file {path} does not exist: check {flag_of(path)}") from error
         except (OSError, ValueError, EOFError) as error:
             raise UserError(f"cloud file {path} is not a readable .npy of numbers: {error}") from error
         if not isinstance(points, np.ndarray) or points.dtype.kind not in "fiu":

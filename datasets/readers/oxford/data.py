@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from distilplace.common.errors import UserError
+from distilplace.common.inputs.folder_flags import flag_of
 from distilplace.datasets.base import PlaceData, checked_points, existing_file, existing_folder
 from distilplace.datasets.doubts import doubts, unmatched
 from distilplace.datasets.io.cloud_layouts import is_text
@@ -104,7 +105,7 @@ class OxfordData(PlaceData):
         try:
             raw = path.read_bytes()
         except OSError as error:
-            raise UserError(f"cloud file {path} cannot be read ({error.strerror}): check --dataset_folder") from error
+            raise UserError(f"cloud file {path} cannot be read ({error.strerror}): check {flag_of(path)}") from error
         expected = self.cloud.n_points * 3 * 8
         if len(raw) != expected:
             raise UserError(

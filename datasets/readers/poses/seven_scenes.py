@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from distilplace.common.errors import UserError
+from distilplace.common.inputs.folder_flags import flag_of
 from distilplace.common.inputs.text_files import read_text
 from distilplace.common.numbers import number_hint, parse_number
 from distilplace.datasets.readers.poses.data import Part, PoseData, Scene
@@ -48,7 +49,7 @@ class SevenScenesData(PoseData):
         split, listed = self.folder / SPLITS[part], f"dataset_{part}.txt"
         if not split.is_file():
             if not (self.folder / listed).is_file() and not list(self.folder.glob(f"*_{part}.csv")):
-                raise UserError(f"{self.folder} has neither {split.name} nor {listed}: check --dataset_folder")
+                raise UserError(f"{self.folder} has neither {split.name} nor {listed}: check {flag_of(split)}")
             return read_scene_list(self.folder, part)
         names: list[str] = []
         poses: list[np.ndarray] = []

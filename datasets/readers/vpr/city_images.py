@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from distilplace.common.errors import UserError
+from distilplace.common.inputs.folder_flags import flag_of
 from distilplace.common.inputs.image_files import find_images
 from distilplace.datasets.image_sets import RUNS, record
 from distilplace.datasets.io.utm_names import parse_utm
@@ -70,7 +71,7 @@ def read_split(folder: Path, split: str, layout: Layout) -> CitySplit:
     other = f", nor images/{split}/database and queries" if layout.at_names else ""
     raise UserError(
         f"data set folder {folder}: no {layout.struct.format(split)} in it, in its datasets/ or in its raw/{other}: "
-        "check --dataset_folder"
+        f"check {flag_of(folder)}"
     )
 
 
@@ -145,7 +146,7 @@ def _image_folders(
     tried = [", ".join(dict.fromkeys(f"{pair[side]}/" for pair in candidates)) for side in (0, 1)]
     raise UserError(
         f"no images of {source.name} below {folder}: looked for database image {first[0]} in {tried[0]} and for query "
-        f"image {first[1]} in {tried[1]}; check --dataset_folder"
+        f"image {first[1]} in {tried[1]}; check {flag_of(folder)}"
     )
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from distilplace.common.errors import UserError
+from distilplace.common.inputs.folder_flags import flag_of
 from distilplace.datasets.io.mat_elements import require_sound_mat
 
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
@@ -83,7 +84,7 @@ def _load_struct(path: Path) -> np.void:
             file.seek(0)
             found = loadmat(file)
     except FileNotFoundError as error:
-        raise UserError(f"{path} does not exist: check --dataset_folder") from error
+        raise UserError(f"{path} does not exist: check {flag_of(path)}") from error
     except UserError:
         raise
     except Exception as error:  # on damaged bytes SciPy raises all kinds: MatReadError, zlib.error, UnboundLocalError

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from distilplace.common.decoding import USUAL, described_depth, image_suffixes, require_regular_file
 from distilplace.common.errors import UserError
+from distilplace.common.inputs.folder_flags import flag_of
 from distilplace.common.inputs.text_files import read_text
 
 HEIC = (".heic", ".heif")
@@ -70,13 +71,13 @@ def find_images(folder: Path) -> FoundImages:
         files = _listed_files(listed, folder)
         return FoundImages(files, [f"{folder.name}: {len(files)} images as {listed.name} lists them"])
     if not folder.is_dir():
-        raise UserError(f"image folder {folder} does not exist: check --dataset_folder")
+        raise UserError(f"image folder {folder} does not exist: check {flag_of(folder)}")
     tally = Tally()
     found: list[Path] = []
     _walk(folder, (), tally, found)
     if not found:
         there = f": it holds {tally.described()}{tally.remedy()}" if tally.left_out else ""
-        raise UserError(f"image folder {folder} holds no image ({USUAL}){there}: check --dataset_folder")
+        raise UserError(f"image folder {folder} holds no image ({USUAL}){there}: check {flag_of(folder)}")
     return FoundImages(sorted(found, key=str), tally.notes(folder.name))
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from distilplace.common.decoding import KINDS
 from distilplace.common.errors import UserError
+from distilplace.common.inputs.folder_flags import flag_of
 
 MARKS = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16"}
 
@@ -31,7 +32,7 @@ def read_text(path: Path, what: str = "", remedy: str = "save it as UTF-8") -> s
                 raise UserError(f"{where} is {kind}, not a text file: remove or rename it")
             content = stream.read()
     except FileNotFoundError as error:
-        raise UserError(f"{where} does not exist: check --dataset_folder") from error
+        raise UserError(f"{where} does not exist: check {flag_of(path)}") from error
     except OSError as error:
         raise UserError(f"{where} cannot be read: {error.strerror or error}") from error
     if kind := MARKS.get(content[:2], ""):
