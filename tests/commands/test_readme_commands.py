@@ -95,12 +95,3 @@ def test_a_student_on_a_store_opens_no_cloud_and_loads_no_engine(oxford, teacher
     )
     assert done.returncode == 0, done.stderr
     assert "LOADED []" in done.stdout
-
-
-def test_importing_the_rooms_prints_nothing_and_loads_nothing_heavy(root):
-    code = (
-        "import sys, models, losses, datasets; heavy = ['open3d', 'timm', 'torchvision', 'faiss', 'matplotlib',"
-        " 'MinkowskiEngine', 'pytorch_metric_learning']; assert not [n for n in heavy if n in sys.modules]"
-    )
-    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

@@ -46,6 +46,8 @@ def block_commands(page: Path) -> dict[str, list[list[str]]]:
     """The words of the commands in the page's ``bash`` blocks: "run", those that a test runs; "marked", the others."""
     found: dict[str, list[list[str]]] = {"run": [], "marked": []}
     blocks = re.findall(r"(?:<!-- (.*) -->\n)?```bash\n(.*?)```", page.read_text(), flags=re.DOTALL)
+    others = re.findall(r"^```(?!bash\n)\w+\n(.*?)^```", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+    assert not [line for text in others for line in text.splitlines() if line.startswith(("python ", "make "))]
     for mark, block in blocks:
         assert not mark or mark.startswith(MARKS), mark
         lines = [line.split("  #")[0].strip() for line in block.splitlines()]

@@ -2,8 +2,6 @@
 
 import importlib.util
 import json
-import subprocess
-import sys
 from types import SimpleNamespace
 
 import pytest
@@ -129,11 +127,10 @@ def test_the_option_names_every_engine():
     assert all(name in description for name in ("auto", *list_backends()))
 
 
-def test_the_command_line_refuses_before_it_reads_anything(root, tmp_path, monkeypatch, capsys):
-    command = [sys.executable, str(root / "train.py"), "--sparse_backend", "minkowsky"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 2
-    [line] = done.stderr.strip().splitlines()  # not the missing data set: that comes later
+def test_the_command_line_refuses_before_it_reads_anything(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert train.main(["--sparse_backend", "minkowsky"]) == 2
+    [line] = capsys.readouterr().err.strip().splitlines()  # not the missing data set: that comes later
     assert line.startswith("error: unknown sparse backend 'minkowsky': did you mean 'minkowski'?")
     assert list(tmp_path.iterdir()) == []
 

@@ -65,7 +65,7 @@ def test_the_table_holds_mean_and_spread():
 @pytest.mark.slow
 def test_a_small_world_from_start_to_end(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    for name, value in (("PLACES", 14), ("TRAIN_RUNS", 2), ("TEST_RUNS", 2), ("SEEDS", (1,))):
+    for name, value in (("PLACES", 14), ("TRAIN_RUNS", 3), ("TEST_RUNS", 2), ("SEEDS", (1,))):
         monkeypatch.setattr(demo_papers, name, value)
     small = Study("small", "demo_asht", (Teacher("one", "demo_asht_teacher", "dsformer", 1),) * 2)
     monkeypatch.setattr(demo_papers, "STUDIES", (small,))

@@ -75,23 +75,27 @@ def test_same_file_has_one_key_in_database_and_queries(oxford_written):
     assert not training_keys & database_keys  # same stamps, other folder: other clouds
 
 
+TINY = {"runs": 2, "submaps": 12, "image_size": (8, 6)}
+
+
 @pytest.mark.parametrize("layout", ["oxford", "oxfordadafusion"])
 def test_original_dicts_give_the_same_training_set(tmp_path, layout):
-    tuples = write_oxford(tmp_path / "a", image_size=(8, 6), layout=layout)
-    plain = write_oxford(tmp_path / "b", image_size=(8, 6), layout=layout, tuple_module=None)
+    tuples = write_oxford(tmp_path / "a", layout=layout, **TINY)
+    plain = write_oxford(tmp_path / "b", layout=layout, tuple_module=None, **TINY)
     one, other = (
         create_dataset(layout, dataset_folder=mini.dataset_folder, image_path=mini.image_path).training_set()
         for mini in (tuples, plain)
     )
     assert [record.key for record in one.records] == [record.key for record in other.records]
     np.testing.assert_allclose(one.positions(), other.positions(), atol=1e-3)
+    assert any(map(len, one.positives))
     for name in ("positives", "non_negatives"):
         for row, same in zip(getattr(one, name), getattr(other, name), strict=True):
             np.testing.assert_array_equal(row, same)
 
 
 def test_original_dicts_without_locations_say_which_file_is_missing(tmp_path):
-    mini = write_oxford(tmp_path, image_size=(8, 6), tuple_module=None)
+    mini = write_oxford(tmp_path, tuple_module=None, **TINY)
     for table in mini.dataset_folder.rglob("pointcloud_locations_20m_10overlap.csv"):
         table.unlink()
     with pytest.raises(UserError, match=r"pointcloud_locations_20m_10overlap\.csv"):
@@ -99,7 +103,7 @@ def test_original_dicts_without_locations_say_which_file_is_missing(tmp_path):
 
 
 def test_adafusion_reads_its_own_file_names(tmp_path):
-    mini = write_oxford(tmp_path, image_size=(8, 6), layout="oxfordadafusion")
+    mini = write_oxford(tmp_path, layout="oxfordadafusion", **TINY)
     data = create_dataset("oxfordadafusion", dataset_folder=mini.dataset_folder, image_path=mini.image_path)
     assert data.training_set().records[0].key.startswith("oxfordadafusion/")
     assert data.evaluation_set().name == "oxfordadafusion"
