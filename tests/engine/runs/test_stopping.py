@@ -10,6 +10,16 @@ import pytest
 from distilplace.engine.runs.stopping import Stopping
 
 
+@pytest.fixture(autouse=True)
+def as_in_a_terminal():
+    """Handlers of a program in a terminal, also where the tests run under nohup or in the background."""
+    wanted = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL, signal.SIGHUP: signal.SIG_DFL}
+    before = {number: signal.signal(number, handler) for number, handler in wanted.items()}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 def interrupts(number: int) -> bool:
     """Send the signal to this process; was KeyboardInterrupt raised?"""
     try:
