@@ -1,0 +1,102 @@
+"""The confidence of answers, fitted and thresholded on images whose position is known.
+
+Half of the images fit a logistic regression of right against wrong; the other half chooses, among thresholds that the
+first half proposes, the lowest that keeps the promised precision: Learn then Test with fixed-sequence testing
+(Angelopoulos, Bates, Candes, Jordan, Lei, 2021, arXiv 2110.01052), by MAPIE's ``BinaryClassificationController``.
+"""
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import StandardScaler
+
+from distilplace.common.errors import UserError
+from distilplace.runtime.localise.confidence import FEATURES, Confidence
+
+FEWEST = 60
+BLOCKS = 10
+
+
+def fit_confidence(
+    features: NDArray[Any],
+    right: NDArray[Any],
+    *,
+    radius: float,
+    k: int,
+    source: str,
+    names: Sequence[str] = FEATURES,
+    precision: float = 0.95,
+    level: float = 0.9,
+    blocks: int = BLOCKS,
+) -> Confidence:
+    """The fitted model and threshold for answers with ``features`` ``[n, F]``, ``right`` bool ``[n]``.
+
+    Rows are in order of time: consecutive images are alike, so the halves are alternate blocks, not single images.
+
+    Raises:
+        UserError: fewer than 60 images, or all answers right, or all wrong.
+
+    """
+    right = np.asarray(right, dtype=bool)
+    if len(right) < FEWEST:
+        raise UserError(f"{source}: {len(right)} calibration images; at least {FEWEST} are needed")
+    second = (np.arange(len(right)) * blocks // len(right)) % 2 == 1
+    first = ~second
+    if len(set(right[first])) < 2 or len(set(right[second])) < 2:
+        raise UserError(
+            f"{source}: {right.sum()} of {len(right)} answers are right, by halves {right[first].sum()} of "
+            f"{first.sum()} and {right[second].sum()} of {second.sum()}; both kinds are needed in both: take other "
+            "images, such as some from off the map"
+        )
+    scaler = StandardScaler().fit(features[first])
+    model = LogisticRegression().fit(scaler.transform(features[first]), right[first])
+    probabilities = model.predict_proba(scaler.transform(features))[:, 1]
+    threshold = accepted_from(probabilities[first], probabilities[second], right[second], precision, level)
+    accepted = 0.0 if threshold is None else float((probabilities[second] >= threshold).mean())
+    return Confidence(
+        features=tuple(names),
+        mean=tuple(map(float, scaler.mean_)),
+        scale=tuple(map(float, scaler.scale_)),
+        weights=tuple(map(float, model.coef_[0])),
+        bias=float(model.intercept_[0]),
+        radius=float(radius),
+        k=int(k),
+        threshold=threshold,
+        precision=float(precision),
+        level=float(level),
+        queries=int(second.sum()),
+        accepted=accepted,
+        source=source,
+    )
+
+
+def accepted_from(
+    proposing: NDArray[Any], probabilities: NDArray[Any], right: NDArray[Any], precision: float, level: float
+) -> float | None:
+    """The lowest threshold that keeps ``precision`` at ``level`` on ``probabilities``, ``right``; None: none does.
+
+    Candidates are quantiles of ``proposing``, which must be independent of the others, from the most confident fifth of
+    answers (more where a fifth is too few to prove anything) to all, tested in that order until the first that fails.
+    """
+    from mapie.risk_control import BinaryClassificationController
+
+    enough = 2 * np.log(1 - level) / np.log(precision)  # twice as many as prove it when all are right
+    start = min(max(0.2, enough / len(probabilities)), 1.0)
+    candidates = np.unique(np.quantile(proposing, np.linspace(1 - start, 0.0, 33)))[::-1]
+    controller = BinaryClassificationController(
+        predict_function=lambda rows: np.stack([1 - rows[:, 0], rows[:, 0]], axis=1),
+        risk="precision",
+        target_level=precision,
+        confidence_level=level,
+        list_predict_params=candidates,
+        fwer_method="fixed_sequence",
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it warns where no threshold holds; None says so
+        controller.calibrate(np.asarray(probabilities)[:, None], np.asarray(right, dtype=int))
+    kept = np.asarray(controller.valid_predict_params, dtype=np.float64).ravel()
+    return float(kept.min()) if kept.size else None
