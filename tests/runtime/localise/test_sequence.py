@@ -90,13 +90,12 @@ def corridor(rng, count=200, frames=12, noise=0.35):
 
 def test_sequences_find_what_single_images_miss():
     rng = np.random.default_rng(3)
-    single, filtered, diagonal, total = 0, 0, 0, 0
+    single, filtered, diagonal = 0, 0, 0
     for _ in range(12):
         positions, _, route, distances = corridor(rng)
         tracker = PlaceFilter(positions, MotionModel(step=10), headings_of(positions, [len(positions)]))
         for row in distances:
             belief = tracker.update(row)
-        total += 1
         single += distances[-1].argmin() == route[-1]
         filtered += abs(belief.places.argmax() - route[-1]) <= 1
         diagonal += abs(diagonal_scores(distances, [200], window=None).argmin() - route[-1]) <= 1
@@ -106,7 +105,7 @@ def test_sequences_find_what_single_images_miss():
 
 def test_images_of_nowhere_move_the_belief_off_the_map():
     rng = np.random.default_rng(5)
-    positions, places, _, on_map = corridor(rng, noise=0.2)
+    positions, places, _, on_map = corridor(rng, noise=0.15)
     strangers = rng.normal(size=(12, 16))
     strangers /= np.linalg.norm(strangers, axis=1, keepdims=True)
     off_map = np.sqrt(2 - 2 * strangers @ places.T)
