@@ -83,6 +83,13 @@ class Confidence:
             "not hold"
         )
 
+    def _sound(self) -> bool:
+        numbers = np.array([*self.mean, *self.scale, *self.weights, self.bias, self.radius], dtype=np.float64)
+        widths = {len(self.features), len(self.mean), len(self.scale), len(self.weights)}
+        limits = min(self.scale) > 0 and int(self.k) > 0 and (self.threshold is None or 0 <= float(self.threshold) <= 1)
+        known = self.features in (FEATURES, SEQUENCE_FEATURES)
+        return len(widths) == 1 and known and limits and bool(np.isfinite(numbers).all())
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
         return asdict(self)
@@ -93,13 +100,9 @@ class Confidence:
         names = [field.name for field in fields(cls)]
         tables = ("features", "mean", "scale", "weights")
         try:
-            given = {name: tuple(values[name]) if name in tables else values[name] for name in names}
+            given: dict[str, Any] = {name: tuple(values[name]) if name in tables else values[name] for name in names}
             found = cls(**given)
-            widths = {len(getattr(found, name)) for name in tables}
-            numbers = np.array([*found.mean, *found.scale, *found.weights, found.bias, found.radius], dtype=np.float64)
-            sound = len(widths) == 1 and found.features in (FEATURES, SEQUENCE_FEATURES) and np.isfinite(numbers).all()
-            sound = sound and min(found.scale) > 0 and int(found.k) > 0
-            sound = sound and (found.threshold is None or 0 <= float(found.threshold) <= 1)
+            sound = found._sound()
         except (KeyError, TypeError, ValueError):
             sound = False
         if not sound:

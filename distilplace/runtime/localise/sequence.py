@@ -126,7 +126,7 @@ class PlaceFilter:
         back = self.belief.off_map * (1 - motion.stays_away)
         lost = self.belief.places[stuck].sum() * (1 - motion.leaves)
         away = self.belief.off_map * motion.stays_away + self.belief.places.sum() * motion.leaves + lost
-        return Belief(places + back / count, float(away))
+        return Belief(np.asarray(places + back / count, dtype=np.float64), float(away))
 
     def _ahead(self, headings: NDArray[Any] | None) -> NDArray[np.float64]:
         """Metres from the first to the second place of every pair, along the run where its heading is known."""
