@@ -69,6 +69,10 @@ class PlaceData(ABC):
     settings: Mapping[str, Any] = MappingProxyType({})
     """What :func:`datasets.create_dataset` was given."""
 
+    def note(self, *lines: str) -> None:
+        """Keep lines for the log, each once."""
+        self.notes += [line for line in dict.fromkeys(lines) if line not in self.notes]
+
     @abstractmethod
     def training_set(self) -> TrainingSet:
         """The training places with their relations."""

@@ -1,11 +1,46 @@
 """Who is near whom: positives, non-negatives and true neighbours from positions (metres), boundaries included."""
 
+import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from distilplace.common.errors import UserError
 from distilplace.datasets.records import PlaceRecord, positions
+
+
+class Radii(NamedTuple):
+    """Metres: a true match of the evaluation; a positive of training; beyond the last, a negative."""
+
+    evaluation: float
+    positive: float
+    negative: float
+
+
+USUAL = Radii(25.0, 10.0, 25.0)  # NetVLAD's
+
+
+def check_radii(evaluation: float | None, positive: float | None = None, negative: float | None = None) -> None:
+    """:class:`UserError` for a radius that is no positive number, or positives beyond negatives; None: not given."""
+    for flag, value in (("positive", positive), ("negative", negative), ("eval", evaluation)):
+        if value is not None and not (math.isfinite(value) and value > 0):
+            raise UserError(f"--{flag}_radius must be a positive number of metres, not {value}")
+    if positive is not None and negative is not None and positive > negative:
+        raise UserError(f"--positive_radius {positive:g} exceeds --negative_radius {negative:g}: lower the first")
+
+
+def checked_radii(
+    evaluation: float | None,
+    positive: float | None = None,
+    negative: float | None = None,
+    default: Radii = USUAL,
+) -> Radii:
+    """The radii given, else those of ``default``; :class:`UserError` as :func:`check_radii`."""
+    given = (evaluation, positive, negative)
+    radii = Radii(*(usual if value is None else value for value, usual in zip(given, default, strict=True)))
+    check_radii(*radii)
+    return radii
 
 
 def neighbours_within(queries: np.ndarray, database: np.ndarray, radius: float) -> list[np.ndarray]:

@@ -9,35 +9,28 @@ import math
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from distilplace.common.errors import UserError
 from distilplace.common.inputs.position_checks import SMALL, doubt, refuse_small_span
-from distilplace.common.randomness import generator
-from distilplace.datasets.base import LOG, PlaceData, existing_folder
+from distilplace.datasets.base import existing_folder
 from distilplace.datasets.doubts import doubts, unmatched
 from distilplace.datasets.io.cloud_bins import bin_width, refuse_misfits, width_note
-from distilplace.datasets.io.clouds import Cloud, open_cloud
-from distilplace.datasets.io.images import ImageSize, read_image
-from distilplace.datasets.readers.frames.layout import FrameRun, common_image_size, read_runs
-from distilplace.datasets.readers.frames.radii import Radii, choose_radii
+from distilplace.datasets.readers.frames.layout import FrameRun, read_runs
+from distilplace.datasets.readers.frames.radii import choose_radii
 from distilplace.datasets.readers.frames.sections import Section, cut_runs
-from distilplace.datasets.records import CloudSettings, EvaluationSet, PlaceRecord, TrainingSet, positions
-from distilplace.datasets.relations import training_relations, true_neighbours
+from distilplace.datasets.records import EvaluationSet, PlaceRecord, TrainingSet, positions
+from distilplace.datasets.relations import Radii, check_radii, training_relations, true_neighbours
 from distilplace.datasets.routes import distance_to, metres_above
+from distilplace.datasets.scans import ScanData, cloud_settings
 from distilplace.datasets.shared_files import refuse_shared, shared_note
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 MAP_RULES = ("auto", "shared", "local")
 AT_ORIGIN = 1e-6  # metres
 
 
-class FramesData(PlaceData):
+class FramesData(ScanData):
     """Frames of one's own robot under ``dataset_folder``: a run, or a folder of runs.
 
     ``frames_map``: do the runs' coordinates share one map ("shared"), has each its own ("local"), or is that to be seen
@@ -49,7 +42,6 @@ class FramesData(PlaceData):
 
     name = "frames"
     upright = True
-    drops_origin = True
 
     def __init__(
         self,
@@ -65,21 +57,18 @@ class FramesData(PlaceData):
     ) -> None:
         folder = existing_folder(dataset_folder, "--dataset_folder", "data set folder")
         given = (positive_radius, negative_radius, eval_radius)
-        _check_settings(*given, frames_map, image_lidar_k)
-        size = 0.5 if quantization_size is None else quantization_size
-        points = 4096 if n_points is None else n_points
-        _check_cloud_settings(size, points)
-        self.cloud = CloudSettings(size, points, "boreas")
+        check_radii(eval_radius, positive_radius, negative_radius)
+        if frames_map not in MAP_RULES:
+            raise UserError(f"--frames_map must be one of {', '.join(MAP_RULES)}, not '{frames_map}'")
+        if image_lidar_k is not None and image_lidar_k < 1:
+            raise UserError(f"--image_lidar_k must be at least 1 or None, not {image_lidar_k}")
+        self.cloud = cloud_settings(self.cloud, quantization_size, n_points)
         self.notes = []
         self._images_kept = image_lidar_k
         self._runs = read_runs(folder, self.notes)
-        self.image_size, sizes = common_image_size(self._runs)
-        self._sizes = {*sizes}
-        self._told = torch.zeros((), dtype=torch.bool).share_memory_()  # by one of the loaders' workers, for all
-        if len(sizes) > 1:
-            self.notes.append(f"images of sizes {', '.join(sizes)} are resized to {self.image_size} (width, height)")
+        self.settle_image_size(path for run in self._runs for path in run.images[0])
         self._clouds = [path for run in self._runs for path in run.clouds if path]
-        self.row_width = self._width = bin_width(self._clouds, bin_columns)
+        self.row_width = bin_width(self._clouds, bin_columns)
         maps = self._maps(frames_map)
         places = [run.positions for run in self._runs]
         refuse_small_span(places, "positions in poses.csv", min(SMALL, positive_radius or SMALL))
@@ -112,46 +101,11 @@ class FramesData(PlaceData):
         """The test sections: one run per traversal, then ``<run>/database`` and ``<run>/queries`` of single runs."""
         return self._evaluation
 
-    def read_cloud(self, path: Path) -> np.ndarray:
-        """Float32 [N,3], metres; above ``n_points`` points, a subset drawn by the run's and frame's names alone."""
-        points = self.open_cloud(path).points
-        if len(points) <= self.cloud.n_points:
-            return points
-        random = generator("frames cloud", path.parent.parent.name, path.stem)
-        return points[np.sort(random.choice(len(points), self.cloud.n_points, replace=False))]
-
-    def open_cloud(self, path: Path) -> Cloud:
-        """All points of one file but those at the origin."""
-        return open_cloud(path, self._width)
-
     def survey_clouds(self, paths: Iterable[Path | None]) -> None:
         """Look at the sizes of all ``.bin`` and at a sample of all clouds, once."""
         if not self.clouds_surveyed:
-            refuse_misfits(self._clouds, self._width)
+            refuse_misfits(self._clouds, self.row_width)
             super().survey_clouds(self._clouds)
-
-    def reading(self) -> dict[str, Any]:
-        """The size that images of several sizes are brought to, and the columns of ``.bin`` files."""
-        return {"common size": self.image_size, "columns": self._width.columns}
-
-    def common_size(self) -> ImageSize | None:
-        """That of the first image."""
-        return None if self.image_size is None else ImageSize(self.image_size[1], self.image_size[0])
-
-    def read_image(self, path: Path) -> "Image":
-        """The RGB image, resized to ``image_size`` where it differs: a batch may mix runs and cameras."""
-        image = read_image(path, self.upright)
-        if self.image_size is None or image.size == self.image_size:
-            return image
-        size = "{}x{}".format(*image.size)
-        if size not in self._sizes and not self._told:
-            self._told.fill_(True)
-            LOG.warning(
-                "data set %s: %s has %s pixels, unlike the first image of any camera: it is resized to %dx%d, as are "
-                "others like it",
-                *(self.name, path, size, *self.image_size),
-            )
-        return image.resize(self.image_size)
 
     def _maps(self, rule: str) -> list[list[int]]:
         """Groups of run numbers that share coordinates; notes what was chosen."""
@@ -172,7 +126,7 @@ class FramesData(PlaceData):
     def _laid_side_by_side(self, maps: list[list[int]]) -> list[np.ndarray]:
         """Per run the (northing, easting) added to its positions: zero in the first map, the others east of it."""
         offsets = [np.zeros(2) for _ in self._runs]
-        gap = 1000.0 + 10 * max(self.radii.positive, self.radii.negative, self.radii.evaluation)
+        gap = 1000.0 + 10 * max(self.radii)
         eastern_edge: float | None = None
         for group in maps:
             places = np.concatenate([self._runs[run].positions for run in group])
@@ -267,7 +221,7 @@ class FramesData(PlaceData):
             bare = ", ".join(run.name for run in self._runs if None in run.clouds)
             self.notes.append(f"no cloud folder in {bare}: image-only models can use it, others cannot")
         if any(path.suffix.lower() == ".bin" for path in self._clouds):
-            self.notes.append(width_note(self._width))
+            self.notes.append(width_note(self.row_width))
         self.notes.append(f"clouds of more than {self.cloud.n_points} points: as many drawn, the same ones every time")
 
 
@@ -279,24 +233,3 @@ def _closest(places: np.ndarray) -> float:
     from sklearn.neighbors import KDTree
 
     return float(KDTree(places - places[0]).query(places - places[0], k=2)[0][:, 1].min())
-
-
-def _check_cloud_settings(size: float, points: int) -> None:
-    if not (math.isfinite(size) and size > 0):
-        raise UserError(f"--quantization_size must be a positive number of metres, not {size}")
-    if points < 1:
-        raise UserError(f"--n_points must be at least 1, not {points}")
-
-
-def _check_settings(
-    positive: float | None, negative: float | None, evaluation: float | None, rule: str, images: int | None
-) -> None:
-    for flag, value in (("positive", positive), ("negative", negative), ("eval", evaluation)):
-        if value is not None and not (math.isfinite(value) and value > 0):
-            raise UserError(f"--{flag}_radius must be a positive number of metres, not {value}")
-    if positive is not None and negative is not None and positive > negative:
-        raise UserError(f"--positive_radius {positive:g} exceeds --negative_radius {negative:g}: lower the first")
-    if rule not in MAP_RULES:
-        raise UserError(f"--frames_map must be one of {', '.join(MAP_RULES)}, not '{rule}'")
-    if images is not None and images < 1:
-        raise UserError(f"--image_lidar_k must be at least 1 or None, not {images}")

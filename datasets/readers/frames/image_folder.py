@@ -7,7 +7,6 @@ one, ``train_fraction`` takes the first part of the sequence. A flat folder of n
 of recall.
 """
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from distilplace.datasets.matched_sets import MatchedSet
 from distilplace.datasets.matches import checked_tolerance, frame_numbers, listed_images, matches_by_number, read_truth
 from distilplace.datasets.readers.frames.flat_folder import flat_note, flat_parts, flat_tolerance, is_flat
 from distilplace.datasets.records import PlaceRecord, TrainingSet
+from distilplace.datasets.relations import checked_radii
 
 FOLDERS = ("database", "queries")
 TRUTH = "truth.csv"
@@ -201,20 +201,3 @@ class ImagesData(MatchedSet):
             f"no truth for the images in {self._folder}: add a {TRUTH} (header query,database), set --frame_tolerance "
             "N (frame numbers in the file names), or name the images @easting@northing@...@.jpg"
         )
-
-
-def checked_radii(
-    evaluation: float | None,
-    positive: float | None,
-    negative: float | None,
-    default: tuple[float, float, float] = (25.0, 10.0, 25.0),
-) -> tuple[float, float, float]:
-    """Evaluation, positive and negative radius in metres, defaults filled in; :class:`UserError` when impossible."""
-    given = (evaluation, positive, negative)
-    chosen = [usual if value is None else value for value, usual in zip(given, default, strict=True)]
-    for flag, value in zip(("eval", "positive", "negative"), chosen, strict=True):
-        if not (math.isfinite(value) and value > 0):
-            raise UserError(f"--{flag}_radius must be a positive number of metres, not {value}")
-    if chosen[1] > chosen[2]:
-        raise UserError(f"--positive_radius {chosen[1]:g} exceeds --negative_radius {chosen[2]:g}: lower the first")
-    return chosen[0], chosen[1], chosen[2]

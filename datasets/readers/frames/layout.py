@@ -5,13 +5,13 @@ radians. ``image_<camera>/<frame>.jpg|png`` or whatever Pillow reads, ``cloud/<f
 listed here, not read.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from distilplace.common.decoding import USUAL, image_size, image_suffixes
+from distilplace.common.decoding import USUAL, image_suffixes
 from distilplace.common.errors import UserError
 from distilplace.common.inputs.image_files import Tally, depth_notes, files_by_stem
 from distilplace.common.inputs.poses import Pose, read_poses
@@ -92,15 +92,6 @@ def _read_run(folder: Path) -> FrameRun:
         ),
         doubts=tuple(jumps(where, places)),
     )
-
-
-def common_image_size(runs: Sequence[FrameRun]) -> tuple[tuple[int, int] | None, list[str]]:
-    """Smallest (width, height) over all runs and cameras, and the sizes met, as text; reads one header per camera."""
-    sizes = {image_size(path, upright=True) for run in runs for path in run.images[0]}
-    if not sizes:
-        return None, []
-    widths, heights = zip(*sizes, strict=True)
-    return (min(widths), min(heights)), [f"{width}x{height}" for width, height in sorted(sizes)]
 
 
 def _check_complete(

@@ -6,13 +6,13 @@ frames and the evaluation radius reaches over a fifth of a test section at most.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from distilplace.common.errors import UserError
 from distilplace.common.inputs.position_checks import spacing
 from distilplace.datasets.readers.frames.sections import TEST_SHARE, Section
+from distilplace.datasets.relations import Radii
 from distilplace.datasets.routes import travelled
 
 POSITIVE, NEGATIVE, EVALUATION = 2.5, 12.5, 6.25  # times the unit
@@ -21,16 +21,7 @@ SMALLEST_UNIT = 0.04  # metres: positives within 10 cm
 SMALLEST_EXTENT = 1.0  # metres
 TRAINED = 0.2  # share of the frames that train at least
 REACH = 0.2  # of a test section's length, at most the evaluation radius
-Cut = Callable[["Radii"], list[Section]]
-
-
-@dataclass(frozen=True)
-class Radii:
-    """Metres: positives within the first, negatives beyond the second, found within the third."""
-
-    positive: float
-    negative: float
-    evaluation: float
+Cut = Callable[[Radii], list[Section]]
 
 
 def choose_radii(
@@ -68,7 +59,7 @@ def choose_radii(
     names = ("positive_radius", "negative_radius", "eval_radius")
     chosen = [
         f"--{name} {value:g}"
-        for name, value, own in zip(names, (radii.positive, radii.negative, radii.evaluation), given, strict=True)
+        for name, value, own in zip(names, (*radii[1:], radii.evaluation), given, strict=True)
         if own is None
     ]
     return radii, f"frames lie {step:.2g} m apart (median); chosen from that: {' '.join(chosen)} (metres)"
@@ -91,7 +82,7 @@ def _filled(given: tuple[float | None, float | None, float | None], unit: float)
         positive = min(positive, negative)
     if given[1] is None:
         negative = max(positive, negative)
-    return Radii(positive, negative, evaluation)
+    return Radii(evaluation, positive, negative)
 
 
 def _leaves_enough(radii: Radii, cut: Cut) -> bool:

@@ -14,32 +14,25 @@ there.
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from distilplace.common.errors import UserError
-from distilplace.common.randomness import generator
-from distilplace.datasets.base import PlaceData, existing_folder
+from distilplace.datasets.base import existing_folder
 from distilplace.datasets.doubts import doubts
 from distilplace.datasets.image_sets import Images, evaluation_set, matches_by_distance
 from distilplace.datasets.io.cloud_bins import BinWidth
-from distilplace.datasets.io.clouds import Cloud, open_cloud
-from distilplace.datasets.io.images import ImageSize, read_image
-from distilplace.datasets.readers.frames.image_folder import checked_radii
 from distilplace.datasets.readers.kitti.layout import (
-    IMAGE_SUFFIXES,
     KittiSequence,
+    first_images,
     odometry_root,
     present_sequences,
     read_sequence,
 )
 from distilplace.datasets.readers.kitti.lists import published_lists
-from distilplace.datasets.records import CloudSettings, EvaluationSet, PlaceRecord, RankingRules, TrainingSet, positions
-from distilplace.datasets.relations import neighbours_within, training_relations
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
+from distilplace.datasets.records import EvaluationSet, PlaceRecord, RankingRules, TrainingSet, positions
+from distilplace.datasets.relations import Radii, checked_radii, neighbours_within, training_relations
+from distilplace.datasets.scans import ScanData
 
 EVALUATION_RADII = {"A": 3.0, "B": 5.0, "C": 25.0}
 WRONG_BEYOND = 20.0  # metres, protocol A
@@ -62,7 +55,7 @@ def earlier_frames(times: np.ndarray, gap: float = RECENT) -> np.ndarray:
     return np.searchsorted(times, times - gap, side="left").astype(np.int64)
 
 
-class KittiData(PlaceData):
+class KittiData(ScanData):
     """KITTI odometry under ``dataset_folder`` (with sequences/ and poses/).
 
     ``kitti_sequence`` is tested by ``kitti_protocol``; ``kitti_train_sequences`` train, by default all others of 00..10
@@ -72,8 +65,6 @@ class KittiData(PlaceData):
     """
 
     name = "kitti"
-    cloud = CloudSettings(quantization_size=0.5, n_points=4096, augmentation="boreas")
-    drops_origin = True
 
     def __init__(
         self,
@@ -89,16 +80,14 @@ class KittiData(PlaceData):
         if kitti_protocol not in EVALUATION_RADII:
             raise UserError(f"--kitti_protocol must be A, B or C, not '{kitti_protocol}'")
         self._root = odometry_root(existing_folder(dataset_folder, "--dataset_folder", "data set folder"))
-        default = (EVALUATION_RADII[kitti_protocol], 3.0, 20.0)
+        default = Radii(EVALUATION_RADII[kitti_protocol], 3.0, 20.0)
         self._radii = checked_radii(eval_radius, positive_radius, negative_radius, default)
         self.notes = []
-        self.row_width = self._width = BinWidth(bin_columns or 4, given=bin_columns is not None)
+        self.row_width = BinWidth(bin_columns or 4, given=bin_columns is not None)
         self._tested = kitti_sequence
         present = present_sequences(self._root)
         self._trained = _checked_training(kitti_train_sequences, present, kitti_sequence)
-        self.image_size, sizes = _common_size(self._root, {*present, kitti_sequence})
-        if len(sizes) > 1:
-            self.notes.append(f"images of sizes {', '.join(sizes)} are resized to {self.image_size} (width, height)")
+        self.settle_image_size(first_images(self._root, {*present, kitti_sequence}))
         self._training: TrainingSet | None = None
         sequence = self._read(kitti_sequence)
         protocols = {"A": self._protocol_a, "B": self._protocol_b, "C": self._protocol_c}
@@ -121,33 +110,8 @@ class KittiData(PlaceData):
         """Runs ``database`` and ``queries``; with protocol A the same frames under the same keys in both."""
         return self._evaluation
 
-    def reading(self) -> dict[str, Any]:
-        """The size that images of several sizes are brought to, and the columns of ``.bin`` files."""
-        return {"common size": self.image_size, "columns": self._width.columns}
-
-    def common_size(self) -> ImageSize | None:
-        """That of the first image."""
-        return None if self.image_size is None else ImageSize(self.image_size[1], self.image_size[0])
-
-    def read_image(self, path: Path) -> "Image":
-        """The RGB image, resized to ``image_size`` where it differs: sequences differ by some pixels."""
-        image = read_image(path)
-        return image if self.image_size in (None, image.size) else image.resize(self.image_size)
-
-    def read_cloud(self, path: Path) -> np.ndarray:
-        """Float32 [N, 3], metres, without reflectance; above ``n_points``, a subset drawn by the scan's name alone."""
-        points = self.open_cloud(path).points
-        if len(points) <= self.cloud.n_points:
-            return points
-        random = generator("kitti cloud", path.parent.parent.name, path.stem)
-        return points[np.sort(random.choice(len(points), self.cloud.n_points, replace=False))]
-
-    def open_cloud(self, path: Path) -> Cloud:
-        """All points of one scan but those at the origin."""
-        return open_cloud(path, self._width)
-
     def _read(self, name: str) -> KittiSequence:
-        sequence = read_sequence(self._root, name, self._width.required())
+        sequence = read_sequence(self._root, name, self.row_width.required())
         if sequence.identity_first():
             self.notes.append(
                 f"poses of {name} begin with an exact identity: KITTI's own ground truth does not, so these may be "
@@ -169,13 +133,13 @@ class KittiData(PlaceData):
             )
         database = places_of(sequence)
         queries = [database[i] for i in asking]
-        near = matches_by_distance(database, queries, self._radii[0])
+        near = matches_by_distance(database, queries, self._radii.evaluation)
         truth = [row[row < earlier[i]] for i, row in zip(asking, near, strict=True)]
         rules = RankingRules(
             excluded={(0, 1): [range(int(earlier[i]), len(database)) for i in asking]},
-            f1_radii=(self._radii[0], max(WRONG_BEYOND, self._radii[0])),
+            f1_radii=(self._radii.evaluation, max(WRONG_BEYOND, self._radii.evaluation)),
         )
-        return evaluation_set(self.name, Images(database, queries, truth), self._radii[0], rules)
+        return evaluation_set(self.name, Images(database, queries, truth), self._radii.evaluation, rules)
 
     def _protocol_b(self, sequence: KittiSequence) -> EvaluationSet:
         kept = moved_frames(sequence.positions(), MAP_STEP)
@@ -190,8 +154,8 @@ class KittiData(PlaceData):
                 f"KITTI sequence {sequence.name}: no frame after {MAP_SECONDS:g} s lies within {MAP_REACH:g} m of the "
                 "map; protocol B needs a sequence that returns, such as 00"
             )
-        truth = matches_by_distance(database, queries, self._radii[0])
-        return evaluation_set(self.name, Images(database, queries, truth), self._radii[0])
+        truth = matches_by_distance(database, queries, self._radii.evaluation)
+        return evaluation_set(self.name, Images(database, queries, truth), self._radii.evaluation)
 
     def _protocol_c(self, sequence: KittiSequence) -> EvaluationSet:
         everything = places_of(sequence)
@@ -214,7 +178,7 @@ class KittiData(PlaceData):
         for name in self._trained:
             sequence = self._read(name)
             eastings = sequence.positions()[:, 1]
-            shift = 0.0 if edge is None else float(np.ceil(edge + 1000.0 + 10 * self._radii[2] - eastings.min()))
+            shift = 0.0 if edge is None else float(np.ceil(edge + 1000.0 + 10 * self._radii.negative - eastings.min()))
             edge = float(eastings.max()) + shift
             records += places_of(sequence, shift)
         self.notes.append(f"training sequences {', '.join(self._trained)}: {len(records)} frames")
@@ -259,14 +223,3 @@ def _checked_training(asked: Sequence[str] | None, present: list[str], tested: s
     if absent := [name for name in asked if name not in present]:
         raise UserError(f"--kitti_train_sequences: {', '.join(absent)} not there (with poses: {', '.join(present)})")
     return list(dict.fromkeys(asked))
-
-
-def _common_size(root: Path, names: set[str]) -> tuple[tuple[int, int] | None, list[str]]:
-    """Smallest (width, height) of the sequences' first images, and the sizes met, as text."""
-    folders = [root / "sequences" / name / "image_2" for name in sorted(names)]
-    firsts = [folder / f"000000{suffix}" for folder in folders for suffix in IMAGE_SUFFIXES]
-    sizes = {read_image(path).size for path in firsts if path.is_file()}
-    if not sizes:
-        return None, []
-    widths, heights = zip(*sizes, strict=True)
-    return (min(widths), min(heights)), [f"{width}x{height}" for width, height in sorted(sizes)]

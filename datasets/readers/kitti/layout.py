@@ -5,6 +5,7 @@ right, y down, z forward; metres). ``D/sequences/NN/times.txt`` (seconds), ``vel
 """
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,6 +58,12 @@ def odometry_root(folder: Path) -> Path:
 def present_sequences(root: Path) -> list[str]:
     """Which of 00..10 have a folder and poses."""
     return [name for name in SEQUENCES if (root / "sequences" / name).is_dir() and poses_file(root, name).is_file()]
+
+
+def first_images(root: Path, names: Iterable[str]) -> list[Path]:
+    """The first image of each of the sequences that have one."""
+    firsts = [root / "sequences" / name / "image_2" / f"000000{end}" for name in names for end in IMAGE_SUFFIXES]
+    return [path for path in firsts if path.is_file()]
 
 
 def poses_file(root: Path, name: str) -> Path:

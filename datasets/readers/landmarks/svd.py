@@ -157,8 +157,8 @@ class SVDData(ImageSet):
         labelled = {video for query, row in truth.items() for video in (query, *row)}
         unlabelled = [video for video in listed if video not in labelled]
         if len(unlabelled) < len(listed):
-            self._note(f"{len(listed) - len(unlabelled)} unlabelled videos are labelled in the test truth: left out")
-        self._note(f"{len(unlabelled)} unlabelled videos (published: {PUBLISHED_UNLABELLED})")
+            self.note(f"{len(listed) - len(unlabelled)} unlabelled videos are labelled in the test truth: left out")
+        self.note(f"{len(unlabelled)} unlabelled videos (published: {PUBLISHED_UNLABELLED})")
         folders = self._folders()
         counts = folders.counts([*truth, *(video for row in truth.values() for video in row), *unlabelled])
         if not any(query in counts for query in truth):
@@ -187,7 +187,7 @@ class SVDData(ImageSet):
         self._absent("queries", sum(query not in counts for query in truth), len(truth))
         self._absent("labelled candidates", candidates - kept, candidates)
         if cut:
-            self._note(f"{cut} queries are left out: none of their near-duplicates has frames")
+            self.note(f"{cut} queries are left out: none of their near-duplicates has frames")
         return queries, labels
 
     def _truth(self, part: str) -> Truth:
@@ -196,28 +196,23 @@ class SVDData(ImageSet):
         truth = read_ground_truth(path)
         labels = [label for row in truth.values() for label in row.values()]
         totals = f"{len(truth)} queries, {len(labels)} pairs, {sum(labels)} near-duplicates"
-        self._note(f"{path.name}: {totals} (published: {PUBLISHED[part]})")
+        self.note(f"{path.name}: {totals} (published: {PUBLISHED[part]})")
         candidates = {video for row in truth.values() for video in row}
         for name, used in (("query-id", set(truth)), ("labeled-data-id", candidates), ("all-video-id", candidates)):
             ids = list_file(self._folder, name)
             unknown = len(used.difference(read_video_ids(ids))) if ids is not None else 0
             if unknown:
-                self._note(f"{path.name}: {unknown} of {len(used)} videos are not in {name}")
+                self.note(f"{path.name}: {unknown} of {len(used)} videos are not in {name}")
         return truth
 
     def _folders(self) -> FrameFolders:
         counts = count_file(self._folder)
-        self._note(f"numbers of frames: {counts or f'files in {self._frame_root}'}")
+        self.note(f"numbers of frames: {counts or f'files in {self._frame_root}'}")
         return FrameFolders(self._frame_root, counts)
 
     def _absent(self, what: str, missing: int, listed: int) -> None:
         if missing:
-            self._note(f"{missing} of {listed} {what} have no frames in {self._frame_root}: left out")
-
-    def _note(self, text: str) -> None:
-        """Keep a line for the log, once."""
-        if text not in self.notes:
-            self.notes.append(text)
+            self.note(f"{missing} of {listed} {what} have no frames in {self._frame_root}: left out")
 
 
 def _relations(truth: Truth, videos: Sequence[str]) -> Relations:

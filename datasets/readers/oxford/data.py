@@ -24,6 +24,7 @@ from distilplace.datasets.readers.oxford.tables import (
     read_training,
 )
 from distilplace.datasets.records import CloudSettings, EvaluationSet, PlaceRecord, TrainingSet
+from distilplace.datasets.scans import cloud_settings
 
 EVALUATION_RADIUS = 25.0
 
@@ -56,7 +57,7 @@ class OxfordData(PlaceData):
         self.dataset_folder = existing_folder(dataset_folder, "--dataset_folder", "data set folder")
         self.image_path = self._find_images(image_path)
         self.image_lidar_k = image_lidar_k
-        self.cloud = _cloud_settings(self.defaults, quantization_size, n_points)
+        self.cloud = cloud_settings(self.defaults, quantization_size, n_points)
         self.notes = [] if self.image_path else [f"{self.name}: no --image_path, so the places carry no images"]
 
     def _find_images(self, image_path: Path | str | None) -> Path | None:
@@ -97,7 +98,7 @@ class OxfordData(PlaceData):
             for number, (db, query) in enumerate(zip(database_records, query_records, strict=True))
         ]
         test = EvaluationSet(self.name, runs, database_records, query_records, queries, EVALUATION_RADIUS)
-        self.notes += [note for note in (*unmatched(test), *doubts(test)) if note not in self.notes]
+        self.note(*unmatched(test), *doubts(test))
         return test
 
     def read_cloud(self, path: Path) -> np.ndarray:
@@ -154,16 +155,6 @@ class OxfordAdafusionData(OxfordData):
     database_pickle = "oxfordadafusion_evaluation_database.pickle"
     query_pickle = "oxfordadafusion_evaluation_query.pickle"
     image_index = "oxfordadafusion_lidar2image_ndx.pickle"
-
-
-def _cloud_settings(defaults: CloudSettings, quantization_size: float | None, n_points: int | None) -> CloudSettings:
-    size = defaults.quantization_size if quantization_size is None else float(quantization_size)
-    points = defaults.n_points if n_points is None else int(n_points)
-    if not (np.isfinite(size) and size > 0):
-        raise UserError(f"quantisation size {size}: must be positive")
-    if points < 1:
-        raise UserError(f"number of points per cloud {points}: must be positive")
-    return CloudSettings(size, points, defaults.augmentation)
 
 
 def _refuse_repeats(records: list[PlaceRecord], source: Path) -> None:

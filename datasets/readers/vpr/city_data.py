@@ -1,19 +1,16 @@
 """What Pittsburgh and Tokyo share as data sets: radii, checks of what was found, and notes of them for the log."""
 
-import math
 from pathlib import Path
 from typing import ClassVar, NamedTuple
 
 import numpy as np
 
-from distilplace.common.errors import UserError
 from distilplace.datasets.base import existing_folder
 from distilplace.datasets.doubts import doubts
 from distilplace.datasets.image_sets import Images, ImageSet, Truth, evaluation_set
 from distilplace.datasets.readers.vpr.city_images import CitySplit, Layout, read_split
 from distilplace.datasets.records import EvaluationSet, RankingRules, positions
-
-EVALUATION_RADIUS, POSITIVE_RADIUS, NEGATIVE_RADIUS = 25.0, 10.0, 25.0
+from distilplace.datasets.relations import Radii
 
 
 class City(NamedTuple):
@@ -29,31 +26,6 @@ class City(NamedTuple):
         low = np.array([self.northing[0], self.easting[0]])
         high = np.array([self.northing[1], self.easting[1]])
         return int(((places < low) | (places > high)).any(axis=1).sum())
-
-
-class Radii(NamedTuple):
-    """Metres: a true match of the evaluation; a positive of training; beyond the last, a negative."""
-
-    evaluation: float
-    positive: float
-    negative: float
-
-
-def city_radii(evaluation: float | None, positive: float | None = None, negative: float | None = None) -> Radii:
-    """The radii given, else those of NetVLAD: 25, 10 and 25 m; :class:`UserError` when they make no sense."""
-    radii = Radii(
-        EVALUATION_RADIUS if evaluation is None else evaluation,
-        POSITIVE_RADIUS if positive is None else positive,
-        NEGATIVE_RADIUS if negative is None else negative,
-    )
-    for flag, value in zip(("eval", "positive", "negative"), radii, strict=True):
-        if not (math.isfinite(value) and value > 0):
-            raise UserError(f"--{flag}_radius must be a positive number of metres, not {value}")
-    if radii.positive > radii.negative:
-        raise UserError(
-            f"--positive_radius {radii.positive:g} exceeds --negative_radius {radii.negative:g}: lower the first"
-        )
-    return radii
 
 
 class CityData(ImageSet):
@@ -73,11 +45,6 @@ class CityData(ImageSet):
         self.radii = radii
         self._splits: dict[str, CitySplit] = {}
 
-    def note(self, line: str) -> None:
-        """A line for the log, once."""
-        if line not in self.notes:
-            self.notes.append(line)
-
     def city_split(self, split: str) -> CitySplit:
         """The images of one split."""
         if split not in self._splits:
@@ -96,15 +63,12 @@ class CityData(ImageSet):
         if split.struct is not None and split.struct.positive_threshold != radius:
             self.note(f"{split.source} states {split.struct.positive_threshold:g} m for a match; {radius:g} m is used")
         test = evaluation_set(name, Images(split.database, split.queries, truth), radius, rules)
-        for line in doubts(test):
-            self.note(f"{split.source}: {line}")
+        self.note(*(f"{split.source}: {line}" for line in doubts(test)))
         return test
 
     def _describe(self, split: CitySplit, published: tuple[int | None, int | None]) -> None:
         counts = (len(split.database), len(split.queries))
-        for line in split.notes:
-            self.note(line)
-        self.note(f"{split.source}: {counts[0]} database images, {counts[1]} queries")
+        self.note(*split.notes, f"{split.source}: {counts[0]} database images, {counts[1]} queries")
         for what, here, there in zip(("database images", "queries"), counts, published, strict=True):
             if there is not None and here != there:
                 self.note(f"{split.source}: {here} {what}, but the published split has {there}")

@@ -20,7 +20,7 @@ from distilplace.datasets.image_sets import Images, Truth
 from distilplace.datasets.io.npy_lists import checked_truth, read_index_lists
 from distilplace.datasets.matched_sets import MatchedSet
 from distilplace.datasets.matches import checked_tolerance, frame_numbers, listed_images, matches_by_number
-from distilplace.datasets.readers.frames.image_folder import Listed, checked_radii
+from distilplace.datasets.readers.frames.image_folder import Listed
 from distilplace.datasets.readers.vpr.nordland_layout import (
     found_file,
     pictures,
@@ -30,6 +30,7 @@ from distilplace.datasets.readers.vpr.nordland_layout import (
 )
 from distilplace.datasets.readers.vpr.patch_netvlad import read_names, read_position_truth
 from distilplace.datasets.records import distance_text
+from distilplace.datasets.relations import checked_radii
 
 TOLERANCES = {"full": 10, "patchnetvlad": 7, "downloader": 10, "vprbench": 1, "seqnet": 1}
 QUERY_STEPS = {"vprbench": 10}
@@ -68,7 +69,7 @@ class NordlandData(MatchedSet):
             raise UserError(f"--nordland_variant must be one of {', '.join(TOLERANCES)}, not '{nordland_variant}'")
         self._seasons = (nordland_database, nordland_query)
         self._tolerance = checked_tolerance(frame_tolerance)
-        self._eval_radius = checked_radii(eval_radius, None, None)[0]
+        self._eval_radius = checked_radii(eval_radius).evaluation
         readers: dict[str, Callable[[], Matched]] = {
             "full": self._full,
             "patchnetvlad": self._patchnetvlad,

@@ -9,9 +9,10 @@ from typing import ClassVar
 
 from distilplace.common.errors import UserError
 from distilplace.datasets.image_sets import matches_by_distance, training_by_distance
-from distilplace.datasets.readers.vpr.city_data import City, CityData, city_radii
+from distilplace.datasets.readers.vpr.city_data import City, CityData
 from distilplace.datasets.readers.vpr.city_images import Layout
 from distilplace.datasets.records import EvaluationSet, RankingRules, TrainingSet
+from distilplace.datasets.relations import checked_radii
 
 PITTSBURGH = City("Pittsburgh", "17T", easting=(570_000, 605_000), northing=(4_460_000, 4_495_000))
 FOLDERS = (
@@ -46,7 +47,7 @@ class Pitts30kData(CityData):
     ) -> None:
         if split not in SPLITS:
             raise UserError(f"--split must be one of {', '.join(SPLITS)}, not '{split}'")
-        super().__init__(dataset_folder, city_radii(eval_radius, positive_radius, negative_radius))
+        super().__init__(dataset_folder, checked_radii(eval_radius, positive_radius, negative_radius))
         self.split = split
 
     def training_set(self) -> TrainingSet:

@@ -12,9 +12,10 @@ import numpy as np
 
 from distilplace.common.errors import UserError
 from distilplace.datasets.image_sets import Truth, matches_by_distance, training_by_distance
-from distilplace.datasets.readers.vpr.city_data import City, CityData, city_radii
+from distilplace.datasets.readers.vpr.city_data import City, CityData
 from distilplace.datasets.readers.vpr.city_images import CitySplit, Layout
 from distilplace.datasets.records import EvaluationSet, RankingRules, TrainingSet, positions
+from distilplace.datasets.relations import checked_radii
 
 TOKYO = City("Tokyo", "54S", easting=(360_000, 410_000), northing=(3_925_000, 3_970_000))
 VIEWS_PER_PANORAMA = 12
@@ -49,7 +50,7 @@ class Tokyo247Data(CityData):
         eval_radius: float | None = None,
         spatial_nms: bool | None = None,
     ) -> None:
-        super().__init__(dataset_folder, city_radii(eval_radius))
+        super().__init__(dataset_folder, checked_radii(eval_radius))
         self.spatial_nms = True if spatial_nms is None else spatial_nms
 
     def training_set(self) -> TrainingSet:
@@ -108,7 +109,7 @@ class TokyoTMData(CityData):
         positive_radius: float | None = None,
         negative_radius: float | None = None,
     ) -> None:
-        super().__init__(dataset_folder, city_radii(eval_radius, positive_radius, negative_radius))
+        super().__init__(dataset_folder, checked_radii(eval_radius, positive_radius, negative_radius))
 
     def training_set(self) -> TrainingSet:
         """The train split: database images, then the queries that have a positive in the database."""
