@@ -4,8 +4,9 @@ from pathlib import Path
 
 from distilplace.common.errors import UserError
 from distilplace.datasets.base import existing_folder
-from distilplace.datasets.doubts import doubts
+from distilplace.datasets.doubts import doubts, unmatched
 from distilplace.datasets.image_sets import Images, ImageSet, carve, evaluation_set, training_by_truth
+from distilplace.datasets.matches import checked_tolerance
 from distilplace.datasets.records import EvaluationSet, PlaceRecord, TrainingSet
 from distilplace.datasets.shared_files import refuse_shared, shared_note
 
@@ -16,6 +17,7 @@ class MatchedSet(ImageSet):
     Args:
         dataset_folder: the set's folder.
         train_fraction: in [0, 1), the first part of the sequence, for sets without a training part of their own.
+        frame_tolerance: how many frames apart images of one place may lie; None: other ground truth says.
 
     """
 
@@ -23,15 +25,14 @@ class MatchedSet(ImageSet):
     _training_remedy: str = (
         "--train_fraction is 0: set it between 0 and 1, the first part trains and the rest is the test"
     )
-    _own: bool = False
-    """Are these one's own images, among which links may lie? Published sets are taken as they are."""
 
-    def __init__(self, dataset_folder: Path | str | None, train_fraction: float) -> None:
+    def __init__(self, dataset_folder: Path | str | None, train_fraction: float, frame_tolerance: int | None) -> None:
         super().__init__()
         self._folder = existing_folder(dataset_folder, "--dataset_folder", "data set folder")
         if not 0.0 <= train_fraction < 1.0:
             raise UserError(f"--train_fraction must be at least 0 and below 1, not {train_fraction}")
         self._fraction = train_fraction
+        self._tolerance = checked_tolerance(frame_tolerance)
         self._test: Images | None = None
         self._training: Images | TrainingSet | None = None
         self._radius = 0.0
@@ -44,8 +45,9 @@ class MatchedSet(ImageSet):
         self._test, self._training = test, training
         if test is not None:
             tested = self.evaluation_set()
-            self.notes += [*described(test), *doubts(tested)]
-            if self._own:
+            self.notes.append(f"{len(test.database)} database images, {len(test.queries)} queries")
+            self.notes += [*unmatched(tested), *doubts(tested)]
+            if self.upright:  # one's own images, among which links may lie; published sets are taken as they are
                 refuse_shared(tested)
                 self.notes += shared_note(_records(self._training), tested)
 
@@ -76,12 +78,3 @@ def _records(training: Images | TrainingSet | None) -> list[PlaceRecord]:
     if training is None:
         return []
     return training.records if isinstance(training, TrainingSet) else [*training.database, *training.queries]
-
-
-def described(images: Images) -> list[str]:
-    """Notes on the tested images: how many, and how many queries have no match."""
-    bare = sum(len(row) == 0 for row in images.truth)
-    notes = [f"{len(images.database)} database images, {len(images.queries)} queries"]
-    if bare:
-        notes.append(f"{bare} of {len(images.queries)} queries have no match: left out of recall")
-    return notes

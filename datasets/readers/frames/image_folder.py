@@ -7,6 +7,7 @@ one, ``train_fraction`` takes the first part of the sequence. A flat folder of n
 of recall.
 """
 
+from abc import abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import numpy as np
 from distilplace.common.errors import UserError
 from distilplace.datasets.image_sets import Images, Truth, matches_by_distance, record, training_by_distance
 from distilplace.datasets.matched_sets import MatchedSet
-from distilplace.datasets.matches import checked_tolerance, frame_numbers, listed_images, matches_by_number, read_truth
+from distilplace.datasets.matches import frame_numbers, listed_images, matches_by_number, read_truth
 from distilplace.datasets.readers.frames.flat_folder import flat_note, flat_parts, flat_tolerance, is_flat
 from distilplace.datasets.records import PlaceRecord, TrainingSet
 from distilplace.datasets.relations import checked_radii
@@ -106,7 +107,46 @@ class Listed:
         return Images(database, queries, matches_by_distance(database, queries, radius))
 
 
-class ImagesData(MatchedSet):
+class OwnImages(MatchedSet):
+    """Base of one's own images: two folders with their ground truth, or a flat folder that is one sequence.
+
+    ``layouts``: what the two folders (database, queries) may be called.
+    """
+
+    upright = True
+    layouts: tuple[tuple[str, str], ...] = (FOLDERS,)
+
+    @abstractmethod
+    def numbers(self, names: list[str]) -> np.ndarray:
+        """Int64 [n]: the frame number of each image of a folder; equal ones show one place."""
+
+    def settle_flat(self, beside: tuple[str, ...] = ()) -> bool:
+        """Take a flat folder of images as one sequence; False where it has one of the layouts, or ``beside``."""
+        if not is_flat(self._folder, [side for layout in self.layouts for side in (*layout, *beside)]):
+            return False
+        sides = " and ".join(f"{self._folder}/{side}" for side in self.layouts[0])
+        tolerance = flat_tolerance(self._folder, self._tolerance, sides)
+        names = listed_images(self._folder, self.notes)
+        test, training = flat_parts(self._folder, names, self.numbers(names), tolerance, self._fraction)
+        self.notes.append(flat_note(test, training, tolerance))
+        self._radius = float(tolerance)
+        self._settle(test, training)
+        return True
+
+    def listed(self, home: Path, folders: tuple[str, str] = FOLDERS, prefix: str = "") -> Listed:
+        """The images of two folders, with their notes."""
+        found = Listed.read(home, folders, upright=True, prefix=prefix)
+        self.notes += found.notes
+        return found
+
+    def by_table(self, listed: Listed, part: str = "") -> Images:
+        """Images matched by truth.csv, which gives the radius."""
+        found, self._radius = listed.by_table()
+        self.notes.append(f"{part}truth: {listed.truth} ({sum(map(len, found.truth))} pairs)")
+        return found
+
+
+class ImagesData(OwnImages):
     """Query and database images under ``dataset_folder``.
 
     ``frame_tolerance``: how many frames apart images of one place may lie (it wins over a truth.csv).
@@ -116,8 +156,6 @@ class ImagesData(MatchedSet):
     """
 
     name = "images"
-    upright = True
-    _own = True
 
     def __init__(
         self,
@@ -128,72 +166,52 @@ class ImagesData(MatchedSet):
         positive_radius: float | None = None,
         negative_radius: float | None = None,
     ) -> None:
-        super().__init__(dataset_folder, train_fraction)
-        self._tolerance = checked_tolerance(frame_tolerance)
+        super().__init__(dataset_folder, train_fraction, frame_tolerance)
         self._radii = checked_radii(eval_radius, positive_radius, negative_radius)
         self._by_distance = False
-        if is_flat(self._folder, (*FOLDERS, TRAINING)):
-            self._settle_flat()
+        if self.settle_flat((TRAINING,)):
             return
-        test = self._matched(self._listed(self._folder), "")
+        test = self._matched(self.listed(self._folder))
         self._unit = "m" if self._by_distance else "frames"
-        own = self._folder / TRAINING
+        radius, own = self._radius, self._folder / TRAINING
         self._training_remedy = (
             "--train_fraction is 0: set it between 0 and 1 (the first part of the sequence trains, the rest is the "
             f"test), or add {own}/database and {own}/queries"
         )
         training = None
         if own.is_dir():
-            training = self._matched(self._listed(own, f"{TRAINING}/"), "training part: ", training=True)
+            training = self._matched(self.listed(own, prefix=f"{TRAINING}/"), "training part: ")
+            if training is None:
+                raise UserError(f"no truth for {own}: add its {TRUTH}, or name the images by @utm")
             if self._fraction:
                 self.notes.append(f"--train_fraction is not used: {own} is the training part")
+        self._radius = radius
         self._settle(test, training)
 
-    def _listed(self, home: Path, prefix: str = "") -> Listed:
-        listed = Listed.read(home, upright=True, prefix=prefix)
-        self.notes += listed.notes
-        return listed
-
-    def _settle_flat(self) -> None:
-        """Take a flat folder of numbered images as one sequence."""
-        tolerance = flat_tolerance(self._folder, self._tolerance, f"{self._folder}/database and {self._folder}/queries")
-        names = listed_images(self._folder, self.notes)
-        test, training = flat_parts(self._folder, names, frame_numbers(names), tolerance, self._fraction)
-        self.notes.append(flat_note(test, training, tolerance))
-        self._radius = float(tolerance)
-        self._settle(test, training)
+    def numbers(self, names: list[str]) -> np.ndarray:
+        """The last number in each name."""
+        return frame_numbers(names)
 
     def _relations(self, training: Images) -> TrainingSet:
         if self._by_distance:
             return training_by_distance(training.database, training.queries, *self._radii[1:])
         return super()._relations(training)
 
-    def _matched(self, listed: Listed, part: str, training: bool = False) -> Images | None:
-        """Applies the first source of truth there is: the tolerance, truth.csv, @utm names."""
-        found: Images | None
-        by_distance = False
+    def _matched(self, listed: Listed, part: str = "") -> Images | None:
+        """Applies the first source of truth there is: the tolerance, truth.csv, @utm names; None without any."""
+        self._by_distance = False
         if self._tolerance is not None:
-            numbers = frame_numbers(listed.database), frame_numbers(listed.queries)
-            found, radius = listed.by_numbers(*numbers, self._tolerance), float(self._tolerance)
             beside = f"; {TRUTH} is left aside" if listed.truth else ""
             apart = f"at most {self._tolerance} apart" if self._tolerance else "equal"
-            how = f"frame numbers {apart} (--frame_tolerance{beside})"
-        elif listed.truth is not None:
-            found, radius = listed.by_table()
-            how = f"{listed.truth} ({sum(map(len, found.truth))} pairs)"
-        else:
-            found, radius = listed.by_utm_names(self._radii[0]), self._radii[0]
-            by_distance = True
-            how = f"@utm names, {radius:g} m"
-        if found is None:
-            if training:
-                raise UserError(f"no truth for {self._folder / TRAINING}: add its {TRUTH}, or name the images by @utm")
-            return None
-        self.notes.append(f"{part}truth: {how}")
-        if training:
-            self._by_distance = by_distance
-        else:
-            self._by_distance, self._radius = by_distance, radius
+            self.notes.append(f"{part}truth: frame numbers {apart} (--frame_tolerance{beside})")
+            self._radius = float(self._tolerance)
+            return listed.by_numbers(self.numbers(listed.database), self.numbers(listed.queries), self._tolerance)
+        if listed.truth is not None:
+            return self.by_table(listed, part)
+        self._radius = self._radii.evaluation
+        self._by_distance = True
+        if found := listed.by_utm_names(self._radius):
+            self.notes.append(f"{part}truth: @utm names, {self._radius:g} m")
         return found
 
     def _without_truth(self) -> UserError:

@@ -13,23 +13,18 @@ import numpy as np
 
 from distilplace.common.errors import UserError
 from distilplace.datasets.image_sets import Images
-from distilplace.datasets.matched_sets import MatchedSet
-from distilplace.datasets.matches import checked_tolerance, listed_images, matches_by_order
-from distilplace.datasets.readers.frames.flat_folder import flat_note, flat_parts, flat_tolerance, is_flat
-from distilplace.datasets.readers.frames.image_folder import FOLDERS, TRUTH, Listed
-
-LAYOUTS = (("memory", "live"), FOLDERS)
+from distilplace.datasets.matches import matches_by_order
+from distilplace.datasets.readers.frames.image_folder import FOLDERS, TRUTH, Listed, OwnImages
 
 
-class SequencesData(MatchedSet):
+class SequencesData(OwnImages):
     """Two ordered sequences under ``dataset_folder``; a tolerance wins over a truth.csv.
 
     ``train_fraction``: the first part of both, used for training; the rest is the test.
     """
 
     name = "sequences"
-    upright = True
-    _own = True
+    layouts = (("memory", "live"), FOLDERS)
 
     def __init__(
         self,
@@ -37,50 +32,35 @@ class SequencesData(MatchedSet):
         frame_tolerance: int | None = None,
         train_fraction: float = 0.0,
     ) -> None:
-        super().__init__(dataset_folder, train_fraction)
-        tolerance = checked_tolerance(frame_tolerance)
-        if is_flat(self._folder, [side for layout in LAYOUTS for side in layout]):
-            self._settle_flat(tolerance)
+        super().__init__(dataset_folder, train_fraction, frame_tolerance)
+        if self.settle_flat():
             return
-        listed = Listed.read(self._folder, _layout(self._folder), upright=True)
-        self.notes += listed.notes
+        present = (names for names in self.layouts if all((self._folder / name).is_dir() for name in names))
+        names = next(present, None)
+        if names is None:
+            raise UserError(
+                f"{self._folder} holds neither memory/ and live/ nor database/ and queries/, nor images: put the two "
+                "sequences in folders of these names"
+            )
+        listed = self.listed(self._folder, names)
         self.notes.append(f"{len(listed.database)} remembered, {len(listed.queries)} live images, in the names' order")
-        self._settle(self._matched(listed, tolerance))
+        self._settle(self._matched(listed))
 
-    def _settle_flat(self, tolerance: int | None) -> None:
-        """Take a flat folder of images, in the order of their names, as one sequence."""
-        reach = flat_tolerance(self._folder, tolerance, f"{self._folder}/memory and {self._folder}/live")
-        names = listed_images(self._folder, self.notes)
-        test, training = flat_parts(self._folder, names, np.arange(len(names)), reach, self._fraction)
-        self.notes.append(flat_note(test, training, reach))
-        self._radius = float(reach)
-        self._settle(test, training)
+    def numbers(self, names: list[str]) -> np.ndarray:
+        """Their order."""
+        return np.arange(len(names))
 
-    def _matched(self, listed: Listed, tolerance: int | None) -> Images | None:
-        if tolerance is None and listed.truth is None:
-            return None
-        if tolerance is None:
-            found, self._radius = listed.by_table()
-            self.notes.append(f"truth: {listed.truth} ({sum(map(len, found.truth))} pairs)")
-            return found
+    def _matched(self, listed: Listed) -> Images | None:
+        if self._tolerance is None:
+            return self.by_table(listed) if listed.truth else None
         beside = f"; {TRUTH} is left aside" if listed.truth else ""
-        reach = "exact frame" if tolerance == 0 else f"at most {tolerance} apart"
+        reach = f"at most {self._tolerance} apart" if self._tolerance else "exact frame"
         self.notes.append(f"truth: same place in the order, {reach} (--frame_tolerance{beside})")
-        self._radius = float(tolerance)
-        return listed.by_matches(matches_by_order(len(listed.database), len(listed.queries), tolerance))[0]
+        self._radius = float(self._tolerance)
+        return listed.by_matches(matches_by_order(len(listed.database), len(listed.queries), self._tolerance))[0]
 
     def _without_truth(self) -> UserError:
         return UserError(
             f"no truth for the sequences in {self._folder}: add a {TRUTH} (header query,database) or set "
             "--frame_tolerance N (image k of one shows the place of image k of the other, give or take N)"
         )
-
-
-def _layout(folder: Path) -> tuple[str, str]:
-    for names in LAYOUTS:
-        if all((folder / name).is_dir() for name in names):
-            return names
-    raise UserError(
-        f"{folder} holds neither memory/ and live/ nor database/ and queries/, nor images: put the two sequences in "
-        "folders of these names"
-    )

@@ -19,7 +19,7 @@ from distilplace.common.errors import UserError
 from distilplace.datasets.image_sets import Images, Truth
 from distilplace.datasets.io.npy_lists import checked_truth, read_index_lists
 from distilplace.datasets.matched_sets import MatchedSet
-from distilplace.datasets.matches import checked_tolerance, frame_numbers, listed_images, matches_by_number
+from distilplace.datasets.matches import frame_numbers, listed_images, matches_by_number
 from distilplace.datasets.readers.frames.image_folder import Listed
 from distilplace.datasets.readers.vpr.nordland_layout import (
     found_file,
@@ -64,11 +64,10 @@ class NordlandData(MatchedSet):
         train_fraction: float = 0.0,
         eval_radius: float | None = None,
     ) -> None:
-        super().__init__(dataset_folder, train_fraction)
+        super().__init__(dataset_folder, train_fraction, frame_tolerance)
         if nordland_variant not in TOLERANCES:
             raise UserError(f"--nordland_variant must be one of {', '.join(TOLERANCES)}, not '{nordland_variant}'")
         self._seasons = (nordland_database, nordland_query)
-        self._tolerance = checked_tolerance(frame_tolerance)
         self._eval_radius = checked_radii(eval_radius).evaluation
         readers: dict[str, Callable[[], Matched]] = {
             "full": self._full,
