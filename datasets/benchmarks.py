@@ -1,13 +1,14 @@
 """What is measured beside place recognition between runs: camera poses, landmarks, near-duplicate videos."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Literal
 
 import numpy as np
 
 from distilplace.common.errors import UserError
-from distilplace.datasets.records import Benchmark, PlaceRecord, distinct, require_one_input_per_key
+from distilplace.datasets.records import Benchmark, PlaceRecord
 
 VideoSimilarity = Literal["fme", "fmx", "sme", "smx", "cf"]
 
@@ -26,12 +27,9 @@ class PoseSet(Benchmark):
     poses: np.ndarray
     training_poses: np.ndarray | None = None
 
-    def __post_init__(self) -> None:
-        require_one_input_per_key(self.records)
-
-    def distinct_records(self) -> list[PlaceRecord]:
-        """Every record once per key."""
-        return distinct(self.records)
+    def all_records(self) -> Iterable[PlaceRecord]:
+        """The images."""
+        return self.records
 
     def require_queries(self) -> None:
         """:class:`UserError` without any image, or with a number of poses that is not theirs."""
@@ -59,12 +57,9 @@ class LandmarkSet(Benchmark):
     hard: list[np.ndarray]
     junk: list[np.ndarray]
 
-    def __post_init__(self) -> None:
-        require_one_input_per_key([*self.database, *self.queries])
-
-    def distinct_records(self) -> list[PlaceRecord]:
-        """Every record once per key, database first."""
-        return distinct([*self.database, *self.queries])
+    def all_records(self) -> Iterable[PlaceRecord]:
+        """The database, then the queries."""
+        return chain(self.database, self.queries)
 
     def require_queries(self) -> None:
         """:class:`UserError` when no query has a positive."""
@@ -91,12 +86,9 @@ class VideoSet(Benchmark):
     unlabelled: list[str]
     similarity: VideoSimilarity = "fmx"
 
-    def __post_init__(self) -> None:
-        require_one_input_per_key(record for frames in self.videos.values() for record in frames)
-
-    def distinct_records(self) -> list[PlaceRecord]:
-        """Every frame once per key, video by video."""
-        return distinct(record for frames in self.videos.values() for record in frames)
+    def all_records(self) -> Iterable[PlaceRecord]:
+        """The frames, video by video."""
+        return chain.from_iterable(self.videos.values())
 
     def require_queries(self) -> None:
         """:class:`UserError` when no query has a near-duplicate."""

@@ -37,13 +37,12 @@ def doubts(test: EvaluationSet) -> list[str]:
 
 def unmatched(test: EvaluationSet) -> list[str]:
     """A note on the queries that match nothing in any other run; none where all do."""
-    asked = [entry for entries in test.query_sets for entry in entries.values()]
-    runs = range(len(test.runs))
-    bare = sum(not any(len(entry.get(run, ())) for run in runs) for entry in asked)
+    matched = test.matched()
+    bare = matched.count(False)
     if bare == 0:
         return []
     counted = "they count as misses" if test.rules.unmatched == "miss" else "left out of recall"
-    return [f"{bare} of {len(asked)} queries have no match within {distance_text(test.radius, test.unit)}: {counted}"]
+    return [f"{bare} of {len(matched)} queries have no match within {distance_text(test.radius, test.unit)}: {counted}"]
 
 
 def _narrow(test: EvaluationSet) -> list[str]:

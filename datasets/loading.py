@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 Item = dict[str, Any]
 Batch = dict[str, Any]
+Combine = Callable[[Sequence[Item]], Batch]
+Finish = Callable[[Batch], Batch]
 Quantize = Callable[[torch.Tensor, float], tuple[Any, Any]]
 Rates = tuple[float, float, float]
 RATES: Rates = (0.2, 0.1, 0.5)
@@ -52,9 +54,7 @@ class PlaceItems(Dataset[Item]):
         quantize: Quantize | None,
         augment: bool,
         seed: int,
-        bcs_aug_rate: float = 0.2,
-        hue_aug_rate: float = 0.1,
-        erasing_aug_rate: float = 0.5,
+        rates: Rates = RATES,
     ) -> None:
         if unknown := set(wants) - WANTED:
             raise ValueError(f"unknown batch keys {sorted(unknown)}; known: {sorted(WANTED)}")
@@ -63,8 +63,7 @@ class PlaceItems(Dataset[Item]):
         if self.wants_cloud and quantize is None:
             raise ValueError("clouds are wanted, but no quantize function was handed in")
         self.data, self.records, self.quantize = data, list(records), quantize
-        self.augment, self.seed = augment, seed
-        self.rates = (bcs_aug_rate, hue_aug_rate, erasing_aug_rate)
+        self.augment, self.seed, self.rates = augment, seed, rates
         if self.wants_images:
             self._transform()  # torchvision is loaded here once, not again in every forked worker
         # Shared memory: workers that live on from epoch to epoch read the current value.
@@ -204,9 +203,7 @@ def _laid_out(items: Sequence[Item], training_set: TrainingSet, sampler: PlaceSa
     return {**batch_with_masks(items, training_set), **sampler.layout(len(items))}
 
 
-def _collate_or_error(
-    items: Sequence[Item], combine: Callable[[Sequence[Item]], Batch], finish: Callable[[Batch], Batch] | None
-) -> Batch:
+def _collate_or_error(items: Sequence[Item], combine: Combine, finish: Finish | None) -> Batch:
     if "error" in items[0]:
         return items[0]
     try:
@@ -215,17 +212,11 @@ def _collate_or_error(
         return {"error": str(error)}
 
 
-def _collate_by_size(
-    items: Sequence[Item], combine: Callable[[Sequence[Item]], Batch], finish: Callable[[Batch], Batch] | None
-) -> Batch | list[Batch]:
+def _collate_by_size(items: Sequence[Item], combine: Combine, finish: Finish | None) -> Batch | list[Batch]:
     """Where neighbours have images of different size, one batch for each stretch of equal ones."""
-    stretches = [list(group) for _, group in groupby(items, _image_shape)]
-    batches = [_collate_or_error(stretch, combine, finish) for stretch in stretches]
+    stretches = groupby(items, lambda item: item["images"].shape if "images" in item else ())
+    batches = [_collate_or_error(list(stretch), combine, finish) for _, stretch in stretches]
     return batches[0] if len(batches) == 1 else batches
-
-
-def _image_shape(item: Item) -> tuple[int, ...]:
-    return tuple(item["images"].shape) if "images" in item else ()
 
 
 def training_loader(
@@ -238,32 +229,18 @@ def training_loader(
     num_workers: int,
     seed: int,
     augment: bool = True,
-    bcs_aug_rate: float = 0.2,
-    hue_aug_rate: float = 0.1,
-    erasing_aug_rate: float = 0.5,
-    finish: Callable[[Batch], Batch] | None = None,
+    rates: Rates = RATES,
+    finish: Finish | None = None,
 ) -> PlaceLoader:
     """Training batches with masks and the sampler's layout, in its order. Call :func:`set_epoch` before each epoch.
 
     ``finish`` adds to every batch what else it needs, in the worker that made it.
     """
-    items = PlaceItems(
-        data,
-        training_set.records,
-        wants=wants,
-        quantize=quantize,
-        augment=augment,
-        seed=seed,
-        bcs_aug_rate=bcs_aug_rate,
-        hue_aug_rate=hue_aug_rate,
-        erasing_aug_rate=erasing_aug_rate,
-    )
+    records, combine = training_set.records, partial(_laid_out, training_set=training_set, sampler=sampler)
     return PlaceLoader(
-        items,
+        PlaceItems(data, records, wants=wants, quantize=quantize, augment=augment, seed=seed, rates=rates),
         batch_sampler=sampler,
-        collate_fn=partial(
-            _collate_or_error, combine=partial(_laid_out, training_set=training_set, sampler=sampler), finish=finish
-        ),
+        collate_fn=partial(_collate_or_error, combine=combine, finish=finish),
         num_workers=num_workers,
         persistent_workers=num_workers > 0,
         worker_init_fn=start_worker,
@@ -291,7 +268,7 @@ def evaluation_loader(
     augment_seed: int | None = None,
     rates: Rates = RATES,
     view: int = 0,
-    finish: Callable[[Batch], Batch] | None = None,
+    finish: Finish | None = None,
     one_size: bool = False,
 ) -> PlaceLoader:
     """Batches of ``records`` in order: clean (nearest image), or augmented once, as epoch 0 of ``augment_seed``.
@@ -300,19 +277,8 @@ def evaluation_loader(
     is cut where the size of the images changes; with ``one_size`` that is refused. ``finish`` as in
     :func:`training_loader`.
     """
-    augment = augment_seed is not None
-    bcs, hue, erasing = rates
-    items = PlaceItems(
-        data,
-        records,
-        wants=wants,
-        quantize=quantize,
-        augment=augment,
-        seed=augment_seed or 0,
-        bcs_aug_rate=bcs,
-        hue_aug_rate=hue,
-        erasing_aug_rate=erasing,
-    )
+    augment, seed = augment_seed is not None, augment_seed or 0
+    items = PlaceItems(data, records, wants=wants, quantize=quantize, augment=augment, seed=seed, rates=rates)
     first = view * len(items) if augment else 0
     # A generator of its own: making an iterator draws a number, which must not come from training's random state.
     return PlaceLoader(

@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
@@ -111,9 +112,16 @@ class Benchmark(ABC):
 
     name: str
 
+    def __post_init__(self) -> None:
+        require_one_input_per_key(self.all_records())
+
     @abstractmethod
+    def all_records(self) -> Iterable[PlaceRecord]:
+        """Every record, database first; one may occur several times."""
+
     def distinct_records(self) -> list[PlaceRecord]:
         """Every record once per key: what has to be embedded."""
+        return distinct(self.all_records())
 
     @abstractmethod
     def require_queries(self) -> None:
@@ -142,12 +150,14 @@ class EvaluationSet(Benchmark):
     unit: str = "m"
     """What positions and ``radius`` are counted in: metres, or frames of a sequence."""
 
-    def __post_init__(self) -> None:
-        require_one_input_per_key(record for runs in (self.database, self.queries) for run in runs for record in run)
+    def all_records(self) -> Iterable[PlaceRecord]:
+        """The database run by run, then the queries."""
+        return chain.from_iterable([*self.database, *self.queries])
 
-    def distinct_records(self) -> list[PlaceRecord]:
-        """Every record once per key, database first: what has to be embedded."""
-        return distinct(record for runs in (self.database, self.queries) for run in runs for record in run)
+    def matched(self) -> list[bool]:
+        """Does each query, run by run, have a true match in any other run?"""
+        runs = range(len(self.runs))
+        return [any(len(entry.get(m, ())) for m in runs) for run in self.query_sets for entry in run.values()]
 
     def require_queries(self) -> None:
         """:class:`UserError` when nothing could be measured: said before anything is trained."""
@@ -155,8 +165,7 @@ class EvaluationSet(Benchmark):
             raise UserError(f"data set {self.name}: no run has any database item; check its evaluation database")
         if not any(self.queries):
             raise UserError(f"data set {self.name}: no run with any query; check its evaluation queries")
-        neighbours = (entry.get(m) for run in self.query_sets for entry in run.values() for m in range(len(self.runs)))
-        if not any(neighbours):
+        if not any(self.matched()):
             reach = distance_text(self.radius, self.unit)
             raise UserError(f"data set {self.name}: no query has a true neighbour in another run (radius: {reach})")
 

@@ -71,6 +71,17 @@ def training_relations(
     return positives, neighbours_within(places, places, negative_radius)
 
 
+def group_relations(groups: np.ndarray) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Positives and non-negatives of items by group, int64 [n]: those of an item's own; a group shares one array."""
+    positives = [np.empty(0, dtype=np.int64)] * len(groups)
+    non_negatives = list(positives)
+    order = np.argsort(groups, kind="stable")
+    for members in np.split(order, np.flatnonzero(np.diff(groups[order])) + 1):
+        for index in members.tolist():
+            positives[index], non_negatives[index] = members[members != index], members
+    return positives, non_negatives
+
+
 def true_neighbours(
     database: Sequence[Sequence[PlaceRecord]], queries: Sequence[Sequence[PlaceRecord]], radius: float
 ) -> list[dict[int, dict[Any, Any]]]:

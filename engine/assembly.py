@@ -15,7 +15,7 @@ from distilplace.datasets.records import Layout, TrainingSet
 from distilplace.datasets.sampling.batches import PairBatchSampler, PlaceSampler
 from distilplace.datasets.sampling.items import GroupPairSampler, ItemBatchSampler, ViewBatchSampler
 from distilplace.datasets.sampling.tuples import TupleBatchSampler
-from distilplace.engine.building import quantizer_for
+from distilplace.engine.building import quantizer_for, rates_of
 from distilplace.engine.caches.whitening import WhitenedTeacher
 from distilplace.engine.embedding import Embedder
 from distilplace.engine.generations import Generations
@@ -72,9 +72,7 @@ def assemble(options: TrainOptions, parts: Parts, folder: RunFolder) -> Trainer:
         sampler=sampler,
         num_workers=options.num_workers,
         seed=options.seed,
-        bcs_aug_rate=options.bcs_aug_rate,
-        hue_aug_rate=options.hue_aug_rate,
-        erasing_aug_rate=options.erasing_aug_rate,
+        rates=rates_of(options),
         finish=map_builder(options, [network, *live], options.train_batch_split_size, fabric.device),
     )
     prepare_losses(options, parts)

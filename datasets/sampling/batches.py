@@ -69,12 +69,12 @@ class ComposedSampler(PlaceSampler):
     ``max_batches`` cuts the epoch short.
     """
 
-    def __init__(self, batch_size: int, *, seed: int, max_batches: int | None = None) -> None:
-        self.seed = seed
-        self.batch_size = batch_size
-        self.max_batches = max_batches
-        self.epoch = 0
-        self.skip = 0
+    def __init__(
+        self, training_set: TrainingSet, batch_size: int, *, seed: int, max_batches: int | None = None
+    ) -> None:
+        self.seed, self.batch_size, self.max_batches = seed, batch_size, max_batches
+        self.epoch = self.skip = 0
+        self.count = len(training_set)
         self._cached: tuple[tuple[int, int, int], list[list[int]]] | None = None
 
     @abstractmethod
@@ -146,7 +146,7 @@ class PairBatchSampler(ComposedSampler):
                 raise UserError(f"batch expansion rate {batch_expansion_rate}: must be greater than 1")
             if batch_size_limit is None or batch_size_limit < batch_size:
                 raise UserError(f"batch size limit {batch_size_limit}: must be at least the batch size {batch_size}")
-        super().__init__(_usable_size(batch_size), seed=seed, max_batches=max_batches)
+        super().__init__(training_set, _usable_size(batch_size), seed=seed, max_batches=max_batches)
         self.positives = _partners(training_set)
         if self.batch_size != batch_size:
             LOG.warning("batch size %d raised to %d: batches consist of pairs", batch_size, self.batch_size)

@@ -9,19 +9,33 @@ from distilplace.datasets.records import TrainingSet
 from distilplace.datasets.sampling.batches import ComposedSampler
 
 
-class ItemBatchSampler(ComposedSampler):
-    """Every item once an epoch, in batches of ``batch_size``; the last one may be smaller, a single item is left out.
+class _SizedSampler(ComposedSampler):
+    """Base: the training set must hold two of what batches are made of."""
 
-    For regression: batch norm needs two items.
-    """
+    what = "items"
 
     def __init__(
         self, training_set: TrainingSet, batch_size: int, *, seed: int, max_batches: int | None = None
     ) -> None:
-        super().__init__(batch_size, seed=seed, max_batches=max_batches)
-        self.count = len(training_set)
-        if self.count < 2:
-            raise UserError(f"the training set has {self.count} items, too few for a batch: use more data")
+        super().__init__(training_set, batch_size, seed=seed, max_batches=max_batches)
+        if (found := self._available(training_set)) < 2:
+            raise UserError(f"the training set has {found} {self.what}, too few for a batch: add data")
+
+    def _available(self, training_set: TrainingSet) -> int:
+        return self.count
+
+    def _paired(self, pairs: np.ndarray) -> list[list[int]]:
+        """Pairs int64 [P, 2] as flat lists of ``batch_size`` images; a rest of a single pair has no negative."""
+        half = max(self.batch_size // 2, 2)
+        parts = [pairs[start : start + half] for start in range(0, len(pairs), half)]
+        return [part.reshape(-1).tolist() for part in parts if len(part) > 1]
+
+
+class ItemBatchSampler(_SizedSampler):
+    """Every item once an epoch, in batches of ``batch_size``; the last one may be smaller, a single item is omitted.
+
+    For regression: batch norm needs two items.
+    """
 
     def layout(self, count: int) -> dict[str, torch.Tensor]:
         """Nothing: the items stand alone."""
@@ -33,56 +47,30 @@ class ItemBatchSampler(ComposedSampler):
         return [batch for batch in batches if len(batch) > 1]
 
 
-class _PairsOfEpoch(ComposedSampler):
-    """Batches of the pairs that an epoch draws: ``batch_size`` counts images, two for every pair."""
-
-    what = "items"
-
-    def _checked(self, pairs: int) -> None:
-        if pairs < 2:
-            raise UserError(f"the training set has {pairs} {self.what}, too few for a batch of two pairs: add data")
-
-    def _batched(self, pairs: np.ndarray) -> list[list[int]]:
-        """Pairs int64 [P, 2] as flat lists; a rest of a single pair is left out: it has no negative."""
-        half = max(self.batch_size // 2, 2)
-        parts = [pairs[start : start + half] for start in range(0, len(pairs), half)]
-        return [part.reshape(-1).tolist() for part in parts if len(part) > 1]
-
-
-class ViewBatchSampler(_PairsOfEpoch):
+class ViewBatchSampler(_SizedSampler):
     """Every item twice, side by side, in two views (index i and i + n, see ``datasets.loading.PlaceItems``)."""
-
-    def __init__(
-        self, training_set: TrainingSet, batch_size: int, *, seed: int, max_batches: int | None = None
-    ) -> None:
-        super().__init__(batch_size, seed=seed, max_batches=max_batches)
-        self.count = len(training_set)
-        self._checked(self.count)
 
     def _compose(self) -> list[list[int]]:
         order = generator(self.seed, self.epoch, self.batch_size, "views").permutation(self.count)
-        return self._batched(np.column_stack([order, order + self.count]))
+        return self._paired(np.column_stack([order, order + self.count]))
 
 
-class GroupPairSampler(_PairsOfEpoch):
+class GroupPairSampler(_SizedSampler):
     """Every group of two items or more once an epoch, by a random pair of it (Whiten-MTD on Google Landmarks v2)."""
 
     what = "groups of two items or more (landmarks)"
 
-    def __init__(
-        self, training_set: TrainingSet, batch_size: int, *, seed: int, max_batches: int | None = None
-    ) -> None:
-        super().__init__(batch_size, seed=seed, max_batches=max_batches)
+    def _available(self, training_set: TrainingSet) -> int:
         if training_set.groups is None:
             raise UserError("this data set does not say which landmark an image shows: use --batches pairs")
         self._order = np.argsort(training_set.groups, kind="stable")
         _, starts, counts = np.unique(training_set.groups[self._order], return_index=True, return_counts=True)
         self._starts, self._counts = starts[counts > 1], counts[counts > 1]
-        self._checked(len(self._starts))
+        return len(self._starts)
 
     def _compose(self) -> list[list[int]]:
         rng = generator(self.seed, self.epoch, self.batch_size, "groups")
         first = rng.integers(self._counts)
         second = (first + 1 + rng.integers(self._counts - 1)) % self._counts
         pairs = np.column_stack([self._order[self._starts + first], self._order[self._starts + second]])
-        return self._batched(pairs[rng.permutation(len(pairs))])
+        return self._paired(pairs[rng.permutation(len(pairs))])

@@ -8,7 +8,6 @@ of a validation place are dropped. The buffer is at most 10 % of the extent of t
 bounding box): 50 m in a city, less in small worlds.
 """
 
-import logging
 from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -21,7 +20,6 @@ from distilplace.datasets.relations import true_neighbours
 from distilplace.datasets.routes import distance_to
 
 LARGEST_BUFFER_SHARE = 0.1
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -33,23 +31,14 @@ class Split:
     note: str
 
 
-def split_validation(
-    training_set: TrainingSet, fraction: float, *, buffer: float = 50.0, eval_radius: float = 25.0
-) -> tuple[TrainingSet, Benchmark | None]:
-    """Training set without the validation stretch and its buffer (metres), and the stretch as an evaluation set.
-
-    ``(training_set, None)`` for fraction 0, and, with a logged warning, when no stretch gives a usable validation.
-    """
-    result = split(training_set, fraction, buffer=buffer, eval_radius=eval_radius)
-    if fraction and result.validation is None:
-        logger.warning("%s", result.note)
-    return result.training, result.validation
-
-
 def split(
     training_set: TrainingSet, fraction: float, *, buffer: float = 50.0, eval_radius: float = 25.0, unit: str = "m"
 ) -> Split:
-    """As :func:`split_validation`, with a line for the log instead of a warning; ``unit`` as in EvaluationSet."""
+    """Training set without the validation stretch and its buffer (metres), and the stretch as an evaluation set.
+
+    The training set as it is for fraction 0, and when no stretch gives a usable validation. ``unit`` as in
+    EvaluationSet.
+    """
     if not 0.0 <= fraction < 1.0:
         raise UserError(f"--val_fraction must be at least 0 and below 1, not {fraction}")
     if fraction == 0.0:
@@ -142,6 +131,5 @@ def _evaluation(records: list[PlaceRecord], radius: float, unit: str) -> Evaluat
 
 def _usable(training: TrainingSet, validation: EvaluationSet) -> bool:
     """Do at least half of the queries have a true match, and does a positive pair remain to train on?"""
-    runs = range(len(validation.runs))
-    matched = [any(entry.get(m) for m in runs) for entries in validation.query_sets for entry in entries.values()]
+    matched = validation.matched()
     return any(matched) and 2 * sum(matched) >= len(matched) and any(len(row) for row in training.positives)

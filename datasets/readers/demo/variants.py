@@ -20,7 +20,7 @@ from distilplace.datasets.readers.poses.data import Part, PoseData, Scene
 from distilplace.datasets.readers.poses.lists import PoseList
 from distilplace.datasets.readers.poses.quaternions import quaternions_from_matrices
 from distilplace.datasets.records import PlaceRecord, TrainingSet, positions
-from distilplace.datasets.relations import neighbours_within
+from distilplace.datasets.relations import group_relations, neighbours_within
 from distilplace.datasets.sampling.splitting import subset
 from distilplace.demoworld.camera import CameraPose
 from distilplace.demoworld.drive import Drive
@@ -29,7 +29,7 @@ from distilplace.demoworld.layout import make_layout
 CROP_SIZE = 112  # pixels; the world's images are 160 x 120
 STAMP_TOLERANCE = 1000  # microseconds: another machine may round a stamp otherwise
 LANDMARK_RADIUS = 10.0  # metres from its first sight within which a landmark is seen
-EASY_RADIUS, HARD_RADIUS, JUNK_RADIUS = 5.0, 25.0, 35.0
+RADII = (5.0, 25.0, 35.0)  # metres within which an image is easy, hard, junk
 CLIP_LENGTH = 5  # places
 
 
@@ -116,26 +116,17 @@ class DemoLandmarksData(DemoImages):
             raise UserError(f"data set {self.name}: no place is seen twice in training: raise train_runs or places")
         _, groups = np.unique(landmark[kept], return_inverse=True)
         places = subset(everything, kept)
-        together = [np.flatnonzero(groups == group) for group in groups]
-        positives = [row[row != index].astype(np.int64) for index, row in enumerate(together)]
-        return replace(places, positives=positives, groups=groups.astype(np.int64), layout="groups")
+        return replace(places, positives=group_relations(groups)[0], groups=groups.astype(np.int64), layout="groups")
 
     def evaluation_set(self) -> LandmarkSet:
         """The first test traversal's images as queries to all others'."""
         queries, *others = test_images(self.world)
         database = [place for run in others for place in run]
         where, asked = positions(database), positions(queries)
-        easy, hard, junk = (
-            neighbours_within(asked, where, radius) for radius in (EASY_RADIUS, HARD_RADIUS, JUNK_RADIUS)
-        )
-        return LandmarkSet(
-            self.name,
-            database,
-            queries,
-            easy,
-            [np.setdiff1d(wide, near) for wide, near in zip(hard, easy, strict=True)],
-            [np.setdiff1d(wide, near) for wide, near in zip(junk, hard, strict=True)],
-        )
+        easy, wide, wider = (neighbours_within(asked, where, radius) for radius in RADII)
+        hard = [np.setdiff1d(outer, inner) for outer, inner in zip(wide, easy, strict=True)]
+        junk = [np.setdiff1d(outer, inner) for outer, inner in zip(wider, wide, strict=True)]
+        return LandmarkSet(self.name, database, queries, easy, hard, junk)
 
 
 class DemoVideosData(DemoImages):

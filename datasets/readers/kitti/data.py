@@ -31,23 +31,13 @@ from distilplace.datasets.readers.kitti.layout import (
 )
 from distilplace.datasets.readers.kitti.lists import published_lists
 from distilplace.datasets.records import EvaluationSet, PlaceRecord, RankingRules, TrainingSet, positions
-from distilplace.datasets.relations import Radii, checked_radii, neighbours_within, training_relations
+from distilplace.datasets.relations import Radii, checked_radii, training_relations
 from distilplace.datasets.scans import ScanData
 
 EVALUATION_RADII = {"A": 3.0, "B": 5.0, "C": 25.0}
 WRONG_BEYOND = 20.0  # metres, protocol A
 RECENT = 30.0  # seconds
 MAP_SECONDS, MAP_STEP, MAP_REACH = 170.0, 0.1, 5.0  # seconds, metres, metres: protocol B
-
-
-def revisits(places: np.ndarray, times: np.ndarray, radius: float, gap: float = RECENT) -> np.ndarray:
-    """Bool [n]: was a frame's place [n, d] passed before, within ``radius`` metres, more than ``gap`` seconds earlier?
-
-    ``times`` [n] are seconds and do not decrease.
-    """
-    near = neighbours_within(places, places, radius)
-    earlier = earlier_frames(times, gap)
-    return np.array([bool((row < count).any()) for row, count in zip(near, earlier, strict=True)], dtype=bool)
 
 
 def earlier_frames(times: np.ndarray, gap: float = RECENT) -> np.ndarray:

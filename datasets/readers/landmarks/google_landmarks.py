@@ -14,10 +14,12 @@ import numpy as np
 from tqdm import tqdm
 
 from distilplace.common.errors import UserError
+from distilplace.common.inputs.text_files import read_lines
 from distilplace.common.numbers import parse_whole
 from distilplace.datasets.base import existing_file, existing_folder
 from distilplace.datasets.image_sets import ImageSet
 from distilplace.datasets.records import Benchmark, PlaceRecord, TrainingSet
+from distilplace.datasets.relations import group_relations
 
 IMAGES = "train"
 CLEAN_LIST = "meta/train_clean.csv"
@@ -63,7 +65,7 @@ class GoogleLandmarksData(ImageSet):
             for image in row
         ]
         groups = np.repeat(np.array(list(kept), dtype=np.int64), [len(row) for row in kept.values()])
-        return TrainingSet(records, *_relations(list(map(len, kept.values()))), groups=groups, layout="groups")
+        return TrainingSet(records, *group_relations(groups), groups=groups, layout="groups")
 
     def evaluation_set(self) -> Benchmark:
         """There is none: :class:`UserError`."""
@@ -92,23 +94,17 @@ def read_clean_list(path: Path) -> dict[int, list[str]]:
     """
     landmarks: dict[int, list[str]] = {}
     seen: set[str] = set()
-    try:
-        # By hand: a landmark may have thousands of images, and the csv module refuses fields beyond 128 KiB.
-        with path.open(encoding="utf-8-sig") as stream:
-            header = stream.readline().strip()
-            if header != HEADER:
-                raise UserError(f"clean list {path}, line 1: '{header[:60]}' instead of the header {HEADER}")
-            for number, line in enumerate(stream, start=2):
-                if not line.strip():
-                    continue
-                landmark, images = _clean_line(line, f"clean list {path}, line {number}")
-                twice = "landmark" if landmark in landmarks else "image" if not seen.isdisjoint(images) else None
-                seen.update(images)
-                if twice or len(set(images)) != len(images):
-                    raise UserError(f"clean list {path}, line {number}: names {twice or 'image'}s named before")
-                landmarks[landmark] = images
-    except UnicodeDecodeError as error:
-        raise UserError(f"clean list {path} is not UTF-8 text: download it again") from error
+    # Not by the csv module: a landmark may have thousands of images, and that refuses fields beyond 128 KiB.
+    (_, header), *lines = read_lines(path, "clean list", "download it again")
+    if header != HEADER:
+        raise UserError(f"clean list {path}, line 1: '{header[:60]}' instead of the header {HEADER}")
+    for number, line in lines:
+        landmark, images = _clean_line(line, f"clean list {path}, line {number}")
+        twice = "landmark" if landmark in landmarks else "image" if not seen.isdisjoint(images) else None
+        seen.update(images)
+        if twice or len(set(images)) != len(images):
+            raise UserError(f"clean list {path}, line {number}: names {twice or 'image'}s named before")
+        landmarks[landmark] = images
     if not landmarks:
         raise UserError(f"clean list {path} names no landmark: download it again")
     return landmarks
@@ -144,16 +140,3 @@ def _names(folder: Path) -> set[str]:
             return {entry.name for entry in entries}
     except (FileNotFoundError, NotADirectoryError):
         return set()
-
-
-def _relations(sizes: list[int]) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Positives and non-negatives of landmarks that follow each other; a landmark's images share one array."""
-    positives: list[np.ndarray] = []
-    non_negatives: list[np.ndarray] = []
-    start = 0
-    for size in sizes:
-        members = np.arange(start, start + size, dtype=np.int64)
-        positives += [members[members != index] for index in range(start, start + size)]
-        non_negatives += [members] * size
-        start += size
-    return positives, non_negatives

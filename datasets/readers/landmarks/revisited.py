@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from distilplace.common.errors import UserError
-from distilplace.common.inputs.text_files import read_text
+from distilplace.common.inputs.text_files import read_lines
 from distilplace.datasets.base import existing_folder
 from distilplace.datasets.benchmarks import LandmarkSet
 from distilplace.datasets.image_sets import ImageSet, record
@@ -230,8 +230,7 @@ def read_distractors(folder: Path) -> list[PlaceRecord]:
     if not homes:
         raise UserError(f"no {DISTRACTORS}.txt in {folder} or {folder / DISTRACTORS}: check --distractors_folder")
     path = homes[0] / f"{DISTRACTORS}.txt"
-    lines = read_text(path, "list of distractors", "copy it again").split("\n")
-    names = _image_names([line.strip() for line in lines if line.strip()], f"list of distractors {path}")
+    names = _image_names([line for _, line in read_lines(path, "list of distractors")], f"list of distractors {path}")
     places = [homes[0] / "jpg", homes[0] / DISTRACTORS, homes[0]]
     images = next((place for place in places if (place / names[0]).is_file()), places[0])
     return [record("distractors", images / name, name) for name in names]

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from distilplace.common.errors import UserError
+from distilplace.common.inputs.text_files import read_lines
 from distilplace.common.numbers import parse_whole
 
 HOMES = ("metadata-release", "metadata", ".")
@@ -80,21 +81,11 @@ def read_frame_counts(path: Path) -> dict[str, int]:
 
 def _lines(path: Path, fields: int) -> Iterator[tuple[list[str], str]]:
     """The fields of each line that is not blank, and where it stands; at least one line."""
-    found = False
-    try:
-        with path.open(encoding="utf-8-sig") as stream:
-            for number, line in enumerate(stream, start=1):
-                parts = line.split()
-                if not parts:
-                    continue
-                if len(parts) != fields:
-                    raise UserError(f"{path}, line {number}: expected {fields} field(s), found {len(parts)}")
-                found = True
-                yield parts, f"{path}, line {number}"
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 text") from error
-    if not found:
-        raise UserError(f"{path} is empty")
+    for number, line in read_lines(path):
+        parts = line.split()
+        if len(parts) != fields:
+            raise UserError(f"{path}, line {number}: expected {fields} field(s), found {len(parts)}")
+        yield parts, f"{path}, line {number}"
 
 
 def _video(name: str, where: str) -> str:

@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from distilplace.datasets.relations import neighbours_within, training_relations
+from distilplace.datasets.records import PlaceRecord
+from distilplace.datasets.relations import training_relations, true_neighbours
 
 TRAINING_FOLDER, TEST_FOLDER = "pointcloud_20m_10overlap", "pointcloud_20m"
 IMAGES = "images"
@@ -94,21 +95,13 @@ def _training(runs: Sequence[WrittenRun], make: type) -> dict[int, Any]:
 
 
 def _evaluation(runs: Sequence[WrittenRun]) -> tuple[list[dict[int, Any]], list[dict[int, Any]]]:
-    where = [np.array(run.positions) for run in runs]
-
-    def entries(run: WrittenRun) -> dict[int, dict[Any, Any]]:
-        return {
-            i: {"query": run.cloud(i), "northing": north, "easting": east}
-            for i, (north, east) in enumerate(run.positions)
-        }
-
-    queries = [entries(run) for run in runs]
-    for n, run_queries in enumerate(queries):
-        for m in range(len(runs)):
-            if m != n:
-                for i, near in enumerate(neighbours_within(where[n], where[m], 25.0)):
-                    run_queries[i][m] = near.tolist()
-    return [entries(run) for run in runs], queries
+    records = [
+        [PlaceRecord(run.cloud(i), run.name, None, (), *position) for i, position in enumerate(run.positions)]
+        for run in runs
+    ]
+    entries = ("query", "northing", "easting")
+    queries = true_neighbours(records, records, 25.0)
+    return [{i: {key: place[key] for key in entries} for i, place in run.items()} for run in queries], queries
 
 
 def _dump(path: Path, content: object) -> None:

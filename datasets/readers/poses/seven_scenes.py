@@ -11,7 +11,7 @@ import numpy as np
 
 from distilplace.common.errors import UserError
 from distilplace.common.inputs.folder_flags import flag_of
-from distilplace.common.inputs.text_files import read_text
+from distilplace.common.inputs.text_files import read_lines
 from distilplace.common.numbers import number_hint, parse_number
 from distilplace.datasets.readers.poses.data import Part, PoseData, Scene
 from distilplace.datasets.readers.poses.lists import PoseList, read_scene_list
@@ -77,19 +77,14 @@ def read_split(path: Path) -> list[str]:
         UserError: a line without a number at its end, a sequence named twice, or no line at all.
 
     """
-    lines = read_text(path, remedy="copy it again").split("\n")
     sequences: list[str] = []
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        found = re.fullmatch(r"(?:sequence|seq-?)?\s*([0-9]{1,18})", line.strip(), flags=re.IGNORECASE)
+    for number, line in read_lines(path):
+        found = re.fullmatch(r"(?:sequence|seq-?)?\s*([0-9]{1,18})", line, flags=re.IGNORECASE)
         if found is None:
-            raise UserError(f"{path} line {number}: '{line.strip()}' names no sequence: sequence1 is expected")
+            raise UserError(f"{path} line {number}: '{line}' names no sequence: sequence1 is expected")
         sequences.append(f"seq-{int(found[1]):02d}")
         if sequences.count(sequences[-1]) > 1:
             raise UserError(f"{path} line {number}: {sequences[-1]} stands there twice")
-    if not sequences:
-        raise UserError(f"{path} names no sequence: copy it again")
     return sequences
 
 

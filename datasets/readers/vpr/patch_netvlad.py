@@ -12,7 +12,7 @@ from zipfile import BadZipFile
 import numpy as np
 
 from distilplace.common.errors import UserError
-from distilplace.common.inputs.text_files import read_text
+from distilplace.common.inputs.text_files import read_lines
 from distilplace.common.npy import load_npz
 from distilplace.datasets.image_sets import Truth
 from distilplace.datasets.relations import neighbours_within
@@ -61,8 +61,4 @@ def _checked_radius(value: np.ndarray, path: Path) -> float:
 
 def read_names(path: Path) -> list[str]:
     """The image names of a list file, one a line, without a leading ``./``; blank lines are left out."""
-    lines = read_text(path, "list of image names", "copy it again").split("\n")
-    names = [line.strip().removeprefix("./") for line in lines if line.strip()]
-    if not names:
-        raise UserError(f"list of image names {path} is empty")
-    return names
+    return [line.removeprefix("./") for _, line in read_lines(path, "list of image names")]

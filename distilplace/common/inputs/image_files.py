@@ -9,7 +9,7 @@ from pathlib import Path
 from distilplace.common.decoding import USUAL, described_depth, image_suffixes, require_regular_file
 from distilplace.common.errors import UserError
 from distilplace.common.inputs.folder_flags import flag_of
-from distilplace.common.inputs.text_files import read_text
+from distilplace.common.inputs.text_files import read_lines
 
 HEIC = (".heic", ".heif")
 
@@ -88,11 +88,6 @@ def depth_notes(folder: str, first: Path) -> list[str]:
     except UserError:
         return []
     return [f"{folder}: {first.name}: {lost}"] if lost else []
-
-
-def image_files(folder: Path) -> list[Path]:
-    """The files of :func:`find_images`."""
-    return find_images(folder).files
 
 
 def files_by_stem(folder: Path, suffixes: Iterable[str], tally: Tally, what: str = "image") -> dict[str, Path]:
@@ -178,13 +173,10 @@ def _counts(kinds: Counter[str]) -> str:
 
 
 def _listed_files(listed: Path, folder: Path) -> list[Path]:
-    text = read_text(listed, "image list", "remove it, or write it again")
-    lines = [line.strip() for line in text.split("\n")]
-    found = sorted((folder / line for line in lines if line), key=str)
+    lines = read_lines(listed, "image list", "remove it, or write one path per line")
+    found = sorted((folder / line for _, line in lines), key=str)
     if twice := [path for path, count in Counter(found).items() if count > 1]:
         raise UserError(f"image list {listed} names {len(twice)} paths twice, such as {twice[0]}: correct it")
-    if not found:
-        raise UserError(f"image list {listed} is empty: remove it, or write one path per line")
     for path in (found[0], found[-1]):
         if not path.is_file():
             raise UserError(f"image list {listed}: {path} does not exist: remove the list, or write it again")

@@ -46,5 +46,17 @@ def read_text(path: Path, what: str = "", remedy: str = "save it as UTF-8") -> s
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
+def read_lines(path: Path, what: str = "", remedy: str = "copy it again") -> list[tuple[int, str]]:
+    """Number and stripped text of every line that is not blank; :class:`UserError` as :func:`read_text`, and for none.
+
+    Arguments as there.
+    """
+    lines = enumerate(read_text(path, what, remedy).split("\n"), start=1)
+    found = [(number, line.strip()) for number, line in lines if line.strip()]
+    if not found:
+        raise UserError(f"{what} {path} is empty: {remedy}".lstrip())
+    return found
+
+
 def _without_waiting(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NONBLOCK)

@@ -5,7 +5,7 @@ import os
 import pytest
 
 from distilplace.common.errors import UserError
-from distilplace.common.inputs.image_files import image_files
+from distilplace.common.inputs.image_files import find_images
 from distilplace.common.inputs.text_files import read_text
 from distilplace.common.inputs.text_tables import read_table
 from distilplace.datasets.readers.landmarks.revisited import read_distractors
@@ -52,7 +52,7 @@ def test_what_is_no_text_is_named(tmp_path, read, make, said):
 @pytest.mark.parametrize(
     ("name", "read"),
     [
-        ("D_images_paths.txt", lambda folder: image_files(folder / "D")),
+        ("D_images_paths.txt", lambda folder: find_images(folder / "D").files),
         ("revisitop1m.txt", read_distractors),
     ],
 )

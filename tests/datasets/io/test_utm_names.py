@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distilplace.common.errors import UserError
-from distilplace.common.inputs.image_files import image_files
+from distilplace.common.inputs.image_files import find_images
 from distilplace.datasets.io.utm_names import parse_utm
 from tests.miniature_dbstruct import at_name
 
@@ -72,7 +72,7 @@ def test_images_of_any_case_sorted_by_path(tmp_path):
     names = ["b/2.PNG", "b/1.jpg", "a.JPEG", "b-c/3.Jpg", "c/d/4.jpeg"]
     _touch(*(folder / name for name in names))
     _touch(folder / "b/1.csv", folder / ".hidden.jpg", folder / ".cache/5.jpg", folder / "jpg")
-    found = [str(path.relative_to(folder)) for path in image_files(folder)]
+    found = [str(path.relative_to(folder)) for path in find_images(folder).files]
     assert found == sorted(names) == ["a.JPEG", "b-c/3.Jpg", "b/1.jpg", "b/2.PNG", "c/d/4.jpeg"]
 
 
@@ -81,20 +81,20 @@ def test_a_list_beside_the_folder_is_taken(tmp_path):
     _touch(folder / "b/1.jpg", folder / "a.jpg", folder / "unlisted.jpg")
     listed = tmp_path / "queries_images_paths.txt"
     listed.write_text("b/1.jpg\n\na.jpg\n")
-    assert image_files(folder) == [folder / "a.jpg", folder / "b/1.jpg"]
+    assert find_images(folder).files == [folder / "a.jpg", folder / "b/1.jpg"]
     listed.write_text("b/1.jpg\nz.jpg\n")
     with pytest.raises(UserError, match=r"queries_images_paths\.txt: .*z\.jpg does not exist: remove the list"):
-        image_files(folder)
+        find_images(folder)
     listed.write_text("\n")
     with pytest.raises(UserError, match="is empty: remove it"):
-        image_files(folder)
+        find_images(folder)
     listed.write_bytes(b"\xff\xfe")
     with pytest.raises(UserError, match="is UTF-16 text: save it as UTF-8"):
-        image_files(folder)
+        find_images(folder)
 
 
 def test_folders_without_images_are_refused(tmp_path):
     with pytest.raises(UserError, match=r"image folder .*absent does not exist"):
-        image_files(tmp_path / "absent")
+        find_images(tmp_path / "absent")
     with pytest.raises(UserError, match="holds no image"):
-        image_files(tmp_path)
+        find_images(tmp_path)

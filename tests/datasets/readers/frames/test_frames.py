@@ -242,9 +242,7 @@ def test_image_only_and_four_column_folders(tmp_path):
 
 def test_reading_the_lists_opens_no_cloud_and_loads_no_open3d(tmp_path, monkeypatch):
     write_run(tmp_path / "run", straight(120, 2.0))
-    monkeypatch.setattr(
-        "distilplace.datasets.scans.open_cloud", lambda *_: pytest.fail("a cloud was opened")
-    )
+    monkeypatch.setattr("distilplace.datasets.scans.open_cloud", lambda *_: pytest.fail("a cloud was opened"))
     loaded = "open3d" in sys.modules
     data = create_dataset("frames", dataset_folder=tmp_path, **RADII)
     assert len(data.training_set()) > 0

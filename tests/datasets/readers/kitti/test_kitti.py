@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from distilplace.common.errors import UserError
-from distilplace.datasets.readers.kitti.data import KittiData, moved_frames, revisits
+from distilplace.datasets.readers.kitti.data import KittiData, earlier_frames, moved_frames
 from distilplace.datasets.readers.kitti.layout import read_poses, read_sequence, read_times
 from distilplace.datasets.records import positions
+from distilplace.datasets.relations import neighbours_within
 from tests.miniature_images import AGAIN, LEG, LOOP, write_kitti, write_kitti_lists
 
 FRAMES = LOOP + AGAIN + 2 * LEG
@@ -171,6 +172,12 @@ def real(real_data, tmp_path_factory):
     shutil.copy(source / "KITTI_00_gt.txt", folder / "dataset" / "poses" / "00.txt")
     shutil.copy(source / "KITTI_00_gt_times.txt", folder / "dataset" / "sequences" / "00" / "times.txt")
     return folder
+
+
+def revisits(places, times, radius, gap=30.0):
+    """Was a frame's place passed before, within ``radius`` metres, more than ``gap`` seconds earlier?"""
+    near = neighbours_within(places, places, radius)
+    return np.array([(row < count).any() for row, count in zip(near, earlier_frames(times, gap), strict=True)])
 
 
 def test_real_counts(real):
