@@ -7,7 +7,7 @@ require_training("distilplace.datasets")
 import logging
 from typing import Any
 
-from distilplace.common.decoding import DARK
+from distilplace.common.inputs.image_files import Alert
 from distilplace.common.registry import Registry
 from distilplace.datasets.base import PlaceData
 from distilplace.datasets.records import CloudSettings, EvaluationSet, PlaceRecord, TrainingSet
@@ -64,8 +64,8 @@ def create_dataset(name: str, **settings: Any) -> PlaceData:
     """The data set ``name``; ``settings`` are those of :func:`dataset_settings`. Missing folders raise UserError."""
     data: PlaceData = DATASETS.create(name, **settings)
     data.settings = settings
-    if dark := [note for note in data.notes if DARK in note]:
-        LOG.warning("data set %s: %s%s", name, dark[0], f" (so in {len(dark)} folders)" if dark[1:] else "")
+    if alerts := [note for note in data.notes if isinstance(note, Alert)]:
+        LOG.warning("data set %s: %s%s", name, alerts[0], f" (so in {len(alerts)} folders)" if alerts[1:] else "")
     return data
 
 

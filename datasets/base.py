@@ -40,9 +40,9 @@ class PlaceData(ABC):
     resize: ImageSize | None = None
     """What every image is resized to; None: as it is."""
     query_resize: ImageSize | None = None
-    """What tested queries (``PlaceRecord.as_query``) are resized to; None: the same as every image."""
+    """What test queries (``PlaceRecord.as_query``) are resized to; None: the same as every image."""
     sized_queries: bool = False
-    """Are tested queries images of their own, never retrieved, so that ``query_resize`` can be given?"""
+    """Are test queries images of their own, never retrieved, so that ``query_resize`` can be given?"""
     normalisation: str = "imagenet"
     """How pixels are normalised: a name of :data:`distilplace.datasets.io.images.NORMALISATIONS`."""
     views: str = "place"
@@ -54,7 +54,7 @@ class PlaceData(ABC):
     upright: bool = False
     """Is the EXIF orientation of images applied? One's own images: yes; published sets keep their protocol's pixels."""
     validation_buffer: float = 50.0
-    """Metres that training places keep from a validation stretch, where they do not read a --negative_radius."""
+    """Metres that training samples keep from a validation stretch, where they do not read a --negative_radius."""
     metric_positions: bool = True
     """Are positions metres? If not (frame numbers, bare matches), no validation part can be cut by distance."""
 
@@ -75,22 +75,22 @@ class PlaceData(ABC):
 
     @abstractmethod
     def training_set(self) -> TrainingSet:
-        """The training places with their relations."""
+        """The training samples with their relations."""
 
     @abstractmethod
     def evaluation_set(self) -> Benchmark:
-        """What is tested: database and query runs with their true neighbours, or one of ``datasets.benchmarks``."""
+        """The test set: database and query runs with their ground truth, or one of ``datasets.benchmarks``."""
 
     def validation_set(self) -> Benchmark | None:
         """A published validation part, to choose the epoch by; None where the set has none."""
         return None
 
-    def held_out(self, fraction: float) -> tuple[TrainingSet, Benchmark] | None:
-        """The training part less ``fraction`` of it, and that as a benchmark; None where distance cuts it instead."""
+    def validation_split(self, fraction: float) -> tuple[TrainingSet, Benchmark] | None:
+        """The train set less ``fraction`` of it, and that as a benchmark; None where distance cuts it instead."""
         return None
 
     def whitening_records(self, records: Sequence[PlaceRecord], seed: int) -> Sequence[PlaceRecord]:
-        """The images that a whitening may be fitted on, of the training places ``records``: by default, these."""
+        """The images that a whitening may be fitted on, of the training samples ``records``: by default, these."""
         return records
 
     def reading(self) -> dict[str, Any]:
@@ -111,7 +111,7 @@ class PlaceData(ABC):
     def image(
         self, path: Path, crop: tuple[float, float, float, float] | None = None, *, as_query: bool = False
     ) -> "Image":
-        """The image of one file, or what lies in ``crop``, in the size that batches, or tested queries, have."""
+        """The image of one file, or what lies in ``crop``, in the size that batches, or test queries, have."""
         image = self.read_image(path)
         if crop is not None:
             image = image.crop(_within(crop, image.size, path))

@@ -75,7 +75,7 @@ class LandmarkSet(Benchmark):
 class VideoSet(Benchmark):
     """Near-duplicate video retrieval (SVD, Jiang et al., ICCV 2019).
 
-    ``videos[v]``: the sampled frames of video v, in order. Query ``queries[i]`` is answered from its labelled
+    ``videos[v]``: the sampled frames of video v, in order. Query ``queries[i]`` is searched among its labelled
     candidates ``labels[i]`` (video -> 1 near-duplicate, 0 not) and all of ``unlabelled``, which count as wrong.
     """
 

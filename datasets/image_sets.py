@@ -1,7 +1,7 @@
 """What all sets of query and database images share: records, two runs, relations from positions or from a truth table.
 
-Such a set has two runs, ``database`` and ``queries``. Where the truth is a list of matches instead of positions, places
-carry frame numbers for positions (one "metre" a frame), and relations come from the matches alone.
+Such a set has two runs, ``database`` and ``queries``. Where the truth is a list of matches instead of positions,
+records carry frame numbers for positions (one "metre" a frame), and relations come from the matches alone.
 """
 
 from collections.abc import Sequence
@@ -43,7 +43,7 @@ class ImageSet(PlaceData):
         self.notes = []
 
     def read_cloud(self, path: Path) -> np.ndarray:
-        """No cloud is ever asked for: these places have none."""
+        """No cloud is ever read: these samples have none."""
         raise UserError(f"data set {self.name} has images only: {path} cannot be read as a cloud")
 
 
@@ -57,7 +57,7 @@ def record(
     upright: bool = False,
     prefix: str = "",
 ) -> PlaceRecord:
-    """The place of one image; ``prefix``, ``run`` and ``name`` (unique in the run) make its key."""
+    """The sample of one image; ``prefix``, ``run`` and ``name`` (unique in the run) make its key."""
     key = f"{prefix}{run}/{name}"
     return PlaceRecord(key, run, None, (path,), float(northing), float(easting), upright=upright)
 
@@ -91,32 +91,32 @@ def evaluation_set(
 def training_by_distance(
     database: list[PlaceRecord], queries: list[PlaceRecord], positive_radius: float, negative_radius: float
 ) -> TrainingSet:
-    """Database images, then queries (who ask); positives and non-negatives by distance in metres."""
+    """Database images, then queries; positives and non-negatives by distance in metres."""
     records = [*database, *queries]
     relations = training_relations(positions(records), positive_radius, negative_radius)
     return TrainingSet(records, *relations, queries=np.arange(len(database), len(records)))
 
 
 def training_by_truth(images: Images) -> TrainingSet:
-    """Database images, then queries (who ask). Positives are the matches.
+    """Database images, then queries. Positives are the matches.
 
     Non-negatives (never used as negatives) are, besides: images of one run that share a match.
     """
     import scipy.sparse
 
-    count, asked = len(images.database), len(images.queries)
+    count, queries = len(images.database), len(images.queries)
     lengths = [len(row) for row in images.truth]
     columns = np.concatenate([np.empty(0, dtype=np.int64), *images.truth])
-    rows = np.repeat(np.arange(asked), lengths)
-    table = scipy.sparse.csr_array((np.ones(len(rows), dtype=np.int32), (rows, columns)), shape=(asked, count))
+    rows = np.repeat(np.arange(queries), lengths)
+    table = scipy.sparse.csr_array((np.ones(len(rows), dtype=np.int32), (rows, columns)), shape=(queries, count))
     matched = scipy.sparse.block_array([[None, table.T], [table, None]], format="csr")
     near = scipy.sparse.block_array([[table.T @ table, None], [None, table @ table.T]], format="csr")
-    near = near + matched + scipy.sparse.eye_array(count + asked, dtype=np.int32, format="csr")
+    near = near + matched + scipy.sparse.eye_array(count + queries, dtype=np.int32, format="csr")
     return TrainingSet(
         [*images.database, *images.queries],
         _rows(matched),
         _rows(near),
-        queries=np.arange(count, count + asked),
+        queries=np.arange(count, count + queries),
     )
 
 

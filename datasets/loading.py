@@ -1,6 +1,6 @@
 """From records to batches: items that open only what is wanted, collating, loaders.
 
-Every random choice is a function of (seed, epoch, key of the place): worker count and history change nothing.
+Every random choice is a function of (seed, epoch, key of the sample): worker count and history change nothing.
 """
 
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -126,9 +126,9 @@ class PlaceItems(Dataset[Item]):
         seen: set[str] = set()
         for record in self.records:
             if self.wants_images and not record.images:
-                raise UserError(f"place {record.key} has no image, and the model needs images: set --image_path")
+                raise UserError(f"sample {record.key} has no image, and the model needs images: set --image_path")
             if self.wants_cloud and record.cloud is None:
-                raise UserError(f"place {record.key} has no cloud, and the model needs clouds")
+                raise UserError(f"sample {record.key} has no cloud, and the model needs clouds")
             if record.run not in seen:
                 seen.add(record.run)
                 if self.wants_images:

@@ -52,7 +52,7 @@ class MatchedSet(ImageSet):
                 self.notes += shared_note(_records(self._training), tested)
 
     def training_set(self) -> TrainingSet:
-        """The training part: database images, then queries (who ask)."""
+        """The training part: database images, then queries."""
         self._tested()
         if self._training is None:
             raise UserError(f"data set {self.name} has no training part: {self._training_remedy}")

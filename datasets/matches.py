@@ -77,12 +77,12 @@ def read_truth(path: Path, database: Sequence[str], queries: Sequence[str], fold
         UserError: no such columns, a ragged row, a name that is unknown or fits several images; with file and line.
 
     """
-    asked, known = _lookup(queries, folders[1]), _lookup(database, folders[0])
+    wanted, known = _lookup(queries, folders[1]), _lookup(database, folders[0])
     found: list[set[int]] = [set() for _ in queries]
-    for line, query, answer in _rows(path):
-        index = _resolved(asked, query, f"{path} line {line}: query", folders[1])
-        if answer:
-            found[index].add(_resolved(known, answer, f"{path} line {line}: database image", folders[0]))
+    for line, query, match in _rows(path):
+        index = _resolved(wanted, query, f"{path} line {line}: query", folders[1])
+        if match:
+            found[index].add(_resolved(known, match, f"{path} line {line}: database image", folders[0]))
     if not any(found):
         raise UserError(f"{path} names no match: write a row query,database for every pair that shows one place")
     return [np.array(sorted(row), dtype=np.int64) for row in found]
@@ -92,10 +92,10 @@ def _rows(path: Path) -> list[tuple[int, str, str]]:
     """(line, query, database) of every row that is not blank."""
     rows = []
     for line, row in read_table(path, COLUMNS, "write query,database").rows:
-        query, answer = (row[column].replace("\\", "/") for column in COLUMNS)
+        query, match = (row[column].replace("\\", "/") for column in COLUMNS)
         if not query:
             raise UserError(f"{path} line {line}: the query's name is empty")
-        rows.append((line, query, answer))
+        rows.append((line, query, match))
     return rows
 
 

@@ -1,4 +1,4 @@
-"""What every data set turns into: places, training relations, evaluation runs."""
+"""What every data set turns into: samples, training relations, evaluation runs."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,7 +15,7 @@ from distilplace.common.errors import UserError
 
 @dataclass(frozen=True)
 class PlaceRecord:
-    """One place seen once: where its files lie and where the robot stood.
+    """One sample: where its files lie and where the robot stood.
 
     ``key`` is a stable id: one key = one input, so an embedding stored under it may be used wherever the key occurs.
     ``images`` are ordered nearest in time first. Positions are metres in a planar frame. ``crop``: x1 y1 x2 y2 in
@@ -30,23 +30,23 @@ class PlaceRecord:
     easting: float
     crop: tuple[float, float, float, float] | None = None
     as_query: bool = False
-    """Is it only ever asked, never retrieved? Then it has the size of queries (``PlaceData.query_resize``)."""
+    """Is it only ever a query, never retrieved? Then it has the size of queries (``PlaceData.query_resize``)."""
     upright: bool = False
     """Do reports show the images turned as their EXIF orientation says? As the data set reads them."""
 
 
 Layout = Literal["pairs", "items", "views", "groups", "tuples"]
-"""How a batch is composed: pairs of one place, single items, two views of each item, one random pair of each group, or
-mined tuples."""
+"""How a batch is composed: pairs that show one place, single items, two views of each item, one random pair of each
+group, or mined tuples."""
 
 
 @dataclass
 class TrainingSet:
-    """Training places and, per place, the indices of its positives and non-negatives.
+    """Training samples and, per sample, the indices of its positives and non-negatives.
 
     ``positives[i]``: sorted int64, without i. ``non_negatives[i]``: sorted int64, with i and its positives; whatever is
     in neither list is a negative, whatever is only in the second is ignored by the losses. ``queries``: the sorted
-    int64 indices of the places that ask, the others being the gallery; None where every place may do either.
+    int64 indices of those that are queries, the others being the gallery; None where every sample may be either.
     ``poses``: float64 [n, 7] camera poses (x y z in metres, unit quaternion, scalar first). ``groups``: int64 [n],
     which landmark each item shows. ``layout``: how batches are composed where the task loss does not say.
     """
@@ -70,7 +70,7 @@ class TrainingSet:
         return positions(self.records)
 
     def masks(self, indices: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Positives and negatives among the places of a batch of B ``indices`` (an index may occur twice).
+        """Positives and negatives among the samples of a batch of B ``indices`` (an index may occur twice).
 
         Two bool tensors ``[B, B]``; an item and its copies are neither positive nor negative to each other.
         """
@@ -94,10 +94,10 @@ def _listed(lists: Sequence[np.ndarray], batch: np.ndarray, count: int) -> np.nd
 class RankingRules:
     """How a protocol reads rankings, where that differs from "every item of the other run counts".
 
-    ``unmatched``: queries without a true neighbour are left out of recall ("skip") or counted as misses ("miss").
+    ``unmatched``: queries without ground truth are omitted from recall ("skip") or counted as misses ("miss").
     ``groups[m]``: int64 [n], the panorama of each database item of run m, of which only the best-ranked item counts
-    (spatial suppression). ``excluded[m, n][i]``: indices of database run m that query i of run n may not be answered
-    with, such as itself or the frames of the last 30 s. ``f1_radii``: metres within which a first answer is right and
+    (spatial suppression). ``excluded[m, n][i]``: indices of database run m that must not be retrieved for query
+    i of run n, such as itself or the frames of the last 30 s. ``f1_radii``: metres within which the first is right and
     beyond which it is wrong; with them the largest F1 over all similarity thresholds is reported too.
     """
 
@@ -171,7 +171,7 @@ class EvaluationSet(Benchmark):
 
     def summary(self) -> str:
         """How much is tested."""
-        return f"{len(self.runs)} runs, {len(self.distinct_records())} places"
+        return f"{len(self.runs)} runs, {len(self.distinct_records())} samples"
 
 
 @dataclass(frozen=True)

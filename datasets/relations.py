@@ -1,4 +1,4 @@
-"""Who is near whom: positives, non-negatives and true neighbours from positions (metres), boundaries included."""
+"""Who is near whom: positives, non-negatives and ground truth from positions (metres), boundaries included."""
 
 import math
 from collections.abc import Sequence

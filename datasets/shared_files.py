@@ -24,7 +24,7 @@ def refuse_shared(test: EvaluationSet) -> None:
         shared += _pairs(others, queries, known)
     if shared:
         one, other = shared[0]
-        count = len({frozenset((one.key, other.key)) for one, other in shared})  # runs ask each other
+        count = len({frozenset((one.key, other.key)) for one, other in shared})  # runs query each other
         more = f" (and {count - 1} more pairs)" if count > 1 else ""
         raise UserError(
             f"database image {one.key} and query {other.key} are one file, {os.path.realpath(other.images[0])}{more}: "
@@ -45,7 +45,7 @@ def shared_note(training: Sequence[PlaceRecord], test: EvaluationSet) -> list[st
 def identities(paths: Iterable[Path]) -> dict[str, Identity]:
     """Which file each path leads to, by the path's text, from one look into each folder; absent ones are left out.
 
-    Folders tell the inodes of their files: of regular files none is asked by itself, which takes long over a network.
+    Folders tell the inodes of their files: regular files are not looked at one by one, which takes long over a network.
     """
     wanted: dict[str, set[str]] = {}
     for path in paths:
@@ -82,7 +82,7 @@ def _pairs(
     for query in queries:
         for path in query.images:
             owner, other = owners.get(known.get(str(path), (-1, -1)), (query, path))
-            # Asked again of the files: layered file systems may list one inode for two of them.
+            # Compared once more: layered file systems may list one inode for two of them.
             if owner.key != query.key and os.path.samefile(path, other):
                 pairs.append((owner, query))
                 break

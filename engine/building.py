@@ -93,7 +93,7 @@ def split_validation(options: TrainOptions, data: PlaceData, everything: Trainin
     if published is not None:
         places = len(published.distinct_records())
         return Split(everything, published, f"validation: the data set's own part, {places} places")
-    held = data.held_out(options.val_fraction) if options.val_fraction > 0 else None
+    held = data.validation_split(options.val_fraction) if options.val_fraction > 0 else None
     if held is not None:
         places = len(held[1].distinct_records())
         note = f"validation: {places} of {len(everything)} training images, {len(held[0])} left to train on"

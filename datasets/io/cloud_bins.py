@@ -26,7 +26,7 @@ class BinWidth:
     """How wide the rows of a folder's ``.bin`` files are.
 
     ``columns`` is None where nothing may be guessed: ``candidates`` are the widths that fit all sizes, and ``problem``
-    says it in full (it looks into a file). ``given``: by the user; then a file's values are not asked.
+    says it in full (it looks into a file). ``given``: by the user; then a file's values are not looked at.
     """
 
     columns: int | None

@@ -123,7 +123,7 @@ class PairBatchSampler(ComposedSampler):
 
     In every epoch: items 2i and 2i + 1 of a batch are positives of each other; no item is anchor (first of its pair)
     twice; batches have ``batch_size`` items, the last one an even number from 4 up, a shorter rest is left out; items
-    without positives never appear. Where the training set says who asks (``queries``), anchors are queries and their
+    without positives never appear. Where the training set says which are ``queries``, anchors are queries and their
     partners are not. An item whose positives are all taken is paired with one of them again, in another
     batch where that is possible.
 
@@ -211,10 +211,10 @@ def _partners(training_set: TrainingSet) -> list[np.ndarray]:
     """Per item whom it may be paired with as anchor: its positives; only those of the gallery where there is one."""
     if training_set.queries is None:
         return training_set.positives
-    asks = np.zeros(len(training_set), dtype=bool)
-    asks[training_set.queries] = True
+    queries = np.zeros(len(training_set), dtype=bool)
+    queries[training_set.queries] = True
     nobody = np.empty(0, dtype=np.int64)
-    return [row[~asks[row]] if asks[i] else nobody for i, row in enumerate(training_set.positives)]
+    return [row[~queries[row]] if queries[i] else nobody for i, row in enumerate(training_set.positives)]
 
 
 def _usable_size(batch_size: int) -> int:

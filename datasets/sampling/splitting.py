@@ -1,4 +1,4 @@
-"""A validation set cut from the training places: one stretch of the route, so that model selection never sees the test.
+"""A validation set cut from the training samples: one stretch of the route; model selection never sees the test.
 
 The rule. The run with the most places is the guide; candidates are stretches of consecutive places of it, its last one
 first. Every run's places within half the evaluation radius of the stretch are validation (a region in space, so that
@@ -24,7 +24,7 @@ LARGEST_BUFFER_SHARE = 0.1
 
 @dataclass(frozen=True)
 class Split:
-    """What :func:`split` made; ``validation`` is None when nothing was asked or nothing usable found: ``note`` says."""
+    """What :func:`split` made; ``validation`` is None when none was wanted or nothing usable found: ``note`` says."""
 
     training: TrainingSet
     validation: Benchmark | None
@@ -53,14 +53,14 @@ def split(
         validation = _evaluation([training_set.records[i] for i in np.flatnonzero(marks)], eval_radius, unit)
         if _usable(training, validation):
             note = (
-                f"validation: {int(marks.sum())} of {len(marks)} training places, {len(rest)} left to train on "
+                f"validation: {int(marks.sum())} of {len(marks)} training samples, {len(rest)} left to train on "
                 f"(buffer {buffer:.1f} {unit})"
             )
             return Split(training, validation, note)
-    asked = distance_text(eval_radius, unit)
+    reach = distance_text(eval_radius, unit)
     note = (
-        f"no validation split: no stretch of {fraction:.0%} of the {len(places)} training places gives half of its "
-        f"queries a true match ({asked}) and leaves positive pairs to train on: all places train, the last "
+        f"no validation split: no stretch of {fraction:.0%} of the {len(places)} training samples gives half of its "
+        f"queries a true match ({reach}) and leaves positive pairs to train on: all of them train, the last "
         "epoch is kept"
     )
     return Split(training_set, None, note)

@@ -27,7 +27,7 @@ class TupleBatchSampler(PlaceSampler):
     """Index lists for a DataLoader's ``batch_sampler``: ``tuple_size`` tuples a batch, fewer in an epoch's last.
 
     A tuple is an anchor, its nearest positive, ``neg_num`` hard negatives and ``pos_num`` difficult positives (lists
-    that come out shorter are filled up with their first). Anchors are the training set's queries and answers its
+    that come out shorter are filled up with their first). Anchors are the training set's queries, the others its
     gallery; without that division every item is both. Negatives lie outside the anchor's non-negatives; anchors without
     a positive or a negative in the gallery never appear.
 
@@ -75,18 +75,18 @@ class TupleBatchSampler(PlaceSampler):
 
     def _find_anchors(self) -> None:
         training = self.training_set
-        asking = np.arange(len(training)) if training.queries is None else training.queries
+        queries = np.arange(len(training)) if training.queries is None else training.queries
         self._gallery = np.ones(len(training), dtype=bool)
         if training.queries is not None:
             self._gallery[training.queries] = False
-        self._anchors = np.array([item for item in asking.tolist() if self._is_usable(item)], dtype=np.int64)
+        self._anchors = np.array([item for item in queries.tolist() if self._is_usable(item)], dtype=np.int64)
         if not len(self._anchors):
             raise UserError(
-                f"none of the training set's {len(asking)} queries has both a positive and a negative in its gallery "
+                f"none of the training set's {len(queries)} queries has both a positive and a negative in its gallery "
                 f"of {int(self._gallery.sum())} items: use more data or other radii"
             )
-        if len(self._anchors) < len(asking):
-            LOG.info("%d queries without a positive or a negative are left out", len(asking) - len(self._anchors))
+        if len(self._anchors) < len(queries):
+            LOG.info("%d queries without a positive or a negative are left out", len(queries) - len(self._anchors))
 
     def _is_usable(self, item: int) -> bool:
         has_positive = bool(self._gallery[self.training_set.positives[item]].any())
@@ -111,7 +111,7 @@ class TupleBatchSampler(PlaceSampler):
     def set_epoch(self, epoch: int, skip: int = 0) -> None:
         """Choose the epoch; the first ``skip`` batches, counted over its rounds, are left out.
 
-        Rounds that lie before them are empty, and :meth:`begin_round` asks no features for them.
+        Rounds that lie before them are empty, and :meth:`begin_round` needs no features for them.
         """
         self.epoch, self.skip, self.round = epoch, skip, 0
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -25,7 +25,6 @@ ORIENTATION = 0x0112  # EXIF, and TIFF
 USUAL = ".jpg, .jpeg, .png, .webp, .bmp, .tif, ..."  # in messages: all suffixes are some thirty
 TURNED = (5, 6, 7, 8)  # orientations that swap width and height
 BACK = {6: 8, 8: 6}  # the orientations whose turn another one undoes
-DARK = "which makes them nearly black"  # in :func:`described_depth`
 WHITES = (1.0, 255.0, 65535.0)
 OVERSHOOT = 1.1  # resampling leaves floats a little above white
 KINDS = {
@@ -104,8 +103,16 @@ def image_size(path: Path, *, upright: bool = False) -> tuple[int, int]:
         return (height, width) if upright and _orientation(opened) in TURNED else (width, height)
 
 
-def described_depth(path: Path) -> str | None:
+class Loss(NamedTuple):
+    """What :func:`decode_rgb` loses of an image; ``dark``: its values are so small that it becomes nearly black."""
+
+    text: str
+    dark: bool
+
+
+def described_depth(path: Path) -> Loss | None:
     """What is lost of an image in :func:`decode_rgb`: levels of more than 8 bits, further pictures; None: nothing."""
+    dark: list[str] = []
     with _opened(path) as opened:
         frames = 1 if opened.format == "MPO" else int(getattr(opened, "n_frames", 1))
         lost = [f"of {frames} pictures the first is read"] if frames > 1 else []
@@ -121,11 +128,11 @@ def described_depth(path: Path) -> str | None:
                 f"values ({low:g} to {high:g}) are scaled to 8 bits by their kind's white, {levels} grey levels"
             )
             if _white(opened, float(high)) == WHITES[-1]:
-                lost += _dark(float(high))
+                dark = _dark(float(high))
         elif deep_colour:
             opened.load()
-            lost += _dark(257.0 * np.asarray(opened.convert("RGB")).max())  # Pillow keeps their upper 8 bits
-    return ", ".join(lost) or None
+            dark = _dark(257.0 * np.asarray(opened.convert("RGB")).max())  # Pillow keeps their upper 8 bits
+    return Loss(", ".join([*lost, *dark]), bool(dark)) if lost or dark else None
 
 
 def _dark(high: float) -> list[str]:
@@ -133,7 +140,8 @@ def _dark(high: float) -> list[str]:
     bits = 10 if high < 2**10 else 12
     if not 0 < high < 2**12:
         return []
-    return [f"{DARK}: if they are numbers of {bits} bits, multiply them by {2 ** (16 - bits)} or write 8 bits"]
+    remedy = f"multiply them by {2 ** (16 - bits)} or write 8 bits"
+    return [f"which makes them nearly black: if they are numbers of {bits} bits, {remedy}"]
 
 
 def require_regular_file(path: Path, what: str) -> None:

@@ -154,7 +154,7 @@ def test_sixteen_bits_whose_white_is_zero_are_inverted(tmp_path, photometric, or
     (tmp_path / "i.tif").write_bytes(_tiff(content, photometric))
     assert np.array_equal(np.asarray(decode_rgb(tmp_path / "i.tif")), AS_RGB)
     said = f"values ({content.min():g} to {content.max():g}) are scaled to 8 bits by their kind's white"
-    assert described_depth(tmp_path / "i.tif").startswith(said)
+    assert described_depth(tmp_path / "i.tif").text.startswith(said)
 
 
 @pytest.mark.parametrize(("bits", "factor"), [(10, 64), (12, 16), (16, None)])
@@ -162,7 +162,8 @@ def test_sixteen_bits_whose_white_is_zero_are_inverted(tmp_path, photometric, or
 def test_numbers_of_fewer_bits_than_their_file_are_told_with_the_remedy(tmp_path, bits, factor, suffix):
     values = np.linspace(0, 2**bits - 1, 192).astype(np.uint16).reshape(12, 16)
     Image.fromarray(values).save(tmp_path / f"i{suffix}")
-    said = described_depth(tmp_path / f"i{suffix}")
+    said, dark = described_depth(tmp_path / f"i{suffix}")
+    assert dark == bool(factor)
     assert (f"nearly black: if they are numbers of {bits} bits, multiply them by {factor} or" in said) == bool(factor)
 
 
@@ -170,7 +171,9 @@ def test_deep_colours_of_fewer_bits_than_their_file_are_told(tmp_path):
     for high, said in ((65535, None), (4095, "which makes them nearly black")):
         values = np.linspace(0, high, 12 * 16 * 3).astype(">u2").reshape(12, 16, 3)
         (tmp_path / "i.png").write_bytes(_png(16, 12, 16, b"".join(b"\0" + row.tobytes() for row in values)))
-        assert (described_depth(tmp_path / "i.png") or "None").startswith(str(said))
+        lost = described_depth(tmp_path / "i.png")
+        assert (lost is None) == (said is None)
+        assert lost is None or (lost.dark and lost.text.startswith(said))
 
 
 def test_a_damaged_exif_block_leaves_the_picture(tmp_path):

@@ -1,6 +1,6 @@
 """``demo``: a generated town in Oxford's layout, made on first use, the same on every machine for the same seed.
 
-Five training traversals and four held-out test traversals of one route, in different weather, light and season, with
+Five training traversals and four test traversals of one route, in different weather, light and season, with
 some parked cars moved. What is in the town: ``distilplace/demoworld``. On disk it is an Oxford data set like any other.
 """
 

@@ -1,4 +1,4 @@
-"""``demo_poses``, ``demo_landmarks``, ``demo_videos``: the images of the generated world, asked other questions.
+"""``demo_poses``, ``demo_landmarks``, ``demo_videos``: the images of the generated world, for other tasks.
 
 The world is that of ``demo``, in the same folder, made on first use; its clouds are left aside.
 """
@@ -95,12 +95,12 @@ class DemoImages(ImageSet):
 
 
 class DemoLandmarksData(DemoImages):
-    """``demo_landmarks``: which images show this place? As GLDv2 and revisited Oxford ask of landmarks.
+    """``demo_landmarks``: which images show this place? As with the landmarks of GLDv2 and revisited Oxford.
 
     Training: every place of the first training traversal is a landmark, seen from all places of the training
     traversals that are nearest to it and no further than 10 m; those of one landmark are positives. Layout "groups".
-    Test: the first test traversal asks, the others answer. Images taken within 5 m are easy, up to 25 m hard (what is
-    seen has come nearer or is still far off), up to 35 m junk: neither right nor wrong.
+    Test: the first test traversal holds the queries, the others the database. Images taken within 5 m are easy, up to
+    25 m hard (what is     seen has come nearer or is still far off), up to 35 m junk: neither right nor wrong.
     """
 
     name = "demo_landmarks"
@@ -122,21 +122,21 @@ class DemoLandmarksData(DemoImages):
         """The first test traversal's images as queries to all others'."""
         queries, *others = test_images(self.world)
         database = [place for run in others for place in run]
-        where, asked = positions(database), positions(queries)
-        easy, wide, wider = (neighbours_within(asked, where, radius) for radius in RADII)
+        where, wanted = positions(database), positions(queries)
+        easy, wide, wider = (neighbours_within(wanted, where, radius) for radius in RADII)
         hard = [np.setdiff1d(outer, inner) for outer, inner in zip(wide, easy, strict=True)]
         junk = [np.setdiff1d(outer, inner) for outer, inner in zip(wider, wide, strict=True)]
         return LandmarkSet(self.name, database, queries, easy, hard, junk)
 
 
 class DemoVideosData(DemoImages):
-    """``demo_videos``: which video shows the same drive? As SVD asks for near-duplicates.
+    """``demo_videos``: which video shows the same drive? As SVD has it of near-duplicates.
 
-    Every test traversal is cut into clips of some 5 consecutive places. Every second clip of the first traversal asks.
-    Its labelled candidates are clips of the other traversals: the same stretch (1) and the stretches before and after
+    Every test traversal is cut into clips of some 5 consecutive places. Every second clip of the first is a query. Its
+    labelled candidates are clips of the other traversals: the same stretch (1) and the stretches before and after
     it (0). Traversals do not stop at the same points, so clips of one stretch are offset by up to one place.
-    Unlabelled, and wrong for every query, are all clips that neither ask nor are labelled: those of the first traversal
-    between the queries, in the queries' own weather. Training: two views of every training image.
+    Unlabelled, and wrong for every query, are all clips that are neither queries nor labelled: those of the first
+    traversal between the queries, in the queries' own weather. Training: two views of every training image.
     """
 
     name = "demo_videos"
@@ -150,9 +150,9 @@ class DemoVideosData(DemoImages):
         """Clips, the queries among them, and their labels."""
         runs = [{_clip_name(clip): clip for clip in clips_of(run)} for run in test_images(self.world)]
         names = [list(run) for run in runs]
-        asking = range(0, len(names[0]), 2)
-        labels: list[Mapping[str, int]] = [_labels(names[1:], stretch) for stretch in asking]
-        queries = [names[0][stretch] for stretch in asking]
+        stretches = range(0, len(names[0]), 2)
+        labels: list[Mapping[str, int]] = [_labels(names[1:], stretch) for stretch in stretches]
+        queries = [names[0][stretch] for stretch in stretches]
         known = {*queries, *(video for row in labels for video in row)}
         videos = {name: clip for run in runs for name, clip in run.items()}
         return VideoSet(self.name, videos, queries, labels, [name for name in videos if name not in known])

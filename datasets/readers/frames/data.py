@@ -187,7 +187,7 @@ class FramesData(ScanData):
             runs += [f"{name}/database", f"{name}/queries"]
             database += [[self._view(n, int(i)) for n, indices in tests for i in indices[::2]], []]
             queries += [[], [self._view(n, int(i), second=True) for n, indices in tests for i in indices[1::2]]]
-            self._check_answerable(database[-2], queries[-1])
+            self._check_matched(database[-2], queries[-1])
         query_sets = true_neighbours(database, queries, self.radii.evaluation)
         return EvaluationSet(self.name, runs, database, queries, query_sets, self.radii.evaluation)
 
@@ -197,7 +197,7 @@ class FramesData(ScanData):
         camera = 1 if second and len(images) > 1 else 0
         return self._record(number, index, images[camera : camera + 1], camera)
 
-    def _check_answerable(self, database: list[PlaceRecord], queries: list[PlaceRecord]) -> None:
+    def _check_matched(self, database: list[PlaceRecord], queries: list[PlaceRecord]) -> None:
         nearest = distance_to(positions(queries), positions(database)).min()
         reach = self.radii.evaluation
         if nearest > reach:
@@ -211,8 +211,8 @@ class FramesData(ScanData):
         self.notes.append(f"{len(self._training)} training, {sizes[0]} database, {sizes[1]} query items")
         tested = positions(self._evaluation.distinct_records())
         gap = float(distance_to(positions(self._training.records), tested).min())
-        asked = f"asked: more than {self.radii.negative:g} m"
-        self.notes.append(f"training frames keep {gap:.1f} m from test frames ({asked})")
+        wanted = f"wanted: more than {self.radii.negative:g} m"
+        self.notes.append(f"training frames keep {gap:.1f} m from test frames ({wanted})")
         self.notes += [*unmatched(self._evaluation), *doubts(self._evaluation)]
         self.notes += shared_note(self._training.records, self._evaluation)
         self.notes += [_unlisted_note(run) for run in self._runs if run.unlisted]

@@ -52,7 +52,9 @@ class Listed:
             notes.append(f"{folders[0]} and {folders[1]} are one folder: every query finds itself")
         table = home / TRUTH
         truth = table if table.is_file() else None
-        return cls(paths, database, queries, truth, upright, prefix, tuple(f"{prefix}{note}" for note in notes))
+        return cls(
+            paths, database, queries, truth, upright, prefix, tuple(type(note)(f"{prefix}{note}") for note in notes)
+        )
 
     def records(self, database: np.ndarray, queries: np.ndarray) -> tuple[list[PlaceRecord], list[PlaceRecord]]:
         """Database and query places at [n, 2] (northing, easting)."""

@@ -71,12 +71,12 @@ def _resemblance(folder: Path) -> list[str]:
         names = sorted(os.listdir(folder))
     except OSError as error:
         return [f"{shown(folder.name)} is left out: it cannot be read ({error.strerror})"]
-    held = [name for name in names if (_is_camera(name) or name == CLOUD) and (folder / name).is_dir()]
+    inside = [name for name in names if (_is_camera(name) or name == CLOUD) and (folder / name).is_dir()]
     tables = [name for name in names if name.lower().startswith("poses")]
-    if not held and not tables:
+    if not inside and not tables:
         return []
     misnamed = f" ({tables[0]} is not read: rename it)" if tables else ""
-    return [shown(f"{folder.name} is left out: it holds {', '.join(held or tables)}, but no {POSES}{misnamed}")]
+    return [shown(f"{folder.name} is left out: it holds {', '.join(inside or tables)}, but no {POSES}{misnamed}")]
 
 
 def _is_camera(name: str) -> bool:

@@ -2,13 +2,13 @@
 
 Figures of different protocols cannot be compared: name the one used.
 
-- A (LoGG3D-Net, SG_PR): a frame may be answered with any earlier frame of its sequence older than 30 s; right within
-  3 m, wrong beyond 20 m. Recall over the revisits, and the largest F1 over all frames.
-- B (OREOS, OverlapNet, EgoNN): the map is the first 170 s, the rest asks; frames moved less than 0.1 m are dropped, and
-  so are queries without a map element within 5 m. Right within ``eval_radius``: 5 or 20 m.
+- A (LoGG3D-Net, SG_PR): any earlier frame of the sequence, older than 30 s, may be retrieved; right within 3 m,
+  wrong beyond 20 m. Recall over the revisits, and the largest F1 over all frames.
+- B (OREOS, OverlapNet, EgoNN): the map is the first 170 s, the rest are queries; frames moved less than 0.1 m are
+  dropped, and so are queries without a map element within 5 m. Right within ``eval_radius``: 5 or 20 m.
 - C (MinkLoc3D-SI): the lists that its authors published, right within 25 m.
 
-Positions are (z, x) of camera 0 in its first frame. Places have an image (image_2) and a scan (velodyne), whichever is
+Positions are (z, x) of camera 0 in its first frame. Frames have an image (image_2) and a scan (velodyne), whichever is
 there.
 """
 
@@ -83,11 +83,11 @@ class KittiData(ScanData):
         protocols = {"A": self._protocol_a, "B": self._protocol_b, "C": self._protocol_c}
         self._evaluation = protocols[kitti_protocol](sequence)
         self.notes += doubts(self._evaluation)
-        asked = list(self._evaluation.query_sets[1].values())
-        matched = sum(bool(entry[0]) for entry in asked)
+        matches = self._evaluation.matched()
+        matched = sum(matches)
         self.notes.append(
             f"KITTI {kitti_sequence}, protocol {kitti_protocol}, right within {self._evaluation.radius:g} m: "
-            f"{len(self._evaluation.database[0])} database places, {matched} of {len(asked)} queries have a match"
+            f"{len(self._evaluation.database[0])} database frames, {matched} of {len(matches)} queries have a match"
         )
 
     def training_set(self) -> TrainingSet:
@@ -115,18 +115,18 @@ class KittiData(ScanData):
 
     def _protocol_a(self, sequence: KittiSequence) -> EvaluationSet:
         earlier = earlier_frames(sequence.times)
-        asking = np.flatnonzero(earlier > 0)
-        if len(asking) == 0:
+        queried = np.flatnonzero(earlier > 0)
+        if len(queried) == 0:
             raise UserError(
-                f"KITTI sequence {sequence.name} lasts {np.ptp(sequence.times):.1f} s: protocol A asks for frames more "
-                f"than {RECENT:g} s old"
+                f"KITTI sequence {sequence.name} lasts {np.ptp(sequence.times):.1f} s: protocol A retrieves frames "
+                f"more than {RECENT:g} s old"
             )
         database = places_of(sequence)
-        queries = [database[i] for i in asking]
+        queries = [database[i] for i in queried]
         near = matches_by_distance(database, queries, self._radii.evaluation)
-        truth = [row[row < earlier[i]] for i, row in zip(asking, near, strict=True)]
+        truth = [row[row < earlier[i]] for i, row in zip(queried, near, strict=True)]
         rules = RankingRules(
-            excluded={(0, 1): [range(int(earlier[i]), len(database)) for i in asking]},
+            excluded={(0, 1): [range(int(earlier[i]), len(database)) for i in queried]},
             f1_radii=(self._radii.evaluation, max(WRONG_BEYOND, self._radii.evaluation)),
         )
         return evaluation_set(self.name, Images(database, queries, truth), self._radii.evaluation, rules)
@@ -205,11 +205,11 @@ def _farthest_match(database: list[PlaceRecord], queries: list[PlaceRecord], tru
     return float(max(gaps, default=0.0))
 
 
-def _checked_training(asked: Sequence[str] | None, present: list[str], tested: str) -> list[str]:
-    if asked is None:
+def _checked_training(given: Sequence[str] | None, present: list[str], tested: str) -> list[str]:
+    if given is None:
         return [name for name in present if name != tested]
-    if tested in asked:
+    if tested in given:
         raise UserError(f"--kitti_train_sequences names {tested}, which is tested: leave it out")
-    if absent := [name for name in asked if name not in present]:
+    if absent := [name for name in given if name not in present]:
         raise UserError(f"--kitti_train_sequences: {', '.join(absent)} not there (with poses: {', '.join(present)})")
-    return list(dict.fromkeys(asked))
+    return list(dict.fromkeys(given))

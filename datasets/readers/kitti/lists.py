@@ -14,7 +14,7 @@ from distilplace.datasets.io.pickles import load_pickle
 
 @dataclass(frozen=True)
 class PublishedLists:
-    """Frame numbers of the database and query places, and the sorted database indices right for each query."""
+    """Frame numbers of the database and the queries, and the sorted database indices right for each query."""
 
     database: list[int]
     queries: list[int]
@@ -25,7 +25,7 @@ def published_lists(root: Path, sequence: str, frames: int) -> PublishedLists:
     """``KITTI_NN_database*.pickle`` and ``KITTI_NN_query*.pickle`` in ``root``; the sequence has ``frames`` frames.
 
     Each is a list of one dict: number -> {``query_velo``: sequences/NN/velodyne/000000.bin}; a query's key 0 holds its
-    database indices, in any order. Unlike elsewhere database 0 is asked by queries 0: they are runs of their own here.
+    database indices, in any order. Unlike elsewhere queries 0 search database 0: they are runs of their own here.
 
     Raises:
         UserError: not exactly one file of a kind, or another content; with the file and the entry.

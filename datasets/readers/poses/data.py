@@ -1,4 +1,4 @@
-"""What all sets of images with camera poses share: lists, the held-out part, the mean image.
+"""What all sets of images with camera poses share: lists, the validation split, the mean image.
 
 Quaternions turn as each set's files say (Cambridge: world to camera, 7-Scenes: camera to world; spec 5.3): poses of
 different sets must never be mixed or compared.
@@ -104,7 +104,7 @@ class PoseData(ImageSet):
             training = None
         return PoseSet(f"{self.name} {self.folder.name}", records, poses, training)
 
-    def held_out(self, fraction: float) -> tuple[TrainingSet, PoseSet] | None:
+    def validation_split(self, fraction: float) -> tuple[TrainingSet, PoseSet] | None:
         """The training set less the last ``fraction`` of every sequence (at least one image of two), and that part.
 
         None for 0, and where no sequence has two images. The test part never takes part (the published code chooses the
@@ -113,12 +113,12 @@ class PoseData(ImageSet):
         if not 0.0 <= fraction < 1.0:
             raise UserError(f"--val_fraction must be at least 0 and below 1, not {fraction}")
         records, poses = self.records("train"), self.poses("train").poses
-        held = held_out_indices(records, fraction)
-        if len(held) == 0:
+        chosen = validation_indices(records, fraction)
+        if len(chosen) == 0:
             return None
-        kept = np.setdiff1d(np.arange(len(records)), held)
-        name = f"{self.name} {self.folder.name} held out"
-        validation = PoseSet(name, [records[i] for i in held], poses[held], poses[kept])
+        kept = np.setdiff1d(np.arange(len(records)), chosen)
+        name = f"{self.name} {self.folder.name} validation"
+        validation = PoseSet(name, [records[i] for i in chosen], poses[chosen], poses[kept])
         return _items([records[i] for i in kept], poses[kept]), validation
 
     @property
@@ -188,17 +188,17 @@ def count_mismatch(count: int, part: Part, scene: Scene | None) -> str | None:
     return f"{part} list: {count} images, published are {scene.count(part)}"
 
 
-def held_out_indices(records: Sequence[PlaceRecord], fraction: float) -> np.ndarray:
+def validation_indices(records: Sequence[PlaceRecord], fraction: float) -> np.ndarray:
     """Sorted int64: the last ``fraction`` of each run, by image name; at least one, but never all of a run."""
     runs: dict[str, list[int]] = {}
     for index, entry in enumerate(records):
         runs.setdefault(entry.run, []).append(index)
-    held: list[int] = []
+    chosen: list[int] = []
     for members in runs.values():
         members.sort(key=lambda index: records[index].images[0].name)
         count = min(max(1, round(fraction * len(members))), len(members) - 1) if fraction > 0 else 0
-        held += members[len(members) - count :]
-    return np.array(sorted(held), dtype=np.int64)
+        chosen += members[len(members) - count :]
+    return np.array(sorted(chosen), dtype=np.int64)
 
 
 def inside_scene(folder: Path, name: str) -> PurePosixPath:

@@ -54,7 +54,7 @@ class CityData(ImageSet):
         return self._splits[split]
 
     def scored(self, split: CitySplit, truth: Truth, name: str, rules: RankingRules) -> EvaluationSet:
-        """The split as an evaluation set, with a note of how many queries nothing can answer."""
+        """The split as an evaluation set, with a note of how many queries have no ground truth."""
         radius = self.radii.evaluation
         alone = sum(len(row) == 0 for row in truth)
         self.note(

@@ -6,7 +6,7 @@ nothing without the variant's name:
 - ``full``: a folder of images per season, 27,592 each when filtered; +-10 frames (``frame_tolerance``).
 - ``patchnetvlad``: Patch-NetVLAD's nordland.npz and name lists; (i, i) as positions, radius 10: +-7 frames.
 - ``downloader``: @-names of VPR-datasets-downloader, 2.381 m a frame, radius 25 m: +-10 frames.
-- ``vprbench``: ref/, query/ and ground_truth_new.npy; every tenth frame asks, +-1 frame ("Nordland*").
+- ``vprbench``: ref/, query/ and ground_truth_new.npy; every tenth frame is a query, +-1 frame ("Nordland*").
 - ``seqnet``: a dbStruct file (.db) with frame numbers; +-1 frame.
 """
 

@@ -67,7 +67,7 @@ class Pitts30kData(CityData):
         return training_by_distance(train.database, queries, self.radii.positive, self.radii.negative)
 
     def evaluation_set(self) -> EvaluationSet:
-        """The split asked for, 25 m unless ``eval_radius`` says otherwise; unmatched queries are misses."""
+        """The chosen split, 25 m unless ``eval_radius`` says otherwise; unmatched queries are misses."""
         return self._evaluation(self.split)
 
     def validation_set(self) -> EvaluationSet | None:

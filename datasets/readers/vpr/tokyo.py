@@ -93,7 +93,7 @@ class TokyoTMData(CityData):
 
     ``tokyoTM_{train,val}.mat`` with time stamps, and their images. Trained on train, evaluated and validated on val.
     NetVLAD's rules: a positive of training lies more than 1 m (else it may be a view of the same panorama) and at most
-    ``positive_radius`` away, and has another time stamp; a query is never answered with an image of its own time stamp,
+    ``positive_radius`` away, and has another time stamp; an image of a query's own time stamp is never retrieved,
     wherever that was taken. Radii are metres; None: 25 (``eval_radius``, ``negative_radius``) and 10
     (``positive_radius``).
     """
@@ -132,7 +132,7 @@ class TokyoTMData(CityData):
         return training
 
     def evaluation_set(self) -> EvaluationSet:
-        """The val split. Images of a query's own time, itself among them, neither answer it nor are its truth."""
+        """The val split. Images of a query's own time, itself among them, are neither retrieved nor ground truth."""
         val = self.city_split("val")
         database_times, query_times = _times(val)
         same_time = {time: np.flatnonzero(database_times == time) for time in np.unique(query_times).tolist()}
@@ -160,11 +160,11 @@ def _times(split: CitySplit) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _nontrivial(
-    rows: Truth, asking: np.ndarray, answering: np.ndarray, asked_at: np.ndarray, answered_at: np.ndarray
+    rows: Truth, queries: np.ndarray, database: np.ndarray, query_times: np.ndarray, database_times: np.ndarray
 ) -> Truth:
     """Of each row of indices those of another time stamp, more than :data:`SAME_PLACE` away."""
     kept: Truth = []
-    for row, place, time in zip(rows, asking, asked_at, strict=True):
-        squared = ((answering[row] - place) ** 2).sum(axis=1)
-        kept.append(row[(answered_at[row] != time) & (squared > SAME_PLACE**2)])
+    for row, place, time in zip(rows, queries, query_times, strict=True):
+        squared = ((database[row] - place) ** 2).sum(axis=1)
+        kept.append(row[(database_times[row] != time) & (squared > SAME_PLACE**2)])
     return kept

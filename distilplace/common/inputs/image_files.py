@@ -14,6 +14,12 @@ from distilplace.common.inputs.text_files import read_lines
 HEIC = (".heic", ".heif")
 
 
+class Alert(str):
+    """A note that is a warning, too: logged as one when the data set is created."""
+
+    __slots__ = ()
+
+
 @dataclass
 class Tally:
     """What a folder holds, by suffix: images taken, and files left out with the first name of each kind."""
@@ -87,7 +93,7 @@ def depth_notes(folder: str, first: Path) -> list[str]:
         lost = described_depth(first)
     except UserError:
         return []
-    return [f"{folder}: {first.name}: {lost}"] if lost else []
+    return [] if lost is None else [(Alert if lost.dark else str)(f"{folder}: {first.name}: {lost.text}")]
 
 
 def files_by_stem(folder: Path, suffixes: Iterable[str], tally: Tally, what: str = "image") -> dict[str, Path]:

@@ -124,7 +124,7 @@ def test_nothing_usable_is_said_and_training_stays_whole():
     made = split(world, 0.1)
     assert made.training is world
     assert made.validation is None
-    assert "no stretch of 10% of the 30 training places" in made.note
+    assert "no stretch of 10% of the 30 training samples" in made.note
     empty = _world([])
     assert split(empty, 0.1).validation is None
 

@@ -123,7 +123,7 @@ def test_signs_of_quaternions_agree_on_every_street(settings):
 def test_the_end_of_every_traversal_is_held_out(settings):
     data = create_dataset("demo_poses", **settings)
     everything = data.training_set()
-    kept, held = data.held_out(0.2)
+    kept, held = data.validation_split(0.2)
     order = {record.key: number for number, record in enumerate(everything.records)}
     ends = [n for n, record in enumerate(everything.records) if n % PLACES >= PLACES * 0.8]
     assert sorted(order[record.key] for record in held.records) == ends

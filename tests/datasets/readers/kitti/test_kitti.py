@@ -307,7 +307,7 @@ def test_bad_settings_are_refused(written, given, said):
 
 def test_a_short_drive_and_a_wrong_folder_are_refused(tmp_path):
     short = write_kitti(tmp_path / "short", ("00",), seconds=0.1, images=False, clouds=False)
-    with pytest.raises(UserError, match=r"lasts 9\.1 s: protocol A asks for frames more than 30 s old"):
+    with pytest.raises(UserError, match=r"lasts 9\.1 s: protocol A retrieves frames more than 30 s old"):
         KittiData(short)
     with pytest.raises(UserError, match="holds no sequences/ folder"):
         KittiData(tmp_path)

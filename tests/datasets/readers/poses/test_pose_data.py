@@ -10,7 +10,7 @@ import pytest
 from distilplace.common.errors import UserError
 from distilplace.datasets.io.images import ImageSize
 from distilplace.datasets.readers.poses.cambridge import CambridgeData
-from distilplace.datasets.readers.poses.data import held_out_indices, inside_scene
+from distilplace.datasets.readers.poses.data import inside_scene, validation_indices
 from distilplace.datasets.readers.poses.lists import HEADER
 from distilplace.datasets.readers.poses.quaternions import matrices_from_quaternions
 from distilplace.datasets.readers.poses.seven_scenes import SevenScenesData, read_pose_matrix, read_split
@@ -175,7 +175,7 @@ def test_matrix_text_of_odd_forms(tmp_path: Path) -> None:
 def test_held_out_is_the_end_of_every_sequence(cambridge: Path, fraction: float) -> None:
     data = CambridgeData(cambridge)
     everything = data.training_set()
-    result = data.held_out(fraction)
+    result = data.validation_split(fraction)
     assert result is not None
     training, held = result
     assert training.poses is not None
@@ -198,17 +198,17 @@ def test_held_out_goes_by_frame_not_by_row() -> None:
     """Real lists are not sorted (ShopFacade)."""
     order = [3, 0, 4, 1, 2]
     records = [PlaceRecord(f"s/{k}", "s", None, (Path(f"s/frame{k:05d}.png"),), 0.0, 0.0) for k in order]
-    assert [order[i] for i in held_out_indices(records, 0.4)] == [3, 4]
-    assert held_out_indices(records[:1], 0.5).tolist() == []
+    assert [order[i] for i in validation_indices(records, 0.4)] == [3, 4]
+    assert validation_indices(records[:1], 0.5).tolist() == []
 
 
 def test_nothing_held_out(cambridge: Path, tmp_path: Path) -> None:
     data = CambridgeData(cambridge)
-    assert data.held_out(0.0) is None
+    assert data.validation_split(0.0) is None
     for fraction in (-0.1, 1.0):
         with pytest.raises(UserError, match="--val_fraction"):
-            data.held_out(fraction)
-    assert CambridgeData(write_cambridge(tmp_path, train={"a": 1, "b": 1})).held_out(0.5) is None
+            data.validation_split(fraction)
+    assert CambridgeData(write_cambridge(tmp_path, train={"a": 1, "b": 1})).validation_split(0.5) is None
 
 
 @pytest.mark.parametrize(
@@ -286,7 +286,7 @@ def test_real_re_issued_list(real_data: Callable[[str], Path]) -> None:
     assert (len(training), len(test.records)) == (231, 103)
     assert {entry.run for entry in training.records} == {"seq2"}
     assert {entry.run for entry in test.records} == {"seq1", "seq3"}
-    held = data.held_out(0.1)
+    held = data.validation_split(0.1)
     assert held is not None
     assert [entry.images[0].name for entry in sorted(held[1].records, key=lambda entry: entry.key)] == [
         f"frame{number:05d}.png" for number in range(209, 232)
