@@ -99,9 +99,7 @@ def width_doubt(paths: Iterable[Path], width: BinWidth | None) -> str | None:
     if width is None or not width.given:
         return None
     columns, bins = width.required(), [path for path in paths if path.suffix.lower() == ".bin"]
-    contents = [_content(path) for path in bins]
-    values = [np.frombuffer(content[: len(content) // 4 * 4], dtype="<f4") for content in contents]
-    found = Counter(other for each in values if (other := suggested_width(each, columns)))
+    found = Counter(other for path in bins if (other := suggested_width(_values(_content(path)), columns)))
     if not found:
         return None
     likely, count = found.most_common(1)[0]
@@ -140,8 +138,7 @@ def _ambiguous(widths: Sequence[int], paths: list[Path]) -> str:
     content = _content(paths[0])
     if other := looks_like(content):
         return f"cloud file {paths[0]} {other}"
-    values = np.frombuffer(content[: len(content) // 4 * 4], dtype="<f4")
-    likely = suggested_width(values, widths[0]) or widths[0]
+    likely = suggested_width(_values(content), widths[0]) or widths[0]
     first = [width for width in widths if width in WIDTHS or width == likely]
     rest = [width for width in widths if width not in first]
     files = f"cloud file {paths[0]}" if len(paths) == 1 else f"the {len(paths)} .bin files such as {paths[0]}"
@@ -168,6 +165,10 @@ def _odd_one(fits: Counter[int], sizes: dict[Path, int]) -> str:
         f"{width} float32, which fit {fits[width]} of the {len(sizes)} .bin files: copy it again or remove it, or set "
         f"{FLAG}"
     )
+
+
+def _values(content: bytes) -> np.ndarray:
+    return np.frombuffer(content[: len(content) // 4 * 4], dtype="<f4")
 
 
 def _content(path: Path) -> bytes:

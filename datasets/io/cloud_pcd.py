@@ -9,7 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
-from distilplace.datasets.io.cloud_text import axis_columns, byte_rows, text_rows, without_mark
+from distilplace.datasets.io.cloud_text import (
+    axis_columns,
+    byte_rows,
+    header_lines,
+    text_rows,
+    without_mark,
+)
 
 HEADER_LINES = 100
 KEYS = {"FIELDS", "SIZE", "TYPE", "COUNT", "WIDTH", "HEIGHT", "POINTS", "DATA"}
@@ -87,13 +93,7 @@ def _compressed(body: bytes, header: _Header, axes: list[int]) -> np.ndarray:
 def _header(content: bytes) -> tuple[_Header, bytes]:
     """The header, checked, and the bytes after it."""
     entries: dict[str, list[str]] = {}
-    position = 0
-    for _ in range(HEADER_LINES):
-        end = content.find(b"\n", position, position + 8192)
-        if end < 0:
-            break
-        words = content[position:end].decode("ascii", errors="replace").split()
-        position = end + 1
+    for words, position in header_lines(content, HEADER_LINES):
         key = "FIELDS" if words[:1] == ["COLUMNS"] else "".join(words[:1])
         if key not in KEYS:
             continue

@@ -9,7 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
-from distilplace.datasets.io.cloud_text import axis_columns, byte_rows, text_rows, without_mark
+from distilplace.datasets.io.cloud_text import (
+    axis_columns,
+    byte_rows,
+    header_lines,
+    text_rows,
+    without_mark,
+)
 
 HEADER_LINES = 500
 TYPES = {
@@ -61,13 +67,8 @@ def read_ply(path: Path) -> np.ndarray:
 
 def _header(content: bytes) -> tuple[str, list[_Element], bytes]:
     """Encoding, elements, and the bytes after the header."""
-    encoding, elements, position = "", list[_Element](), 0
-    for number in range(HEADER_LINES):
-        end = content.find(b"\n", position, position + 8192)
-        if end < 0:
-            break
-        words = content[position:end].decode("ascii", errors="replace").split()
-        position = end + 1
+    encoding, elements = "", list[_Element]()
+    for number, (words, position) in enumerate(header_lines(content, HEADER_LINES)):
         if number == 0 and words != ["ply"]:
             break
         if words[:1] == ["end_header"] and encoding:

@@ -4,7 +4,7 @@ Every function raises ``ValueError`` with the end of a sentence that begins with
 """
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -19,6 +19,17 @@ def axis_columns(names: Sequence[str]) -> list[int]:
             times = "no" if axis not in lower else "more than one"
             raise ValueError(f"has {times} field {axis} (fields: {' '.join(names) or 'none'}): x, y and z are needed")
     return [lower.index(axis) for axis in AXES]
+
+
+def header_lines(content: bytes, most: int) -> Iterator[tuple[list[str], int]]:
+    """The words of each of the first ``most`` lines, and where the next line begins."""
+    position = 0
+    for _ in range(most):
+        end = content.find(b"\n", position, position + 8192)
+        if end < 0:
+            return
+        words, position = content[position:end].decode("ascii", errors="replace").split(), end + 1
+        yield words, position
 
 
 def text_rows(body: bytes, points: int, columns: int) -> np.ndarray:

@@ -17,7 +17,7 @@ from distilplace.common.inputs.position_checks import SMALL, doubt, refuse_small
 from distilplace.datasets.base import existing_folder
 from distilplace.datasets.doubts import doubts, unmatched
 from distilplace.datasets.io.cloud_bins import bin_width, refuse_misfits, width_note
-from distilplace.datasets.readers.frames.layout import FrameRun, read_runs
+from distilplace.datasets.readers.frames.layout import read_runs
 from distilplace.datasets.readers.frames.radii import choose_radii
 from distilplace.datasets.readers.frames.sections import Section, cut_runs
 from distilplace.datasets.records import EvaluationSet, PlaceRecord, TrainingSet, positions
@@ -215,7 +215,11 @@ class FramesData(ScanData):
         self.notes.append(f"training frames keep {gap:.1f} m from test frames ({wanted})")
         self.notes += [*unmatched(self._evaluation), *doubts(self._evaluation)]
         self.notes += shared_note(self._training.records, self._evaluation)
-        self.notes += [_unlisted_note(run) for run in self._runs if run.unlisted]
+        self.notes += [
+            f"{run.name}: {run.unlisted} files without a row in poses.csv are omitted"
+            for run in self._runs
+            if run.unlisted
+        ]
         self.notes += [note for run in self._runs for note in run.notes]
         if any(None in run.clouds for run in self._runs):
             bare = ", ".join(run.name for run in self._runs if None in run.clouds)
@@ -223,10 +227,6 @@ class FramesData(ScanData):
         if any(path.suffix.lower() == ".bin" for path in self._clouds):
             self.notes.append(width_note(self.row_width))
         self.notes.append(f"clouds of more than {self.cloud.n_points} points: as many drawn, the same ones every time")
-
-
-def _unlisted_note(run: FrameRun) -> str:
-    return f"{run.name}: {run.unlisted} files without a row in poses.csv are left out"
 
 
 def _closest(places: np.ndarray) -> float:

@@ -4,7 +4,6 @@
 right, y down, z forward; metres). ``D/sequences/NN/times.txt`` (seconds), ``velodyne/%06d.bin``, ``image_2/%06d.png``.
 """
 
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ import numpy as np
 
 from distilplace.common.errors import UserError
 from distilplace.common.inputs.folder_flags import flag_of
-from distilplace.common.numbers import number_hint, parse_number
+from distilplace.common.inputs.text_files import finite_numbers, read_text
 
 SEQUENCES = tuple(f"{number:02d}" for number in range(11))  # those with published poses
 DET_TOLERANCE = 1e-2
@@ -122,30 +121,14 @@ def read_times(path: Path) -> np.ndarray:
 
 def _table(path: Path, columns: int) -> np.ndarray:
     """Float64 [n, columns] of a text file of numbers between blanks; blank lines at its end are allowed."""
-    try:
-        lines = path.read_text(encoding="ascii").rstrip().splitlines()
-    except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror}): check {flag_of(path)}") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is no plain text file") from error
-    if not lines:
+    lines = read_text(path).rstrip().split("\n")
+    if lines == [""]:
         raise UserError(f"{path} is empty: copy it again")
-    rows = [_row(words.split(), columns, f"{path} line {line}") for line, words in enumerate(lines, start=1)]
-    return np.array(rows, dtype=np.float64)
-
-
-def _row(words: list[str], columns: int, where: str) -> list[float]:
-    if len(words) != columns:
-        raise UserError(f"{where}: {len(words)} numbers, expected {columns}")
-    numbers: list[float] = []
-    for word in words:
-        value = parse_number(word)
-        if value is None:
-            raise UserError(f"{where}: '{word[:40]}' is no number{number_hint(word)}")
-        if not math.isfinite(value):
-            raise UserError(f"{where}: a number is NaN or infinite")
-        numbers.append(value)
-    return numbers
+    rows = [line.split() for line in lines]
+    for number, words in enumerate(rows, start=1):
+        if len(words) != columns:
+            raise UserError(f"{path} line {number}: {len(words)} numbers, expected {columns}")
+    return np.array([finite_numbers(words, f"{path} line {number}") for number, words in enumerate(rows, start=1)])
 
 
 def _frame_files(folder: Path, suffixes: tuple[str, ...], count: int) -> tuple[Path, ...]:

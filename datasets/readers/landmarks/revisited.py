@@ -4,7 +4,6 @@ Test sets: ``roxford5k/jpg/<name>.jpg`` with ``roxford5k/gnd_roxford5k.pkl``, op
 images of both were replaced by an edition with blurred faces in 2022, which shifts results slightly.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,10 @@ Box = tuple[float, float, float, float]
 Rows = list[np.ndarray]
 GRADES = ("easy", "hard", "junk")
 COUNTED = ("database images", "queries", *GRADES)
+CROPPING = {
+    True: "--query_crop: queries are cut to their boxes, as the benchmark's protocol has it",
+    False: "--no_query_crop: queries are whole images, unlike the benchmark's protocol, like whiten_mtd's",
+}
 DISTRACTORS = "revisitop1m"
 DISTRACTOR_COUNT = 1_001_001
 
@@ -82,8 +85,11 @@ class RevisitedData(ImageSet):
     def evaluation_set(self) -> LandmarkSet:
         """All queries and database images, distractors last."""
         truth = read_revisited_truth(self._truth_file)
-        self.notes = [self._totals(truth), self._cropping()]
-        database = [record("database", self._images / _file_name(name), name) for name in truth.database]
+        found = truth.totals()
+        listed = ", ".join(f"{count} {what}" for count, what in zip(found, COUNTED, strict=True))
+        agrees = "as published" if found == self.published else f"published: {', '.join(map(str, self.published))}"
+        self.notes = [f"{listed} ({agrees})", CROPPING[self._crop]]
+        database = [record("database", self._images / f"{name}.jpg", name) for name in truth.database]
         queries = [self._query(name, box) for name, box in zip(truth.queries, truth.boxes, strict=True)]
         if self._distractors is not None:
             distractors = read_distractors(self._distractors)
@@ -92,22 +98,11 @@ class RevisitedData(ImageSet):
         return LandmarkSet(self.name, database, queries, truth.easy, truth.hard, truth.junk)
 
     def _query(self, name: str, box: Box) -> PlaceRecord:
-        path = self._images / _file_name(name)
+        path = self._images / f"{name}.jpg"
         if not self._crop:
             return replace(record("queries", path, name), as_query=True)
         # A key of its own: the same file, but another input.
         return PlaceRecord(f"queries/{name}#crop", "queries", None, (path,), 0.0, 0.0, crop=box, as_query=True)
-
-    def _totals(self, truth: RevisitedTruth) -> str:
-        found = truth.totals()
-        listed = ", ".join(f"{count} {what}" for count, what in zip(found, COUNTED, strict=True))
-        agrees = "as published" if found == self.published else f"published: {', '.join(map(str, self.published))}"
-        return f"{listed} ({agrees})"
-
-    def _cropping(self) -> str:
-        if self._crop:
-            return "--query_crop: queries are cut to their boxes, as the benchmark's protocol has it"
-        return "--no_query_crop: queries are whole images, unlike the benchmark's protocol, like whiten_mtd's"
 
 
 class ROxford5kData(RevisitedData):
@@ -135,10 +130,6 @@ def _truth_file(folder: Path, name: str) -> Path:
     raise UserError(
         f"no ground truth gnd_{name}.pkl in {folder / name} or {folder}: put it beside the folder jpg of the images"
     )
-
-
-def _file_name(name: str) -> str:
-    return f"{name}.jpg"
 
 
 def read_revisited_truth(path: Path) -> RevisitedTruth:
@@ -187,14 +178,9 @@ def _image_names(values: Any, where: str) -> list[str]:
         raise UserError(f"{where} must be a list of image names")
     if len(set(names)) != len(names):
         raise UserError(f"{where} names an image twice")
-    _check_inside(names, where)
+    if outside := [name for name in names if name.startswith("/") or ".." in name.split("/")]:
+        raise UserError(f"{where}: '{outside[0]}' points out of the image folder")
     return list(names)
-
-
-def _check_inside(names: Sequence[str], where: str) -> None:
-    for name in names:
-        if name.startswith("/") or ".." in name.split("/"):
-            raise UserError(f"{where}: '{name}' points out of the image folder")
 
 
 def _array(values: Any) -> np.ndarray:

@@ -129,7 +129,7 @@ def _append_row(rows: TrainingRows, index: int, count: int, item: dict[str, Any]
     positives, positives_sorted = _indices(item["positives"], count, "positives")
     non_negatives, non_negatives_sorted = _indices(item["non_negatives"], count, "non_negatives")
     positives = positives[positives != index]
-    if not _contains(non_negatives, np.append(positives, index)):
+    if not np.isin(np.append(positives, index), non_negatives).all():
         raise ValueError("has non_negatives that lack the item itself or one of its positives")
     rows.paths.append(str(item["rel_scan_filepath"]))
     rows.positions[index] = _position(item)
@@ -152,14 +152,6 @@ def _indices(values: Any, count: int, name: str) -> tuple[np.ndarray, bool]:
     if array[0] < 0 or array[-1] >= count:
         raise ValueError(f"has {name} outside 0..{count - 1}")
     return array, ascending
-
-
-def _contains(haystack: np.ndarray, needles: np.ndarray) -> bool:
-    """Are all ``needles`` in the sorted ``haystack``?"""
-    if len(haystack) == 0:
-        return False
-    slots = np.minimum(np.searchsorted(haystack, needles), len(haystack) - 1)
-    return bool((haystack[slots] == needles).all())
 
 
 def _position(item: dict[str, Any]) -> np.ndarray:

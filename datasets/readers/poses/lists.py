@@ -12,9 +12,9 @@ import numpy as np
 
 from distilplace.common.errors import UserError
 from distilplace.common.files import atomic_path
-from distilplace.common.inputs.text_files import read_text
+from distilplace.common.inputs.text_files import finite_numbers, read_text
 from distilplace.common.inputs.text_tables import read_table
-from distilplace.common.numbers import number_hint, parse_number
+from distilplace.common.numbers import parse_number
 from distilplace.datasets.readers.poses.quaternions import unit_quaternions
 
 HEADER = ("Visual Landmark Dataset V1", "ImageFile, Camera Position [X Y Z W P Q R]", "")
@@ -126,16 +126,7 @@ def _row(line: str, where: str) -> tuple[str, list[float]]:
 
 
 def _checked(name: str, words: Sequence[str], where: str) -> tuple[str, list[float]]:
-    pose: list[float] = []
-    for word in words:
-        value = parse_number(word)
-        if value is None:
-            raise UserError(
-                f"{where}: '{word}' is no number{number_hint(word)}: a path and 7 numbers (X Y Z W P Q R) are expected"
-            )
-        if not math.isfinite(value):
-            raise UserError(f"{where}: {word} is not finite: leave the image out of the list")
-        pose.append(value)
+    pose = finite_numbers(words, where, "a path and 7 finite numbers (X Y Z W P Q R) are expected, or no row")
     if not any(pose[3:]):
         raise UserError(f"{where}: the quaternion is zero, which is no rotation: leave the image out of the list")
     return name, pose

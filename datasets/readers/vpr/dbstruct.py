@@ -88,17 +88,14 @@ def _load_struct(path: Path) -> np.void:
     except UserError:
         raise
     except Exception as error:  # on damaged bytes SciPy raises all kinds: MatReadError, zlib.error, UnboundLocalError
-        raise _unreadable(path, error) from error
+        kind = type(error).__name__
+        raise UserError(f"{path} cannot be read as a MATLAB file, it may be damaged ({kind})") from error
     struct = found.get("dbStruct")
     if not isinstance(struct, np.ndarray) or struct.dtype.names is None or struct.size != 1:
         named = ", ".join(name for name in found if not name.startswith("__")) or "nothing"
         raise UserError(f"{path}: holds {named}, but no struct named dbStruct: not a list of the NetVLAD family")
     only: np.void = struct.flat[0]
     return only
-
-
-def _unreadable(path: Path, error: Exception) -> UserError:
-    return UserError(f"{path} cannot be read as a MATLAB file, it may be damaged ({type(error).__name__})")
 
 
 class _Fields:

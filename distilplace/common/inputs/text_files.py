@@ -1,12 +1,15 @@
 """The one reader of text files: UTF-8 with any line ends, or one line that says why it is none."""
 
+import math
 import os
 import stat
+from collections.abc import Sequence
 from pathlib import Path
 
 from distilplace.common.decoding import KINDS
 from distilplace.common.errors import UserError
 from distilplace.common.inputs.folder_flags import flag_of
+from distilplace.common.numbers import number_hint, parse_number
 
 MARKS = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16"}
 
@@ -56,6 +59,17 @@ def read_lines(path: Path, what: str = "", remedy: str = "copy it again") -> lis
     if not found:
         raise UserError(f"{what} {path} is empty: {remedy}".lstrip())
     return found
+
+
+def finite_numbers(words: Sequence[str], where: str, expected: str = "finite numbers are expected") -> list[float]:
+    """The numbers that ``words`` write; :class:`UserError` naming ``where`` and the first that writes none."""
+    numbers = [parse_number(word) for word in words]
+    for word, number in zip(words, numbers, strict=True):
+        if number is None:
+            raise UserError(f"{where}: '{word[:40]}' is no number{number_hint(word)}: {expected}")
+        if not math.isfinite(number):
+            raise UserError(f"{where}: {word} is not finite: {expected}")
+    return [number for number in numbers if number is not None]
 
 
 def _without_waiting(path: str, flags: int) -> int:
