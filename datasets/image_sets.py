@@ -62,6 +62,14 @@ def record(
     return PlaceRecord(key, run, None, (path,), float(northing), float(easting), upright=upright)
 
 
+def records_at(
+    run: str, folder: Path, names: Sequence[str], places: np.ndarray, *, upright: bool = False, prefix: str = ""
+) -> list[PlaceRecord]:
+    """The samples of the images ``names`` below ``folder``, at ``places`` [n, 2] (northing, easting)."""
+    rows = zip(names, places.tolist(), strict=True)
+    return [record(run, folder / name, name, *place, upright=upright, prefix=prefix) for name, place in rows]
+
+
 def matches_by_distance(database: list[PlaceRecord], queries: list[PlaceRecord], radius: float) -> Truth:
     """Database images within ``radius`` metres of each query, the boundary included."""
     return neighbours_within(positions(queries), positions(database), radius)

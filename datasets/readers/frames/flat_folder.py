@@ -65,10 +65,8 @@ def flat_parts(
             f"{folder}: of {len(names)} images {len(rest)} are left to test on, and no two of them, taken alternately "
             f"as database and query, lie within --frame_tolerance {tolerance}: raise it, or lower --train_fraction"
         )
-    sides = [
-        _records(folder, names, numbers, rows, run) for rows, run in ((database, "database"), (queries, "queries"))
-    ]
-    return Images(sides[0], sides[1], truth), training
+    remembered = _records(folder, names, numbers, database, "database")
+    return Images(remembered, _records(folder, names, numbers, queries, "queries"), truth), training
 
 
 def flat_note(test: Images, training: TrainingSet | None, tolerance: int) -> str:

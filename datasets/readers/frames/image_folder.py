@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from distilplace.common.errors import UserError
-from distilplace.datasets.image_sets import Images, Truth, matches_by_distance, record, training_by_distance
+from distilplace.datasets.image_sets import Images, Truth, matches_by_distance, records_at, training_by_distance
 from distilplace.datasets.matched_sets import MatchedSet
 from distilplace.datasets.matches import frame_numbers, listed_images, matches_by_number, read_truth
 from distilplace.datasets.readers.frames.flat_folder import flat_note, flat_parts, flat_tolerance, is_flat
@@ -58,16 +58,9 @@ class Listed:
 
     def records(self, database: np.ndarray, queries: np.ndarray) -> tuple[list[PlaceRecord], list[PlaceRecord]]:
         """Database and query places at [n, 2] (northing, easting)."""
-        database_side, query_side = (
-            [
-                record(run, folder / name, name, *place, upright=self.upright, prefix=self.prefix)
-                for name, place in zip(names, places.tolist(), strict=True)
-            ]
-            for run, folder, names, places in zip(
-                FOLDERS, self.folders, (self.database, self.queries), (database, queries), strict=True
-            )
-        )
-        return database_side, query_side
+        sides = zip(FOLDERS, self.folders, (self.database, self.queries), (database, queries), strict=True)
+        first, second = (records_at(*side, upright=self.upright, prefix=self.prefix) for side in sides)
+        return first, second
 
     def by_table(self) -> tuple[Images, float]:
         """Images matched by truth.csv, and the largest distance, in images, from a query's place to a match of it."""

@@ -84,19 +84,13 @@ def _from_struct(folder: Path, path: Path, layout: Layout) -> CitySplit:
     if struct.frame_numbers or not struct.database or not struct.queries:
         raise UserError(f"{path}: expected database and query images with (east, north) positions in metres")
     roots = _image_folders(folder, path, struct, layout.folders)
-    sides = zip(
-        RUNS,
-        roots,
-        (struct.database, struct.queries),
-        (struct.database_positions, struct.query_positions),
-        strict=True,
-    )
+    names, places = (struct.database, struct.queries), (struct.database_positions, struct.query_positions)
     database, queries = (
         [
             record(run, file, _relative(name, path), northing=north, easting=east)
-            for file, name, (east, north) in zip(_image_paths(root, names, path), names, places.tolist(), strict=True)
+            for file, name, (east, north) in zip(_image_paths(root, listed, path), listed, where.tolist(), strict=True)
         ]
-        for run, root, names, places in sides
+        for run, root, listed, where in zip(RUNS, roots, names, places, strict=True)
     )
     return CitySplit(path, database, queries, struct)
 
