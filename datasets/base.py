@@ -166,7 +166,7 @@ def _within(crop: tuple[float, float, float, float], size: tuple[int, int], path
     box = (left, top, min(right, size[0]), min(bottom, size[1]))
     if box[0] >= box[2] or box[1] >= box[3]:
         raise UserError(
-            f"image {path}: the box {crop} lies outside its {size[0]}x{size[1]} pixels; check the truth file"
+            f"image {path}: the box {crop} lies outside its {size[0]}x{size[1]} pixels: check the ground truth"
         )
     return box
 

@@ -47,8 +47,7 @@ def survey(
         points = sum(len(cloud.points) + (cloud.at_origin if dropped else 0) for cloud in clouds)
         done = "dropped" if dropped else "kept, as published"
         lines.append(
-            f"{len(holes)} {total} have points at the origin (pulses without a return): {sum(holes)} of {points} "
-            f"points, {done}"
+            f"{len(holes)} {total} have points at the origin (no return): {sum(holes)} of {points} points, {done}"
         )
     if turned := sum(cloud.transposed for cloud in clouds):
         lines.append(f"{turned} {total} are .npy of shape [3, N] and read with rows as columns (expected: [N, 3])")
@@ -68,8 +67,5 @@ def _scale(clouds: list[Cloud], total: str) -> list[str]:
         )
     small = sum(float(np.abs(cloud.points).max()) <= UNIT for cloud in clouds)
     if small:
-        lines.append(
-            f"{small} {total} reach {UNIT} m at most: they look scaled to [-1, 1], metres are expected (voxels are "
-            "in metres)"
-        )
+        lines.append(f"{small} {total} reach {UNIT} m at most: they look scaled to [-1, 1], metres are expected")
     return lines

@@ -137,7 +137,6 @@ def _read_npy(path: Path) -> tuple[np.ndarray, bool]:
         array = array.T
     if array.dtype.kind not in "fiu" or array.ndim != 2 or array.shape[1] < 3:
         raise UserError(
-            f"cloud file {path}: expected numbers of shape [N,>=3] (x, y, z first), found {array.dtype} of shape "
-            f"{array.shape}"
+            f"cloud file {path}: expected numbers [N,>=3] (x, y, z first), found {array.dtype} {array.shape}"
         )
     return array[:, :3], transposed

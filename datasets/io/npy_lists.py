@@ -38,9 +38,7 @@ def read_index_lists(path: Path) -> list[Sequence[int]]:
     """
     array = _object_array(path)
     if not isinstance(array, np.ndarray) or array.ndim not in (1, 2) or (array.ndim == 2 and array.shape[1] != 2):
-        raise UserError(
-            f"truth {path}: expected an array of shape [n, 2] or [n], found {getattr(array, 'shape', None)}"
-        )
+        raise UserError(f"truth {path}: expected an array [n, 2] or [n], found {getattr(array, 'shape', None)}")
     try:
         if array.ndim == 1:
             return [[int(value) for value in np.ravel(row)] for row in array]

@@ -65,9 +65,7 @@ def load_pickle(path: Path) -> Any:
     except OSError as error:
         raise UserError(f"pickle {path} cannot be read: {error.strerror or error}") from error
     except Exception as error:  # the values that a corrupt pickle gives can make NumPy raise nearly any exception
-        raise UserError(
-            f"{path} is not a readable pickle (truncated, or another format): {type(error).__name__}: {error}"
-        ) from error
+        raise UserError(f"{path} is not a readable pickle (truncated?): {type(error).__name__}: {error}") from error
 
 
 def unpickle(content: bytes) -> Any:

@@ -70,13 +70,9 @@ def generate(world: Path, seed: int, places: int = 60, train_runs: int = 5, test
     from distilplace.demoworld.traversal import Traversal
 
     if places < 2 or not (0 < train_runs <= len(TRAINING) and 1 < test_runs <= len(TEST)):
-        raise UserError(
-            f"a demo world has 1-{len(TRAINING)} training runs, 2-{len(TEST)} test runs and at least 2 places"
-        )
+        raise UserError(f"a demo world has 1-{len(TRAINING)} training runs, 2-{len(TEST)} test runs, 2 places or more")
     if world.exists():
-        raise UserError(
-            f"{world} exists but is no finished demo world (no {MANIFEST}): remove it or set {flag_of(world)}"
-        )
+        raise UserError(f"{world} is no finished demo world (no {MANIFEST}): remove it or set --dataset_folder")
     import_open3d()  # a missing system library is said before anything is written
     world.parent.mkdir(parents=True, exist_ok=True)
     building = Path(tempfile.mkdtemp(dir=world.parent, prefix=f".{world.name}."))

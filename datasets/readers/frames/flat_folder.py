@@ -33,9 +33,7 @@ def flat_tolerance(folder: Path, tolerance: int | None, sides: str) -> int:
             f"place), or sort the images into {sides}"
         )
     if tolerance == 0:
-        raise UserError(
-            f"--frame_tolerance 0 leaves no two images of the flat folder {folder} in one place: set at least 1"
-        )
+        raise UserError(f"--frame_tolerance 0 leaves no two images of the flat {folder} in one place: set at least 1")
     return tolerance
 
 

@@ -61,9 +61,7 @@ def _read_run(folder: Path) -> FrameRun:
     cameras = tuple(camera_folders(folder))
     has_clouds = (folder / CLOUD).is_dir()
     if not cameras and not has_clouds:
-        raise UserError(
-            f"run {folder} has neither an image_<camera> nor a cloud folder: see docs/tutorials/own-robot.md"
-        )
+        raise UserError(f"{folder} has neither an image_<camera> nor a cloud folder: see docs/tutorials/own-robot.md")
     tallies = {kind: Tally() for kind in (*cameras, CLOUD)}
     pictures = [files_by_stem(folder / camera, image_suffixes(), tallies[camera]) for camera in cameras]
     clouds = files_by_stem(folder / CLOUD, CLOUD_SUFFIXES, tallies[CLOUD], "cloud file") if has_clouds else {}

@@ -44,9 +44,7 @@ def published_lists(root: Path, sequence: str, frames: int) -> PublishedLists:
 def _only(root: Path, pattern: str) -> Path:
     found = sorted(root.glob(pattern))
     if len(found) != 1:
-        raise UserError(
-            f"{root} holds {len(found)} files {pattern}: put one there, from MinkLoc3D-SI's eval/ folder (protocol C)"
-        )
+        raise UserError(f"{root} holds {len(found)} files {pattern}: put one there, from MinkLoc3D-SI's eval/")
     return found[0]
 
 

@@ -80,9 +80,7 @@ class GoogleLandmarksData(ImageSet):
         if listed > present:
             self.notes.append(f"{listed - present} of {listed} images in {self._list} are absent and left out")
         if landmarks > len(kept):
-            self.notes.append(
-                f"{landmarks - len(kept)} of {landmarks} landmarks have fewer than two images there: left out"
-            )
+            self.notes.append(f"{landmarks - len(kept)} of {landmarks} landmarks have fewer than two images: left out")
 
 
 def read_clean_list(path: Path) -> dict[int, list[str]]:

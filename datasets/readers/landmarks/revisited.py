@@ -127,9 +127,7 @@ def _truth_file(folder: Path, name: str) -> Path:
         renamed = sorted(home.glob(f"*_gnd_{name}.pkl"))
         if len(renamed) == 1:
             return renamed[0]
-    raise UserError(
-        f"no ground truth gnd_{name}.pkl in {folder / name} or {folder}: put it beside the folder jpg of the images"
-    )
+    raise UserError(f"no ground truth gnd_{name}.pkl in {folder / name} or {folder}: put it beside jpg/")
 
 
 def read_revisited_truth(path: Path) -> RevisitedTruth:

@@ -45,9 +45,7 @@ def read_pose_list(path: Path) -> PoseList:
     lines = read_text(path, remedy="copy it again").split("\n")
     for number, line in enumerate(lines[: len(HEADER)], start=1):
         if _is_row(line):
-            raise UserError(
-                f"{path} line {number} is a pose, but a list begins with {len(HEADER)} header lines: put them there"
-            )
+            raise UserError(f"{path} line {number} is a pose, but a list begins with {len(HEADER)} header lines")
     rows = [
         _row(line, f"{path} line {number}")
         for number, line in enumerate(lines[len(HEADER) :], start=len(HEADER) + 1)

@@ -92,9 +92,7 @@ def frame_stems(folder: Path) -> list[str]:
     """Sorted ``frame-XXXXXX`` of a sequence's poses; :class:`UserError` where one has no colour image."""
     if not folder.is_dir():
         packed = folder.with_suffix(".zip")
-        raise UserError(
-            f"{folder} does not exist: " + (f"unpack {packed}" if packed.is_file() else "complete the scene")
-        )
+        raise UserError(f"{folder} does not exist: {f'unpack {packed}' if packed.is_file() else 'complete the scene'}")
     present = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
     stems = sorted(name.removesuffix(POSE) for name in present if name.endswith(POSE))
     for stem in stems:

@@ -57,9 +57,7 @@ class CityData(ImageSet):
         """The split as an evaluation set, with a note of how many queries have no ground truth."""
         radius = self.radii.evaluation
         alone = sum(len(row) == 0 for row in truth)
-        self.note(
-            f"{split.source}: {alone} of {len(truth)} queries have no match within {radius:g} m and count as misses"
-        )
+        self.note(f"{split.source}: {alone} of {len(truth)} queries have no match within {radius:g} m and are misses")
         if split.struct is not None and split.struct.positive_threshold != radius:
             self.note(f"{split.source} states {split.struct.positive_threshold:g} m for a match; {radius:g} m is used")
         test = evaluation_set(name, Images(split.database, split.queries, truth), radius, rules)

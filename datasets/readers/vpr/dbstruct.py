@@ -107,9 +107,7 @@ class _Fields:
 
     def raw(self, name: str) -> Any:
         if name not in (self.struct.dtype.names or ()):
-            raise UserError(
-                f"{self.path}: dbStruct has no field {name}: not a list of the NetVLAD family, or an older one"
-            )
+            raise UserError(f"{self.path}: dbStruct has no field {name}: not a list of the NetVLAD family")
         return self.struct[name]
 
     def text(self, name: str) -> str:

@@ -149,9 +149,7 @@ class NordlandData(MatchedSet):
 
         lists = sorted(self._folder.glob("*.db"))
         if len(lists) != 1:
-            raise UserError(
-                f"{self._folder} holds {len(lists)} .db files: put exactly one there, the split to be tested"
-            )
+            raise UserError(f"{self._folder} holds {len(lists)} .db files: put exactly one there, the test split")
         struct = read_dbstruct(lists[0])
         if not struct.frame_numbers:
             raise UserError(f"{lists[0]} holds positions in the plane, not frame numbers: not a Nordland list")

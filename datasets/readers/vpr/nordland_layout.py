@@ -14,9 +14,7 @@ def season_folder(folder: Path, season: str) -> Path:
         if child.name.lower() == season.lower():
             return child
     there = ", ".join(child.name for child in children) or "none"
-    raise UserError(
-        f"no season folder {season} in {folder} (folders: {there}): set --nordland_database and --nordland_query"
-    )
+    raise UserError(f"no season folder {season} in {folder} (folders: {there}): set --nordland_database or _query")
 
 
 def found_file(folder: Path, places: tuple[str, ...]) -> Path:

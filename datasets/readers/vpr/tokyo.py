@@ -153,9 +153,7 @@ def _times(split: CitySplit) -> tuple[np.ndarray, np.ndarray]:
     if struct is None or struct.database_times is None or struct.query_times is None:
         raise UserError(f"{split.source}: dbStruct lacks dbTimeStamp or qTimeStamp: not a Tokyo Time Machine file")
     if (struct.database_times.dtype.kind == "U") != (struct.query_times.dtype.kind == "U"):
-        raise UserError(
-            f"{split.source}: one of dbTimeStamp and qTimeStamp is text, the other numbers: they must agree"
-        )
+        raise UserError(f"{split.source}: one of dbTimeStamp, qTimeStamp is text, the other numbers: they must agree")
     return struct.database_times, struct.query_times
 
 

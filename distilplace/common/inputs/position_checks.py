@@ -51,9 +51,7 @@ def refuse_far(places: np.ndarray, what: str) -> None:
     """:class:`UserError` when one of ``places`` [n, 2] lies farther out than any coordinates in metres."""
     farthest = float(np.abs(places).max(initial=0))
     if farthest > FARTHEST:
-        raise UserError(
-            f"{what} reach {farthest:g}, farther than any metres on Earth: divide by 1000 if these are millimetres"
-        )
+        raise UserError(f"{what} reach {farthest:g}, farther than any metres on Earth: divide millimetres by 1000")
 
 
 def refuse_outliers(where: Sequence[str], places: np.ndarray) -> None:

@@ -154,7 +154,7 @@ def test_foreign_classes_in_an_object_array_are_refused(tmp_path):
     [
         ([[0, [1]], [0, [2]]], "must number the queries"),
         ([[0, ["a"]], [1, [2]]], "no list of image numbers"),
-        ([[0, [1], 2]], r"expected an array of shape \[n, 2\] or \[n\]"),
+        ([[0, [1], 2]], r"expected an array \[n, 2\] or \[n\]"),
     ],
 )
 def test_odd_index_lists_are_refused(tmp_path, rows, said):

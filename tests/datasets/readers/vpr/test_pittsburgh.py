@@ -106,7 +106,7 @@ def test_queries_without_a_positive_are_dropped_in_training_and_missed_in_tests(
     tests = data.evaluation_set()
     assert [len(entry[0]) > 0 for entry in tests.query_sets[1].values()] == [True] * 24 + [False] * 24
     assert sum("24 of 48 training queries have no positive within 10 m" in note for note in data.notes) == 1
-    assert any("24 of 48 queries have no match within 20 m and count as misses" in note for note in data.notes)
+    assert any("24 of 48 queries have no match within 20 m and are misses" in note for note in data.notes)
     assert any("states 25 m for a match; 20 m is used" in note for note in data.notes)
     assert any("72 database images, but the published split has 10000" in note for note in data.notes)
     everybody = Pitts30kData(written["matlab"], positive_radius=22.0).training_set()

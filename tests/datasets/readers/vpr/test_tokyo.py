@@ -246,7 +246,7 @@ def test_time_machine_without_val_or_positives(tmp_path, time_machine):
     ("stamps", "said"),
     [
         (None, "lacks dbTimeStamp or qTimeStamp: not a Tokyo Time Machine file"),
-        ((np.array(["2009"] * 60, object), np.full(20, 2009.0)), "one of dbTimeStamp and qTimeStamp is text"),
+        ((np.array(["2009"] * 60, object), np.full(20, 2009.0)), "one of dbTimeStamp, qTimeStamp is text"),
     ],
 )
 def test_time_stamps_are_needed(tmp_path, time_machine, stamps, said):
