@@ -42,7 +42,8 @@ def unmatched(test: EvaluationSet) -> list[str]:
     if bare == 0:
         return []
     counted = "they count as misses" if test.rules.unmatched == "miss" else "left out of recall"
-    return [f"{bare} of {len(matched)} queries have no match within {distance_text(test.radius, test.unit)}: {counted}"]
+    reach = f" within {distance_text(test.radius, test.unit)}" if test.unit == "m" else ""
+    return [f"{bare} of {len(matched)} queries have no match{reach}: {counted}"]
 
 
 def _narrow(test: EvaluationSet) -> list[str]:
