@@ -103,8 +103,8 @@ def test_the_training_folder_of_images_has_keys_of_its_own(tmp_path, monkeypatch
         write_truth(folder, [("0001.png", "0001.png")])
     flags = ["--dataset", "images", "--dataset_folder", str(tmp_path), "--logdir", str(tmp_path / "logs")]
     with monkeypatch.context() as fault:
-        listed = ImagesData._listed
-        fault.setattr(ImagesData, "_listed", lambda self, home, prefix="": listed(self, home))
+        listed = ImagesData.listed
+        fault.setattr(ImagesData, "listed", lambda self, home, **_: listed(self, home))
         assert train.main([*flags, "--train_mode", "train_teacher", "--model", "mobilenet_v2"]) == 2
         assert "two inputs have one key, database/0000.png" in capsys.readouterr().err
     data = create_dataset("images", dataset_folder=tmp_path)

@@ -181,7 +181,7 @@ def test_damaged_lists_name_the_line(tmp_path):
     with pytest.raises(UserError, match="list is empty"):
         read_video_ids(path)
     path.write_bytes(b"\xff\xfe1.mp4\n")
-    with pytest.raises(UserError, match="is not UTF-8 text"):
+    with pytest.raises(UserError, match="is UTF-16 text"):
         read_video_ids(path)
     path.write_text("3.mp4\n1.mp4\n3.mp4\n")
     assert read_video_ids(path) == ["3", "1"]
