@@ -72,7 +72,7 @@ def generate(world: Path, seed: int, places: int = 60, train_runs: int = 5, test
     if places < 2 or not (0 < train_runs <= len(TRAINING) and 1 < test_runs <= len(TEST)):
         raise UserError(f"a demo world has 1-{len(TRAINING)} training runs, 2-{len(TEST)} test runs, 2 places or more")
     if world.exists():
-        raise UserError(f"{world} is no finished demo world (no {MANIFEST}): remove it or set --dataset_folder")
+        raise UserError(f"{world} is no finished demo world (no {MANIFEST}): remove it or set {flag_of(world)}")
     import_open3d()  # a missing system library is said before anything is written
     world.parent.mkdir(parents=True, exist_ok=True)
     building = Path(tempfile.mkdtemp(dir=world.parent, prefix=f".{world.name}."))

@@ -156,7 +156,8 @@ def test_split_lines(tmp_path: Path) -> None:
     path = tmp_path / "TrainSplit.txt"
     path.write_text("sequence1 \r\nSequence12\n\nseq-03\n4\n")
     assert read_split(path) == ["seq-01", "seq-12", "seq-03", "seq-04"]
-    for text, message in (("frames\n", "line 1: 'frames'"), ("sequence1\nseq-01\n", "line 2.*twice"), ("\n", "is empty")):
+    twice = "sequence1\nseq-01\n"
+    for text, message in (("frames\n", "line 1: 'frames'"), (twice, "line 2.*twice"), ("\n", "is empty")):
         path.write_text(text)
         with pytest.raises(UserError, match=message):
             read_split(path)
