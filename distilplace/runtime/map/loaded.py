@@ -1,0 +1,124 @@
+"""The places of a map file in memory, brought up to date whenever the file has changed."""
+
+import logging
+from importlib.util import find_spec
+
+import numpy as np
+
+from distilplace.common.errors import UserError, unknown_name
+from distilplace.runtime.map.file import MapFile, StoredRun
+from distilplace.runtime.map.indexes import Exact, Hnsw, Index, IvfPq
+from distilplace.runtime.map.space import Space
+
+LOG = logging.getLogger("distilplace")
+INDEXES = ("auto", "exact", "hnsw", "ivfpq")
+LARGE = 300_000
+"""Places from which on "auto" takes IVF-PQ: an exact search takes some 20 ms there, as long as a network."""
+
+
+class LoadedPlaces:
+    """Ids, runs, positions and images of all places in columns, and an index over their embeddings."""
+
+    def __init__(self, file: MapFile, space: Space, dtype: str, index: str) -> None:
+        if index not in INDEXES:
+            raise unknown_name("index", index, INDEXES)
+        self._file, self._space, self._dtype, self._wanted = file, space, dtype, index
+        self._version = -1
+        self.runs: list[StoredRun] = []
+        self.index: Index = Exact(space)
+        self._clear()
+
+    def refresh(self) -> None:
+        """Load what was added since, let go what was deleted; inside ``MapFile.reading``."""
+        version = self._file.version()
+        if version == self._version:
+            return
+        runs = self._file.runs()
+        if runs != self.runs:
+            kept = runs[: len(self.runs)] == self.runs
+            total = sum(run.places for run in runs)
+            if not kept or not isinstance(self.index, self._kind(total)):
+                self._clear()
+                self._start(runs, total)
+            self.index.reserve(total)
+            self._load(runs[len(self.runs) :])
+        self._version = version
+
+    def forget(self) -> None:
+        """The file was changed through this very connection: look again."""
+        self._version = -1
+
+    def selected(self, prior: tuple[float, float, float] | None, run: str | None) -> np.ndarray | None:
+        """Rows within ``prior`` (easting, northing, radius) and of ``run``, ascending; None: all."""
+        rows = None
+        if prior is not None:
+            east, north, radius = prior
+            slack = radius * 1e-9 + 1e-6
+            start, end = np.searchsorted(self._sorted, (east - radius - slack, east + radius + slack))
+            near = self._order[start:end]
+            away = (self.numbers[near, 1] - east) ** 2 + (self.numbers[near, 2] - north) ** 2
+            rows = np.sort(near[away <= radius * radius])
+        if run is not None:
+            number = next((index for index, each in enumerate(self.runs) if each.name == run), None)
+            if number is None:
+                raise unknown_name("run", run, [each.name for each in self.runs])
+            start, end = self.starts[number], self.starts[number + 1]
+            rows = np.arange(start, end) if rows is None else rows[(rows >= start) & (rows < end)]
+        return rows
+
+    def run_of(self, row: int) -> str:
+        """The name of the run that a row belongs to."""
+        return self.runs[int(np.searchsorted(self.starts, row, side="right")) - 1].name
+
+    def _kind(self, total: int) -> type[Index]:
+        if self._wanted == "auto":
+            return IvfPq if total >= LARGE and find_spec("faiss") else Exact
+        return {"exact": Exact, "hnsw": Hnsw, "ivfpq": IvfPq}[self._wanted]
+
+    def _clear(self) -> None:
+        self.runs = []
+        self.ids = np.empty(0, dtype=np.int64)
+        self.numbers = np.empty((0, 5))
+        self.images: list[str] = []
+        self.starts = np.zeros(1, dtype=np.int64)
+        self._sort()
+
+    def _start(self, runs: list[StoredRun], total: int) -> None:
+        """An empty index for ``total`` places of ``runs``."""
+        kind = self._kind(total) if total else Exact
+        self.index = Exact(self._space)  # let the old one go first
+        if kind is IvfPq:
+            ids = np.concatenate([np.arange(run.first, run.first + run.places) for run in runs])
+            LOG.info("map %s: %d places: an IVF-PQ index is built", self._file.path, total)
+            self.index = IvfPq(
+                self._space, total, lambda rows: self._fetch(ids[rows]), lambda rows: self._fetch(self.ids[rows])
+            )
+        elif kind is Hnsw:
+            LOG.info("map %s: %d places: an HNSW index is built", self._file.path, total)
+            self.index = Hnsw(self._space)
+        else:
+            self.index = Exact(self._space)
+
+    def _fetch(self, ids: np.ndarray) -> np.ndarray:
+        return self._file.embeddings(ids, self._space.width, self._dtype)
+
+    def _load(self, runs: list[StoredRun]) -> None:
+        try:
+            ids, numbers = [self.ids], [self.numbers]
+            for run in runs:
+                for found, columns, vectors in self._file.read_run(run, self._space.width, self._dtype):
+                    self.index.add(vectors)
+                    ids.append(found)
+                    numbers.append(columns.numbers())
+                    self.images += columns.images
+        except (UserError, MemoryError):
+            self._clear()
+            raise
+        self.runs = [*self.runs, *runs]
+        self.ids, self.numbers = np.concatenate(ids), np.concatenate(numbers)
+        self.starts = np.concatenate([[0], np.cumsum([run.places for run in self.runs])]).astype(np.int64)
+        self._sort()
+
+    def _sort(self) -> None:
+        self._order = np.argsort(self.numbers[:, 1], kind="stable")
+        self._sorted = self.numbers[self._order, 1]

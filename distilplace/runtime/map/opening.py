@@ -1,0 +1,24 @@
+"""Which kind of map an address means."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from distilplace.runtime.map.base import BaseMap
+from distilplace.runtime.map.milvus import MilvusMap
+from distilplace.runtime.map.place_map import PlaceMap
+from distilplace.runtime.map.space import Space
+
+SERVER = re.compile(r"(https?|tcp|unix):")
+LITE = ".milvus.db"
+
+
+def open_map(where: Path | str, model: Mapping[str, Any] | Space | None = None, *, index: str = "auto") -> BaseMap:
+    """The map at ``where``: a file, ``http://host:19530`` of a Milvus server, or ``<name>.milvus.db`` of milvus-lite.
+
+    ``model`` and ``index`` as for :class:`PlaceMap`; on Milvus the server's own index is used.
+    """
+    if SERVER.match(str(where)) or str(where).endswith(LITE):
+        return MilvusMap(str(where), model)
+    return PlaceMap(where, model, index=index)
