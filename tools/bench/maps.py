@@ -32,7 +32,7 @@ class Row(NamedTuple):
     """A map of one size, searched one way. ``ram``: growth of the peak while opening; None: not known."""
 
     places: int
-    index: str
+    kind: str
     add_s: float
     open_s: float
     file_mib: float
@@ -48,7 +48,7 @@ class Row(NamedTuple):
         ram = "-" if self.ram_mib is None else f"{self.ram_mib:.0f}"
         times = (self.p50_ms, self.p95_ms, self.prior_p50_ms, self.prior_p95_ms)
         return (
-            *(f"{self.places:,}", self.index, f"{self.add_s:.1f}", f"{self.open_s:.1f}", f"{self.file_mib:.0f}", ram),
+            *(f"{self.places:,}", self.kind, f"{self.add_s:.1f}", f"{self.open_s:.1f}", f"{self.file_mib:.0f}", ram),
             *(f"{value:.2f}" for value in times),
             f"{self.recall:.3f}",
         )
@@ -71,9 +71,10 @@ def measure(size: int, indexes: Sequence[str], folder: Path, queries: int = 100)
     for index in dict.fromkeys(["exact", *indexes]):
         times, priors, ids, opened, ram = _search(path, index, asked, places[rows])
         truth = ids if index == "exact" else truth
-        numbers = (*np.percentile(times, (50, 95)), *np.percentile(priors, (50, 95)))
+        (p50, p95), (near50, near95) = (np.percentile(each, (50, 95)).tolist() for each in (times, priors))
         size_mib = path.stat().st_size / 2**20
-        found.append(Row(size, index, added, opened, size_mib, ram, *map(float, numbers), float((ids == truth).mean())))
+        recall = float((ids == truth).mean())
+        found.append(Row(size, index, added, opened, size_mib, ram, p50, p95, near50, near95, recall))
     path.unlink()
     return found
 

@@ -215,7 +215,9 @@ class MapFile:
             raise self.damaged(f"a place is not as it was written ({error})") from error
         vectors = np.frombuffer(joined, dtype=DTYPES[dtype]).reshape(len(chunk), width).astype(np.float32)
         ids = np.array([row[0] for row in chunk], dtype=np.int64)
-        return ids, Columns(*numbers.T.copy(), [row[6] for row in chunk]), vectors
+        timestamp, easting, northing, altitude, yaw = numbers.T.copy()
+        images = [row[6] for row in chunk]
+        return ids, Columns(timestamp, easting, northing, altitude, yaw, images), vectors
 
     def _create(self, facts: dict[str, str]) -> None:
         self._database.execute("PRAGMA page_size = 8192")

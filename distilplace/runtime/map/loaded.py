@@ -73,7 +73,8 @@ class LoadedPlaces:
     def _kind(self, total: int) -> type[Index]:
         if self._wanted == "auto":
             return IvfPq if total >= LARGE and find_spec("faiss") else Exact
-        return {"exact": Exact, "hnsw": Hnsw, "ivfpq": IvfPq}[self._wanted]
+        kinds: dict[str, type[Index]] = {"exact": Exact, "hnsw": Hnsw, "ivfpq": IvfPq}
+        return kinds[self._wanted]
 
     def _clear(self) -> None:
         self.runs = []

@@ -16,7 +16,7 @@ import numpy as np
 from distilplace.common.errors import UserError
 from distilplace.runtime.map.base import BaseMap, checked_prior
 from distilplace.runtime.map.milvus_client import MOST, NUMBERS, Client
-from distilplace.runtime.map.rows import Columns, Match, RunInfo, checked_columns, checked_name, in_blocks
+from distilplace.runtime.map.rows import Columns, Match, RunInfo, checked_columns, checked_name, in_blocks, make_match
 from distilplace.runtime.map.space import Space
 
 BATCH = 2000  # rows in one call
@@ -153,7 +153,7 @@ class MilvusMap(BaseMap):
         distance = float(hit["distance"])
         similarity = distance if self.space.spherical else -float(np.sqrt(max(0.0, distance)))
         numbers = [float("nan") if hit[name] is None else float(hit[name]) for name in NUMBERS]
-        return Match(int(hit["id"]), run, *numbers, hit["image"], similarity)
+        return make_match(int(hit["id"]), run, numbers, hit["image"], similarity)
 
     def _read_runs(self) -> dict[str, _Run]:
         found = []

@@ -13,7 +13,7 @@ from distilplace.runtime.map.database import FORMAT
 from distilplace.runtime.map.file import DTYPES, MapFile
 from distilplace.runtime.map.indexes import Exact
 from distilplace.runtime.map.loaded import LoadedPlaces
-from distilplace.runtime.map.rows import Match, RunInfo, checked_columns, checked_name, in_blocks
+from distilplace.runtime.map.rows import Match, RunInfo, checked_columns, checked_name, in_blocks, make_match
 from distilplace.runtime.map.space import Space
 
 
@@ -136,9 +136,8 @@ class PlaceMap(BaseMap):
 
     def _match(self, row: int, similarity: float) -> Match:
         places = self._places
-        return Match(
-            int(places.ids[row]), places.run_of(row), *places.numbers[row].tolist(), places.images[row], similarity
-        )
+        numbers = places.numbers[row].tolist()
+        return make_match(int(places.ids[row]), places.run_of(row), numbers, places.images[row], similarity)
 
     def runs(self) -> list[RunInfo]:
         """As :meth:`BaseMap.runs`."""

@@ -29,6 +29,12 @@ class Match(NamedTuple):
     similarity: float
 
 
+def make_match(number: int, run: str, numbers: Sequence[float], image: str, similarity: float) -> Match:
+    """A match from the ``numbers`` [5] of :meth:`Columns.numbers`."""
+    timestamp, easting, northing, altitude, yaw = numbers
+    return Match(number, run, timestamp, easting, northing, altitude, yaw, image, similarity)
+
+
 class RunInfo(NamedTuple):
     """A run of the map: its ``places``, and when it was ``added`` (UTC, ISO 8601)."""
 
