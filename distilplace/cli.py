@@ -10,10 +10,11 @@ from distilplace.common.streams import abandon
 
 
 class Command(NamedTuple):
-    """A module with ``main(arguments) -> exit status``, and what it does."""
+    """A module with ``main(arguments) -> exit status``, and what it does; ``trains``: only where torch is there."""
 
     module: str
     does: str
+    trains: bool = True
 
 
 COMMANDS = {
@@ -23,6 +24,7 @@ COMMANDS = {
     "demo-frames": Command("distilplace.tools.demo.frames", "the generated world as a robot's own frames"),
     "demo-papers": Command("distilplace.tools.demo.papers", "the published methods on the generated world"),
     "demo-seeds": Command("distilplace.tools.demo.seeds", "the demo over several seeds"),
+    "map": Command("distilplace.tools.map.run", "a map of places: add, info, delete, search", trains=False),
     "whiten": Command("distilplace.tools.whiten", "fit the whitening of a teacher's embeddings"),
     "cluster": Command("distilplace.tools.cluster", "find the centroids that a NetVLAD head starts from"),
     "list-models": Command("distilplace.tools.list_models", "networks, their sizes and settings"),
@@ -71,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         print(f"error: {unknown_name('command', name, list(COMMANDS))}", file=sys.stderr)
         return 2
-    if (reason := missing_extra(f"distilplace {name}")) is not None:
+    if COMMANDS[name].trains and (reason := missing_extra(f"distilplace {name}")) is not None:
         print(f"error: {reason}", file=sys.stderr)
         return 2
     sys.argv[0] = f"distilplace {name}"

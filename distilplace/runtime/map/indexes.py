@@ -129,6 +129,7 @@ class IvfPq(Index):
         metric = faiss.METRIC_INNER_PRODUCT if space.spherical else faiss.METRIC_L2
         self._index: Any = faiss.index_factory(space.width, f"IVF{lists},PQ{parts}x{bits}", metric)
         self._index.nprobe = PROBES
+        self._index.do_polysemous_training = False  # reorders codes for a filter that is not used here, at length
         step = max(1, capacity // (SAMPLES_PER_LIST * max(256, lists)))
         self._index.train(sample(np.arange(0, capacity, step)))
 

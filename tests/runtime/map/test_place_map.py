@@ -78,7 +78,7 @@ def test_search_is_exact(tmp_path, metric, dtype):
             assert places.similarities(query) == pytest.approx(wanted, abs=5e-3)
 
 
-@pytest.mark.parametrize("kind", ["hnsw", pytest.param("ivfpq", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kind", ["hnsw", "ivfpq"])
 @pytest.mark.parametrize("metric", ["cosine", "euclidean"])
 def test_faiss_finds_what_is_near_and_follows_changes(tmp_path, kind, metric):
     pytest.importorskip("faiss")
@@ -99,7 +99,6 @@ def test_faiss_finds_what_is_near_and_follows_changes(tmp_path, kind, metric):
         assert {match.run for match in places.search(vectors[5], k=10)} == {"new"}
 
 
-@pytest.mark.slow  # FAISS trains
 def test_auto_takes_faiss_above_a_size(tmp_path, monkeypatch):
     pytest.importorskip("faiss")
     vectors, _ = make(tmp_path / "m.db", count=500)

@@ -1,0 +1,85 @@
+"""Students in ONNX: embeddings, and files that are none of ours. No torch anywhere."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from distilplace.common.errors import UserError
+from distilplace.runtime import Student
+from tests.runtime.students import SIZE, WIDTH, card, expected, write_student
+
+FOREIGN = ("torch", "open3d", "timm", "faiss", "pymilvus", "sklearn", "scipy", "pandas")
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory):
+    return write_student(tmp_path_factory.mktemp("student") / "student.onnx")
+
+
+def pictures(count, size=SIZE):
+    return np.random.default_rng(0).integers(0, 256, (count, *size, 3), dtype=np.uint8)
+
+
+def test_arrays_images_and_paths_give_the_same(file, tmp_path):
+    arrays = pictures(5)
+    paths = []
+    for index, array in enumerate(arrays):
+        paths.append(tmp_path / f"{index}.png")
+        Image.fromarray(array).save(paths[-1])
+    student = Student(file, threads=1)
+    wanted = np.stack([expected(array) for array in arrays])
+    for given in (arrays, list(arrays), paths, [str(path) for path in paths], [Image.open(path) for path in paths]):
+        found = student.embed(given, batch_size=2)
+        assert found.dtype == np.float32
+        assert found == pytest.approx(wanted, abs=1e-3)
+    assert student.embed(paths[3]) == pytest.approx(wanted[3:4], abs=1e-3)
+    assert student.embed([]).shape == (0, WIDTH)
+
+
+def test_it_says_what_it_is(file):
+    student = Student(file)
+    assert student.fingerprint == card().fingerprint
+    assert (student.metadata["model"], student.width) == ("grid", WIDTH)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"text": ""}, "DistilPlace did not export"),
+        ({"text": "{"}, "is damaged"),
+        ({"text": '{"format": 2}'}, "is of format 2, this version reads 1"),
+        ({"embedding": {"width": 7, "metric": "cosine", "unit": False}}, r"7\] are expected"),
+    ],
+)
+def test_files_that_are_not_ours_are_refused(tmp_path, settings, message):
+    path = write_student(tmp_path / "other.onnx", **settings)
+    with pytest.raises(UserError, match=message):
+        Student(path).embed(pictures(2))
+
+
+def test_damaged_files_and_settings_are_one_line(file, tmp_path):
+    whole, path = file.read_bytes(), tmp_path / "bad.onnx"
+    for content in (b"", b"no model", whole[: len(whole) // 2]):
+        path.write_bytes(content)
+        with pytest.raises(UserError, match=r"student .*bad\.onnx") as refused:
+            Student(path)
+        assert "\n" not in str(refused.value)
+    with pytest.raises(UserError, match="does not exist"):
+        Student(tmp_path / "absent.onnx")
+    with pytest.raises(UserError, match="0 threads"):
+        Student(file, threads=0)
+    with pytest.raises(UserError, match="did you mean 'CPUExecutionProvider'"):
+        Student(file, providers=["CPU"])
+    with pytest.raises(UserError, match="is no image"):
+        Student(file).embed([3])
+
+
+def test_the_runtime_loads_nothing_heavy(root, file):
+    program = "import sys, numpy, distilplace.runtime, distilplace.tools.map.run as m\n"
+    program += f"distilplace.runtime.Student({str(file)!r}).embed(numpy.zeros((1, 24, 32, 3), numpy.uint8))\n"
+    program += f"print(sorted(set({FOREIGN}) & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", program], cwd=root, capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("[]\n", "")

@@ -1,0 +1,1 @@
+"""``distilplace map``: build a map of places, look into it, search it."""

@@ -1,0 +1,7 @@
+"""``python -m tools.map``."""
+
+import sys
+
+from distilplace.tools.map.run import main
+
+sys.exit(main())

@@ -1,0 +1,34 @@
+"""The model that embeds: an exported student without torch, or a weights file with it."""
+
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from distilplace.common.errors import UserError
+from distilplace.common.extras import missing_extra
+
+
+class Model(Protocol):
+    """What a map needs of a model."""
+
+    metadata: dict[str, Any]
+
+    def embed(self, images: Any, batch_size: int = 32) -> np.ndarray:
+        """Embeddings, float32 [n, D]."""
+
+
+def load_model(path: Path, threads: int | None = None) -> Model:
+    """The model in ``path``; raises :class:`UserError` where it is none, or torch is absent for a weights file."""
+    if path.suffix.lower() == ".onnx":
+        from distilplace.runtime.student import Student
+
+        return Student(path, threads=threads)
+    if path.suffix.lower() != ".safetensors":
+        raise UserError(f"model {path} is neither .onnx nor .safetensors: distilplace export makes a student.onnx")
+    if (reason := missing_extra(f"--model {path.name}")) is not None:
+        raise UserError(f"{reason}; or export it to student.onnx elsewhere")
+    import distilplace
+
+    model: Model = distilplace.load(path)
+    return model
