@@ -40,8 +40,10 @@ class Student:
         self._session = _session(self._path, threads, providers)
         self._outputs = [output.name for output in self._session.get_outputs()]
         card = _card(self._path, self._session)
-        self.metadata: dict[str, Any] = card.to_dict()
+        self.card: ModelCard = card
         """Model, settings, preprocessing, scores ... as they were when it was exported."""
+        self.metadata: dict[str, Any] = card.to_dict()
+        """The same as plain values."""
         self.fingerprint: str = card.fingerprint
         """Identity of the embedding space: maps of this fingerprint are for this student."""
         pixels = {**card.preprocessing, "normalisation": IN_GRAPH}  # the graph normalises
@@ -104,7 +106,7 @@ class Student:
 def _as_list(images: Any) -> Sequence[Any]:
     """A sequence of images; an array [n, H, W, 3] is one."""
     if isinstance(images, list | tuple) or (isinstance(images, np.ndarray) and images.ndim == 4):
-        return images
+        return list(images)
     return [images]
 
 

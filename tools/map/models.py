@@ -7,12 +7,13 @@ import numpy as np
 
 from distilplace.common.errors import UserError
 from distilplace.common.extras import missing_extra
+from distilplace.runtime.model_card import ModelCard
 
 
 class Model(Protocol):
     """What a map needs of a model."""
 
-    metadata: dict[str, Any]
+    card: ModelCard
 
     def embed(self, images: Any, batch_size: int = 32) -> np.ndarray:
         """Embeddings, float32 [n, D]."""
@@ -28,7 +29,7 @@ def load_model(path: Path, threads: int | None = None) -> Model:
         raise UserError(f"model {path} is neither .onnx nor .safetensors: distilplace export makes a student.onnx")
     if (reason := missing_extra(f"--model {path.name}")) is not None:
         raise UserError(f"{reason}; or export it to student.onnx elsewhere")
-    import distilplace
+    from distilplace.models.loaded import load_network
 
-    model: Model = distilplace.load(path)
+    model: Model = load_network(path)
     return model

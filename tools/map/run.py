@@ -35,7 +35,7 @@ def add(known: argparse.Namespace) -> None:
             raise UserError("--positions belongs to --images: a data set has its own")
         sources = from_dataset(known.dataset, known.dataset_folder, known.run)
     model = load_model(known.model, known.threads)
-    with open_map(known.map, model.metadata) as places:
+    with open_map(known.map, model.card.to_dict()) as places:
         taken = {run.name for run in places.runs()}
         for source in sources:
             if source.run in taken:
@@ -81,7 +81,7 @@ def search(known: argparse.Namespace) -> None:
     """The places that look like an image."""
     centre = None if known.centre is None else _centre(known.centre)
     model = load_model(known.model, known.threads)
-    with open_map(known.map, model.metadata, index=known.index) as places:
+    with open_map(known.map, model.card.to_dict(), index=known.index) as places:
         (embedding,) = model.embed([known.image])
         found = places.search(embedding, known.k, centre, known.radius, known.run)
     print(as_json(found) if known.json else as_csv(found) if known.csv else as_text(found))

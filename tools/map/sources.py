@@ -74,12 +74,12 @@ def from_dataset(name: str, folder: Path | None, run: str | None) -> list[Source
     """
     if (reason := missing_extra("distilplace map add --dataset")) is not None:
         raise UserError(reason)
-    from distilplace.datasets import create_dataset
+    from distilplace.datasets import EvaluationSet, create_dataset
 
     settings: dict[str, Any] = {} if folder is None else {"dataset_folder": folder}
     found = create_dataset(name, **settings).evaluation_set()
-    runs = dict(zip(found.runs, found.database, strict=True)) if hasattr(found, "database") else {}
-    if getattr(found, "unit", "") != "m" or not any(runs.values()):
+    runs = dict(zip(found.runs, found.database, strict=True)) if isinstance(found, EvaluationSet) else {}
+    if not isinstance(found, EvaluationSet) or found.unit != "m" or not any(runs.values()):
         raise UserError(f"data set {name} has no places with positions in metres: a map needs them")
     if run is not None and run not in runs:
         raise unknown_name("run", run, runs)
