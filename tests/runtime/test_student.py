@@ -71,7 +71,7 @@ def test_damaged_files_and_settings_are_one_line(file, tmp_path):
         Student(tmp_path / "absent.onnx")
     with pytest.raises(UserError, match="0 threads"):
         Student(file, threads=0)
-    with pytest.raises(UserError, match="did you mean 'CPUExecutionProvider'"):
+    with pytest.raises(UserError, match=r"unknown execution provider 'CPU': known: .*CPUExecutionProvider"):
         Student(file, providers=["CPU"])
     with pytest.raises(UserError, match="is no image"):
         Student(file).embed([3])
