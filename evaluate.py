@@ -33,7 +33,7 @@ from distilplace.engine.progress import stage
 from distilplace.engine.reporting import Outcome, report_outcome
 from distilplace.engine.runs.report_folder import report_folder
 from distilplace.engine.runs.saved import config_of
-from distilplace.evaluation.report.page import ReportEntry
+from distilplace.evaluation.report.parts import ReportEntry
 from distilplace.models import model_requires
 
 LOG = logging.getLogger("distilplace")

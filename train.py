@@ -41,7 +41,7 @@ from distilplace.engine.runs.folder import LOG, RunFolder
 from distilplace.engine.selection import Selection
 from distilplace.engine.teacher_loading import LoadedTeacher, TeacherOpener
 from distilplace.engine.trainer import Trainer
-from distilplace.evaluation.report.page import ReportEntry
+from distilplace.evaluation.report.parts import ReportEntry
 from distilplace.evaluation.retrieval.measures import Result
 from distilplace.models.checkpoints import add_scores, load_weights, save_weights
 

@@ -10,9 +10,10 @@ from typing import Any
 from distilplace.common.files import atomic_path
 from distilplace.datasets.records import Benchmark, EvaluationSet
 from distilplace.engine.runs.folder import RunFolder
-from distilplace.evaluation.report.measured_report import write_measured_report
-from distilplace.evaluation.report.page import ReportEntry, write_report
-from distilplace.evaluation.report.pictures import example_retrievals
+from distilplace.evaluation.report.kinds import kind_of
+from distilplace.evaluation.report.parts import ReportEntry
+from distilplace.evaluation.report.sections.contact_sheet import example_retrievals
+from distilplace.evaluation.report.writer import write_report
 from distilplace.evaluation.retrieval.intervals import FEW, interval_text
 from distilplace.evaluation.retrieval.measures import Result
 from distilplace.evaluation.retrieval.results import RetrievalResult
@@ -66,9 +67,9 @@ def report_outcome(outcome: Outcome, *, title: str, seed: int, settings: Mapping
     numbers = {entry.name: {**entry.result.to_dict(), "facts": entry.facts} for entry in entries}
     with atomic_path(folder / "test.json") as temporary:
         temporary.write_text(json.dumps(numbers, indent=1))
-    write: Any = write_report if isinstance(outcome.test, EvaluationSet) else write_measured_report
-    texts = {"title": title, "notes": [*outcome.notes, certainty(entries)], "settings": settings}
-    page: Path = write(folder / "report", entries, outcome.test, seed=seed, **texts)
+    notes = [*outcome.notes, certainty(entries)]
+    kind, target = kind_of(outcome.test), folder / "report"
+    page = write_report(target, kind, entries, outcome.test, title=title, notes=notes, settings=settings, seed=seed)
     LOG.info("\n%s\n(%s)\n\nreport: %s", result_table(entries), certainty(entries), page)
     return page
 

@@ -18,7 +18,7 @@ from distilplace.engine.options.command_line import last_of_each, parse
 from distilplace.engine.program import exit_code
 from distilplace.engine.reporting import Outcome, report_outcome
 from distilplace.engine.runs.folder import LOG
-from distilplace.evaluation.report.page import ReportEntry
+from distilplace.evaluation.report.parts import ReportEntry
 from distilplace.tools.shared_flags import only_read, refuse_in_vain
 from distilplace.train import run
 

@@ -7,7 +7,7 @@ import pytest
 from scipy.stats import binomtest
 
 from distilplace.engine.reporting import certainty, result_table
-from distilplace.evaluation.report.page import ReportEntry
+from distilplace.evaluation.report.parts import ReportEntry
 from distilplace.evaluation.retrieval.intervals import (
     effective_queries,
     interval_text,

@@ -302,7 +302,7 @@ def test_importing_retrieval_loads_nothing_heavy(root):
     code = (
         "import sys, distilplace.evaluation.retrieval.runs\n"
         "assert not {'matplotlib', 'torch', 'PIL', 'jinja2', 'faiss', 'sklearn'} & set(sys.modules)\n"
-        "from distilplace.evaluation.report import page, pictures, plots\n"
+        "from distilplace.evaluation.report import figures, kinds, writer\n"
         "heavy = {'matplotlib', 'jinja2', 'open3d', 'torchvision', 'faiss'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"
     )

@@ -11,8 +11,11 @@ from hypothesis import strategies as st
 
 from distilplace.common.errors import UserError
 from distilplace.datasets.records import EvaluationSet, PlaceRecord, RankingRules
-from distilplace.evaluation.report.page import ReportEntry, write_report
-from distilplace.evaluation.report.pictures import choose_examples, example_retrievals, retrieved
+from distilplace.evaluation.report.kinds import kind_of
+from distilplace.evaluation.report.parts import ReportEntry
+from distilplace.evaluation.report.sections.contact_sheet import example_retrievals
+from distilplace.evaluation.report.sections.places import choose_queries, retrieved
+from distilplace.evaluation.report.writer import write_report
 from distilplace.evaluation.retrieval import ranking
 from distilplace.evaluation.retrieval.precision_recall import largest_f1, with_f1
 from distilplace.evaluation.retrieval.ranking import NEVER
@@ -295,20 +298,21 @@ def test_reports_state_the_rules_and_cope_with_queries_that_are_never_right(tmp_
     )
     town = image_set(rules, (picture,))
     entries = [ReportEntry(f"model {i}", with_f1(result_of(town, i), town), {"parameters": "1"}) for i in (0, 1)]
-    text = write_report(tmp_path / "report", entries, town).read_text(encoding="utf-8")
+    text = write_report(tmp_path / "report", kind_of(town), entries, town).read_text(encoding="utf-8")
     assert "3 queries without a match are counted as misses." in text
     assert "Of every panorama only the best-ranked image counts." in text
     assert "What must not be retrieved for a query" in text
-    assert "right within 3 m, wrong beyond 20 m" in text
-    assert "no correct place at any rank" in text
+    assert "correct within 3 m, wrong beyond 20 m" in text
+    assert "no correct result at any rank" in text
     assert str(NEVER) not in text
     heads = [cell.split("<")[0] for cell in text.split("<th>")[1:]]
     assert heads == ["model", "R@1", "R@5", "R@10", "R@1 %", "F1max", "parameters"]
     assert f"{entries[0].result.extra['F1max']:.3f}</td>" in text
-    examples = choose_examples([entries[0].result], town, 10, seed=0)
+    examples = choose_queries([entries[0].result], town, 10, seed=0)
     assert len(examples) == 10  # misses are questions too
     assert all(len(retrieved(entries[0].result, town, example)) == 2 for example in examples)
     assert example_retrievals(entries[0].result, town).ndim == 3
     plain = image_set(RankingRules())
-    text = write_report(tmp_path / "plain", [ReportEntry("m", result_of(plain))], plain).read_text(encoding="utf-8")
+    path = write_report(tmp_path / "plain", kind_of(plain), [ReportEntry("m", result_of(plain))], plain)
+    text = path.read_text(encoding="utf-8")
     assert "3 queries without a match are left out." in text

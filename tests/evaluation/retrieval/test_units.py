@@ -5,7 +5,9 @@ import pytest
 from PIL import Image
 
 from distilplace.datasets import create_dataset
-from distilplace.evaluation.report.page import ReportEntry, write_report
+from distilplace.evaluation.report.kinds import kind_of
+from distilplace.evaluation.report.parts import ReportEntry
+from distilplace.evaluation.report.writer import write_report
 from distilplace.evaluation.retrieval.runs import evaluate_runs
 from tests.miniature_images import numbered, write_images
 
@@ -18,7 +20,7 @@ def report(folder, data):
         [np.eye(6)[[int(r.images[0].stem) for r in run]] for run in side] for side in (tests.database, tests.queries)
     ]
     result = evaluate_runs(*embeddings, tests.query_sets, runs=tests.runs)
-    path = write_report(folder, [ReportEntry("network", result)], tests, notes=data.notes)
+    path = write_report(folder, kind_of(tests), [ReportEntry("network", result)], tests, notes=data.notes)
     return path, path.read_text(encoding="utf-8")
 
 

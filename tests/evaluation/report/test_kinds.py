@@ -11,16 +11,18 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from distilplace.datasets.benchmarks import LandmarkSet, PoseSet, VideoSet
-from distilplace.datasets.records import EvaluationSet, PlaceRecord
+from distilplace.datasets.records import PlaceRecord
 from distilplace.evaluation.landmarks import evaluate_landmarks
 from distilplace.evaluation.poses import evaluate_poses
-from distilplace.evaluation.report import measured_plots
-from distilplace.evaluation.report.measured_examples import draw_by_thirds
-from distilplace.evaluation.report.measured_poses import choose_by_error
-from distilplace.evaluation.report.measured_report import write_measured_report
-from distilplace.evaluation.report.measured_videos import listed, spread
-from distilplace.evaluation.report.page import ReportEntry
-from distilplace.evaluation.report.picture_folder import PictureFolder
+from distilplace.evaluation.report import figures
+from distilplace.evaluation.report.kinds import kind_of
+from distilplace.evaluation.report.parts import ReportEntry
+from distilplace.evaluation.report.pictures import PictureFolder
+from distilplace.evaluation.report.sections.camera_plans import draw_plan, plan_window, widest_axes
+from distilplace.evaluation.report.sections.poses import choose_by_error, cumulative
+from distilplace.evaluation.report.sections.precisions import draw_by_thirds
+from distilplace.evaluation.report.sections.videos import listed, spread
+from distilplace.evaluation.report.writer import write_report
 from distilplace.evaluation.videos import evaluate_videos
 
 NAMES = ("teacher <script>x</script> $a_1$", "student & co")
@@ -90,6 +92,10 @@ def video_case(folder, images=True):
 CASES = {"poses": pose_case, "landmarks": landmark_case, "videos": video_case}
 
 
+def write(folder, entries, benchmark, **options):
+    return write_report(folder, kind_of(benchmark), entries, benchmark, **options)
+
+
 def entries_of(results):
     return [ReportEntry(*parts) for parts in zip(NAMES, results, FACTS, strict=True)]
 
@@ -120,7 +126,7 @@ class Page(HTMLParser):
 @pytest.fixture
 def quick(monkeypatch):
     """Figures are laid out but not drawn, which is most of a report's time."""
-    monkeypatch.setattr(measured_plots, "png", lambda figure: repr(figure.get_size_inches()).encode())
+    monkeypatch.setattr(figures, "png", lambda figure: repr(figure.get_size_inches()).encode())
 
 
 @pytest.fixture(scope="module", params=CASES)
@@ -128,7 +134,7 @@ def written(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp(request.param)
     benchmark, results = CASES[request.param](folder)
     options = {"title": "<h1>T", "notes": ["a < b"], "settings": {"lr": 0.001, "note": "<u>x</u>"}, "seed": 3}
-    path = write_measured_report(folder / "report", entries_of(results), benchmark, **options)
+    path = write(folder / "report", entries_of(results), benchmark, **options)
     return benchmark, results, path, options
 
 
@@ -163,16 +169,16 @@ def test_the_same_input_gives_the_same_bytes_and_old_pictures_go(written):
     benchmark, results, path, options = written
     first = {p.name: p.read_bytes() for p in path.parent.rglob("*") if p.is_file()}
     (path.parent / "images" / ("0" * 16 + ".png")).write_bytes(b"old")
-    write_measured_report(path.parent, entries_of(results), benchmark, **options)
+    write(path.parent, entries_of(results), benchmark, **options)
     assert {p.name: p.read_bytes() for p in path.parent.rglob("*") if p.is_file()} == first
 
 
 def test_a_failure_leaves_the_earlier_report(written, quick, monkeypatch):
     benchmark, results, path, _ = written
     before = path.read_text(encoding="utf-8")
-    monkeypatch.setattr("distilplace.evaluation.report.measured_report.TEMPLATE", "absent.j2")
+    monkeypatch.setattr("distilplace.evaluation.report.writer.TEMPLATE", "absent.j2")
     with pytest.raises(Exception, match="absent"):
-        write_measured_report(path.parent, entries_of(results)[::-1], benchmark, title="new")
+        write(path.parent, entries_of(results)[::-1], benchmark, title="new")
     assert path.read_text(encoding="utf-8") == before
     assert all((path.parent / link).is_file() for link in Page(before).links)
 
@@ -185,11 +191,11 @@ def test_pictures_that_cannot_be_read_do_not_stop_a_report(kind, tmp_path, quick
             picture.write_bytes(b"\x89PNG not really")
         elif number % 4:
             picture.unlink()
-    page = Page(write_measured_report(tmp_path / "r", entries_of(results), benchmark, title="T").read_text())
+    page = Page(write(tmp_path / "r", entries_of(results), benchmark, title="T").read_text())
     assert "alt" in str(page.tags)
     for picture in tmp_path.glob("*.png"):
         picture.unlink()
-    page = Page(write_measured_report(tmp_path / "r", entries_of(results), benchmark, title="T").read_text())
+    page = Page(write(tmp_path / "r", entries_of(results), benchmark, title="T").read_text())
     assert "Queries and retrieved places" not in page.text
     assert "Images" not in page.text
     assert len(page.links) == (3 if kind == "poses" else 1)
@@ -197,7 +203,7 @@ def test_pictures_that_cannot_be_read_do_not_stop_a_report(kind, tmp_path, quick
 
 def test_records_without_pictures_and_a_single_entry(tmp_path, quick):
     benchmark, results = landmark_case(tmp_path, images=False)
-    page = Page(write_measured_report(tmp_path / "r", entries_of(results)[:1], benchmark, title="T").read_text())
+    page = Page(write(tmp_path / "r", entries_of(results)[:1], benchmark, title="T").read_text())
     assert len(page.links) == 1
     assert page.best == []
 
@@ -205,22 +211,21 @@ def test_records_without_pictures_and_a_single_entry(tmp_path, quick):
 def test_entries_must_fit_the_benchmark(tmp_path, quick):
     poses, found = pose_case(tmp_path)
     with pytest.raises(ValueError, match="at least one"):
-        write_measured_report(tmp_path / "r", [], poses, title="T")
+        write(tmp_path / "r", [], poses, title="T")
     fewer = replace(poses, records=poses.records[1:], poses=poses.poses[1:])
-    with pytest.raises(ValueError, match="errors of 15 images, not 14"):
-        write_measured_report(tmp_path / "r", entries_of(found), fewer, title="T")
+    with pytest.raises(ValueError, match="results of 15 images, not 14"):
+        write(tmp_path / "r", entries_of(found), fewer, title="T")
     towns, answers = landmark_case(tmp_path)
     with pytest.raises(ValueError, match="9 queries, not 8"):
-        write_measured_report(tmp_path / "r", entries_of(answers), replace(towns, queries=towns.queries[1:]), title="T")
-    places = EvaluationSet("s", [], [], [], [], 5.0)
-    with pytest.raises(TypeError, match="EvaluationSet"):
-        write_measured_report(tmp_path / "r", entries_of(found), places, title="T")
+        write(tmp_path / "r", entries_of(answers), replace(towns, queries=towns.queries[1:]), title="T")
+    with pytest.raises(TypeError, match="no report of a str"):
+        kind_of("town")
     assert not (tmp_path / "r").exists()
 
 
 def test_poses_show_the_errors_of_the_images_they_name(tmp_path, quick):
     benchmark, results = pose_case(tmp_path)
-    text = Page(write_measured_report(tmp_path / "r", entries_of(results), benchmark, title="T").read_text()).text
+    text = Page(write(tmp_path / "r", entries_of(results), benchmark, title="T").read_text()).text
     mean = (results[0].metres + results[1].metres) / 2
     for index in (mean.argmin(), mean.argmax(), np.argsort(mean)[7]):
         assert f"<i>p{index}" in text
@@ -231,9 +236,9 @@ def test_poses_show_the_errors_of_the_images_they_name(tmp_path, quick):
     assert "in x and z" in text
 
 
-def test_landmark_tiles_tell_right_ignored_and_wrong(tmp_path, quick):
+def test_landmark_tiles_tell_correct_ignored_and_wrong(tmp_path, quick):
     benchmark, results = landmark_case(tmp_path)
-    page = Page(write_measured_report(tmp_path / "r", entries_of(results), benchmark, title="T").read_text())
+    page = Page(write(tmp_path / "r", entries_of(results), benchmark, title="T").read_text())
     asked = [int(number) for number in re.findall(r"<i>q(\d+): \d easy", page.text)]
     assert len(asked) == 6
     expected = []
@@ -243,24 +248,24 @@ def test_landmark_tiles_tell_right_ignored_and_wrong(tmp_path, quick):
             cosines = cosines / np.linalg.norm(result.space.database[0], axis=1)
             for index in np.argsort(-cosines)[:5]:
                 if index in benchmark.easy[query] or index in benchmark.hard[query]:
-                    expected.append("right")
+                    expected.append("correct")
                 else:
                     expected.append("ignored" if index in benchmark.junk[query] else "wrong")
     assert page.tiles() == expected
-    assert set(expected) == {"right", "ignored", "wrong"}
+    assert set(expected) == {"correct", "ignored", "wrong"}
 
 
 def test_videos_show_ranks_and_first_answers(tmp_path, quick):
     benchmark, results = video_case(tmp_path)
-    page = Page(write_measured_report(tmp_path / "r", entries_of(results), benchmark, title="T").read_text())
+    page = Page(write(tmp_path / "r", entries_of(results), benchmark, title="T").read_text())
     for query in range(6):
         own = page.text[page.text.index(f"query q{query}: 2 near-duplicates") :]
         assert all(", ".join(map(str, result.ranks[query])) in own for result in results)
     for result in results:
         first = [["u3", f"c{3 * query + 1}", f"c{3 * query + 2}", "u4"] for query in range(6)]
         object.__setattr__(result, "first", first)
-    page = Page(write_measured_report(tmp_path / "r", entries_of(results), benchmark, title="T").read_text())
-    assert page.tiles() == ["wrong", "wrong", "right"] * 12
+    page = Page(write(tmp_path / "r", entries_of(results), benchmark, title="T").read_text())
+    assert page.tiles() == ["wrong", "wrong", "correct"] * 12
     for words in ("1. unlabelled: u3", "2. no near-duplicate: c1", "3. near-duplicate: c2"):
         assert words in page.text
 
@@ -268,7 +273,7 @@ def test_videos_show_ranks_and_first_answers(tmp_path, quick):
 def test_a_crop_is_framed_where_it_lies(tmp_path):
     plain, cut = record(tmp_path, "a"), record(tmp_path, "a", crop=(16.0, 10.0, 48.0, 30.0))
     images = PictureFolder(tmp_path / "images")
-    links = [images.add_place(plain, 32), images.add_place(cut, 32), images.add_place(cut, 32)]
+    links = [images.add_record(plain, 32), images.add_record(cut, 32), images.add_record(cut, 32)]
     assert links[0] != links[1] == links[2]
     with Image.open(tmp_path / links[0]) as one, Image.open(tmp_path / links[1]) as other:
         difference = np.abs(np.asarray(one, dtype=int) - np.asarray(other)).sum(axis=2)
@@ -304,7 +309,7 @@ def test_queries_are_drawn_from_their_thirds(precisions, each, seed):
 @settings(max_examples=25, deadline=None)
 @given(st.lists(st.floats(0, 50), min_size=1, max_size=12), st.floats(0.5, 60), st.floats(0, 1))
 def test_the_error_curve_is_the_share_within(values, end, part):
-    across, up = measured_plots.cumulative(np.array(values), end)
+    across, up = cumulative(np.array(values), end)
     assert (across[0], across[-1]) == (0, end)
     assert (np.diff(across) >= 0).all()
     assert len(across) == len(up)
@@ -330,16 +335,16 @@ def test_small_helpers():
     assert (spread(3, 5), spread(1, 5), spread(0, 5)) == ([0, 1, 2], [0], [])
     assert listed(np.arange(1, 4)) == "1, 2, 3"
     assert listed(np.arange(1, 12), count=3) == "1, 2, 3 and 8 more"
-    assert measured_plots.cumulative(np.array([2.0, 1.0]), 2.0)[1].tolist() == [0.0, 50.0, 100.0, 100.0]
+    assert cumulative(np.array([2.0, 1.0]), 2.0)[1].tolist() == [0.0, 50.0, 100.0, 100.0]
     positions = np.array([[0.0, 5.0, 1.0], [1.0, -5.0, 9.0]])
-    assert measured_plots.widest_axes(positions) == (1, 2)
-    (left, right), (bottom, top) = measured_plots.plan_window(positions[:, 1:], [positions[:, 1:] + 100.0])
+    assert widest_axes(positions) == (1, 2)
+    (left, right), (bottom, top) = plan_window(positions[:, 1:], [positions[:, 1:] + 100.0])
     assert left < -5
     assert bottom < 1
     assert right > 90
     assert top > 90
     one = np.zeros((1, 2))
-    assert measured_plots.camera_plan(one, one, ("x", "y"), measured_plots.plan_window(one, [one]), "#000000")[:4]
+    assert draw_plan(one, one, ("x", "y"), plan_window(one, [one]), "#000000")[:4]
 
 
 def test_another_seed_draws_other_queries():

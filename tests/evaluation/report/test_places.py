@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import replace
+from functools import partial
 from html.parser import HTMLParser
 
 import numpy as np
@@ -9,15 +10,20 @@ import pytest
 from PIL import Image
 
 from distilplace.datasets.records import EvaluationSet, PlaceRecord
-from distilplace.evaluation.report.page import ReportEntry, write_report
-from distilplace.evaluation.report.pictures import (
-    RIGHT,
-    WRONG,
-    choose_examples,
+from distilplace.evaluation.report.figures import CORRECT, WRONG, short_name
+from distilplace.evaluation.report.kinds import kind_of
+from distilplace.evaluation.report.parts import ReportEntry
+from distilplace.evaluation.report.sections.contact_sheet import example_retrievals
+from distilplace.evaluation.report.sections.places import (
     choose_frames,
-    example_retrievals,
+    choose_queries,
+    place_examples,
+    random_frames,
     retrieved,
 )
+from distilplace.evaluation.report.sections.recall import draw_curves, draw_matrix
+from distilplace.evaluation.report.sections.routes import draw_route
+from distilplace.evaluation.report.writer import write_report
 from distilplace.evaluation.retrieval.runs import evaluate_runs
 
 RUNS = ["<b>sunny</b> & $mild$", "snow", "night"]
@@ -76,6 +82,17 @@ def entries_of(evaluation_set):
     ]
 
 
+def write(folder, entries, evaluation_set, kind=None, **options):
+    return write_report(folder, kind or kind_of(evaluation_set), entries, evaluation_set, **options)
+
+
+def counted(evaluation_set, examples, frames):
+    """The kind with other numbers of examples and frames."""
+    kind = kind_of(evaluation_set)
+    last = (partial(place_examples, count=examples), partial(random_frames, count=frames))
+    return replace(kind, sections=(*kind.sections[:-2], *last))
+
+
 class Page(HTMLParser):
     def __init__(self, text):
         super().__init__()
@@ -97,7 +114,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:a database of .* is smaller than
 def test_a_report_is_whole_escaped_and_needs_no_network(tmp_path):
     town = world(tmp_path)
     settings = {"learning_rate": 0.001, "note": "<u>x</u>"}
-    path = write_report(tmp_path / "report", entries_of(town), town, title="<h1>T", notes=["a < b"], settings=settings)
+    path = write(tmp_path / "report", entries_of(town), town, title="<h1>T", notes=["a < b"], settings=settings)
     assert path == tmp_path / "report" / "index.html"
     text = path.read_text(encoding="utf-8")
     page = Page(text)
@@ -117,7 +134,7 @@ def test_a_report_is_whole_escaped_and_needs_no_network(tmp_path):
 def test_the_table_states_recalls_facts_and_chance(tmp_path):
     town = world(tmp_path)
     entries = entries_of(town)
-    page = Page(write_report(tmp_path / "report", entries, town).read_text(encoding="utf-8"))
+    page = Page(write(tmp_path / "report", entries, town).read_text(encoding="utf-8"))
     words = page.words
     for name in ("R@1", "R@5", "R@10", "parameters", "chance", "1.5", "weights"):
         assert name in words
@@ -134,28 +151,28 @@ def test_the_table_states_recalls_facts_and_chance(tmp_path):
 def test_examples_show_the_truth_and_every_kind(tmp_path):
     town = world(tmp_path)
     results = [entry.result for entry in entries_of(town)]
-    examples = choose_examples(results, town, 9, seed=0)
-    assert examples == choose_examples(results, town, 9, seed=0)
-    assert examples != choose_examples(results, town, 9, seed=1)
+    examples = choose_queries(results, town, 9, seed=0)
+    assert examples == choose_queries(results, town, 9, seed=0)
+    assert examples != choose_queries(results, town, 9, seed=1)
     assert len(examples) == 9
-    assert {e.outcome for e in examples} == {"right", "differ", "wrong"}
+    assert {e.outcome for e in examples} == {"correct", "differ", "wrong"}
     assert len({(e.query_run, e.query) for e in examples}) == 9
     for example in examples:
         asked = town.queries[example.query_run][example.query]
-        for result, right in zip(results, example.right, strict=True):
-            answers = retrieved(result, town, example)
-            assert answers[0].right is right
-            for answer in answers:
-                assert answer.right is (abs(answer.record.northing - asked.northing) <= 12)
-                metres = np.hypot(answer.record.northing - asked.northing, answer.record.easting - asked.easting)
-                assert answer.metres == pytest.approx(metres)
-    page = Page(write_report(tmp_path / "report", entries_of(town), town).read_text(encoding="utf-8"))
+        for result, correct in zip(results, example.correct, strict=True):
+            items = retrieved(result, town, example)
+            assert (items[0].verdict == "correct") is correct
+            for item in items:
+                assert (item.verdict == "correct") is (abs(item.record.northing - asked.northing) <= 12)
+                metres = np.hypot(item.record.northing - asked.northing, item.record.easting - asked.easting)
+                assert item.distance == pytest.approx(metres)
+    page = Page(write(tmp_path / "report", entries_of(town), town).read_text(encoding="utf-8"))
     tiles = [a["class"] for tag, a in page.tags if tag == "figure" and a.get("class", "").startswith("tile ")]
     expected = [
-        "tile right" if answer.right else "tile wrong"
+        "tile correct" if item.verdict == "correct" else "tile wrong"
         for example in examples
         for result in results
-        for answer in retrieved(result, town, example)
+        for item in retrieved(result, town, example)
     ]
     assert tiles == expected
 
@@ -163,18 +180,18 @@ def test_examples_show_the_truth_and_every_kind(tmp_path):
 def test_kinds_that_are_missing_leave_their_share_to_the_others(tmp_path):
     town = world(tmp_path)
     perfect = result_of(town, 0.0)
-    assert [e.outcome for e in choose_examples([perfect, perfect], town, 6, seed=0)] == ["right"] * 6
-    assert len(choose_examples([perfect], town, 1000, seed=0)) == 3 * 12
+    assert [e.outcome for e in choose_queries([perfect, perfect], town, 6, seed=0)] == ["correct"] * 6
+    assert len(choose_queries([perfect], town, 1000, seed=0)) == 3 * 12
 
 
 def test_the_same_input_gives_the_same_bytes_and_old_pictures_go(tmp_path):
     town = world(tmp_path)
-    path = write_report(tmp_path / "report", entries_of(town), town, seed=3)
+    path = write(tmp_path / "report", entries_of(town), town, seed=3)
     first = {p.name: p.read_bytes() for p in path.parent.rglob("*") if p.is_file()}
     (path.parent / "images" / "mine.txt").write_text("kept")
-    write_report(tmp_path / "report", entries_of(town), town, seed=3)
+    write(tmp_path / "report", entries_of(town), town, seed=3)
     assert {p.name: p.read_bytes() for p in path.parent.rglob("*") if p.is_file() and p.name != "mine.txt"} == first
-    write_report(tmp_path / "report", entries_of(town)[:1], town, seed=4, examples=1, frames=1)
+    write(tmp_path / "report", entries_of(town)[:1], town, counted(town, 1, 1), seed=4)
     names = {p.name for p in (path.parent / "images").iterdir()}
     assert "mine.txt" in names
     assert len(names) < len(first) / 2
@@ -182,7 +199,7 @@ def test_the_same_input_gives_the_same_bytes_and_old_pictures_go(tmp_path):
 
 def test_a_single_run_without_pictures(tmp_path):
     town = world(tmp_path, runs=2, images=False, single=True)
-    path = write_report(tmp_path / "report", entries_of(town)[:1], town)
+    path = write(tmp_path / "report", entries_of(town)[:1], town)
     page = Page(path.read_text(encoding="utf-8"))
     assert "1 ordered pair of runs" in page.text
     assert "Random frames" not in page.text
@@ -197,18 +214,18 @@ def test_unreadable_pictures_do_not_stop_a_report(tmp_path):
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"\x89PNG not really")
     town.database[0] = [replace(record, images=(broken,)) for record in town.database[0]]
-    page = Page(write_report(tmp_path / "report", entries_of(town), town, examples=36).read_text(encoding="utf-8"))
+    page = Page(write(tmp_path / "report", entries_of(town), town, counted(town, 36, 12)).read_text(encoding="utf-8"))
     assert "no image" in page.text
     assert example_retrievals(entries_of(town)[0].result, town, count=20).ndim == 3
 
 
 def test_a_failure_leaves_the_earlier_report(tmp_path, monkeypatch):
     town = world(tmp_path)
-    path = write_report(tmp_path / "report", entries_of(town), town)
+    path = write(tmp_path / "report", entries_of(town), town)
     before = path.read_text(encoding="utf-8")
-    monkeypatch.setattr("distilplace.evaluation.report.page.TEMPLATE", "absent.j2")
+    monkeypatch.setattr("distilplace.evaluation.report.writer.TEMPLATE", "absent.j2")
     with pytest.raises(Exception, match="absent"):
-        write_report(tmp_path / "report", entries_of(town), town, title="new")
+        write(tmp_path / "report", entries_of(town), town, title="new")
     assert path.read_text(encoding="utf-8") == before
     assert all((path.parent / link).is_file() for link in Page(before).links)
 
@@ -216,12 +233,12 @@ def test_a_failure_leaves_the_earlier_report(tmp_path, monkeypatch):
 def test_entries_must_fit_the_evaluation_set(tmp_path):
     town, hamlet = world(tmp_path), world(tmp_path, runs=2)
     with pytest.raises(ValueError, match="at least one"):
-        write_report(tmp_path / "report", [], town)
+        write(tmp_path / "report", [], town)
     with pytest.raises(ValueError, match="2 runs, not 3"):
-        write_report(tmp_path / "report", entries_of(hamlet), town)
+        write(tmp_path / "report", entries_of(hamlet), town)
     town.query_sets[1] = {i: entry | {2: [0]} for i, entry in town.query_sets[1].items()}
     with pytest.raises(ValueError, match="different pairs"):
-        write_report(tmp_path / "report", [*entries_of(town), *entries_of(world(tmp_path))], town)
+        write(tmp_path / "report", [*entries_of(town), *entries_of(world(tmp_path))], town)
     assert not (tmp_path / "report").exists()
 
 
@@ -231,14 +248,14 @@ def test_the_contact_sheet_frames_right_green_and_wrong_red(tmp_path):
     sheet = example_retrievals(result, town, count=4, k=3, seed=0, width=50)
     assert sheet.dtype == np.uint8
     assert sheet.shape == ((31 + 22) * 4 + 6, (50 + 6) * 4 + 6, 3)
-    examples = choose_examples([result], town, 4, seed=0)
-    assert {e.outcome for e in examples} == {"right", "wrong"}
+    examples = choose_queries([result], town, 4, seed=0)
+    assert {e.outcome for e in examples} == {"correct", "wrong"}
     for row, example in enumerate(examples):
-        for column, answer in enumerate(retrieved(result, town, example), start=1):
+        for column, item in enumerate(retrieved(result, town, example), start=1):
             top, left = 6 + row * 53, 6 + column * 56
             border = "#{:02x}{:02x}{:02x}".format(*sheet[top, left])
-            assert border == (RIGHT if answer.right else WRONG)
-            assert tuple(sheet[top + 15, left + 25]) == colour_of(answer.record.images[0])
+            assert border == (CORRECT if item.verdict == "correct" else WRONG)
+            assert tuple(sheet[top + 15, left + 25]) == colour_of(item.record.images[0])
 
 
 def test_frames_are_distinct_and_drawn_by_seed(tmp_path):
@@ -251,14 +268,12 @@ def test_frames_are_distinct_and_drawn_by_seed(tmp_path):
 
 
 def test_many_runs_and_entries_still_draw(tmp_path):
-    from distilplace.evaluation.report import plots
-
     matrix = np.full((23, 23), 50.0)
     np.fill_diagonal(matrix, np.nan)
     matrix[3] = np.nan
-    assert plots.run_matrix(matrix, [f"2014-11-{i:02d}-12-13-14-a-very-long-name" for i in range(23)])[:4] == b"\x89PNG"
+    assert draw_matrix(matrix, [f"2014-11-{i:02d}-12-13-14-a-very-long-name" for i in range(23)])[:4] == b"\x89PNG"
     curves = {f"model {i} $x_": {r: float(r * i) for r in range(1, 8)} for i in range(11)}
-    assert plots.recall_curves(curves, dict.fromkeys(range(1, 8), 1.0))[:4] == b"\x89PNG"
+    assert draw_curves(curves, dict.fromkeys(range(1, 8), 1.0))[:4] == b"\x89PNG"
     line = np.column_stack([np.zeros(4), np.arange(4.0)])
-    assert plots.route(line, line[:1], np.array([0]))[:4] == b"\x89PNG"
-    assert plots.short_name("a" * 30 + "z") == "a" * 11 + "…" + "a" * 9 + "z"
+    assert draw_route(line, line[:1], np.array([0]))[:4] == b"\x89PNG"
+    assert short_name("a" * 30 + "z") == "a" * 11 + "…" + "a" * 9 + "z"
