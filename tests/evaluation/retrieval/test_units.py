@@ -31,7 +31,7 @@ def report(folder, data):
 def test_frames_are_counted_in_words(tmp_path, tolerance, reach, first):
     write_images(tmp_path, numbered(range(6)), numbered(range(6)))
     _, text = report(tmp_path / "report", create_dataset("images", dataset_folder=tmp_path, frame_tolerance=tolerance))
-    assert f"A place is found when it {reach}" in text
+    assert f"A retrieved item is correct when it {reach}" in text
     assert first in text
     assert "1 frame<" in text
     assert "0 frames" not in text
