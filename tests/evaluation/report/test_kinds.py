@@ -19,7 +19,7 @@ from distilplace.evaluation.report.kinds import kind_of
 from distilplace.evaluation.report.parts import ReportEntry
 from distilplace.evaluation.report.pictures import PictureFolder
 from distilplace.evaluation.report.sections.camera_plans import draw_plan, plan_window, widest_axes
-from distilplace.evaluation.report.sections.poses import choose_by_error, cumulative
+from distilplace.evaluation.report.sections.poses import cumulative
 from distilplace.evaluation.report.sections.precisions import draw_by_thirds
 from distilplace.evaluation.report.sections.videos import listed, spread
 from distilplace.evaluation.report.writer import write_report
@@ -304,30 +304,6 @@ def test_queries_are_drawn_from_their_thirds(precisions, each, seed):
     for tag, query in drawn:
         better = sum(precisions[other] > precisions[query] for other in usable)
         assert better < len(usable) / 3 + 1 if tag == "best third" else better < len(usable)
-
-
-@settings(max_examples=25, deadline=None)
-@given(st.lists(st.floats(0, 50), min_size=1, max_size=12), st.floats(0.5, 60), st.floats(0, 1))
-def test_the_error_curve_is_the_share_within(values, end, part):
-    across, up = cumulative(np.array(values), end)
-    assert (across[0], across[-1]) == (0, end)
-    assert (np.diff(across) >= 0).all()
-    assert len(across) == len(up)
-    at = part * end
-    shown = up[np.flatnonzero(across <= at)[-1]]  # a staircase holds its value until the next step
-    assert shown == pytest.approx(100 * sum(value <= at for value in values) / len(values))
-
-
-@settings(max_examples=25, deadline=None)
-@given(st.lists(st.floats(0, 50), min_size=1, max_size=12), st.integers(1, 4))
-def test_both_ends_of_the_errors_are_shown_once(values, each):
-    chosen = choose_by_error(np.array(values), each)
-    indices = [index for _, _, index in chosen]
-    assert len(set(indices)) == len(indices)
-    assert len(indices) >= min(len(values), 2 * each)
-    assert values[indices[0]] == min(values)
-    assert values[indices[-1]] == max(values)
-    assert [values[i] for i in indices] == sorted(values[i] for i in indices)
 
 
 def test_small_helpers():
