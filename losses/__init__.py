@@ -1,4 +1,4 @@
-"""What is asked of a student: task losses, and distillation methods, one file per paper.
+"""What a student learns from: task losses, and distillation methods, one file per paper.
 
 The tables hold "module:Class", so that importing it loads neither the methods nor the libraries behind them.
 Each term of :data:`distilplace.losses.terms.TERMS` is a method too: that term alone.

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from distilplace.common.errors import UserError
-from distilplace.common.outputs import maps_of
+from distilplace.common.outputs import layer_maps
 from distilplace.losses import settings
+from distilplace.losses.baselines.units import same_batch
 from distilplace.losses.distiller import Distiller, Outputs, refuse_no_weight
 from distilplace.losses.parts.asht_terms import (
     Targets,
@@ -41,9 +42,9 @@ class ASHT(Distiller):
     In the last two a term is the sum of the means over query and over database images: the weights of each branch sum
     to 1, as they do by role.
 
-    ``asht_feature``: agreement of attention maps, level by level from the coarsest backwards, as many levels as the
+    ``asht_feature``: agreement of attention maps, layer by layer from the coarsest backwards, as many layers as the
     poorest network has. A query image weights the teachers as its row does, a database image as its column does. It is
-    left out where its weight is 0 or any of the networks gives no level maps; to have it, teachers must run live.
+    left out where its weight is 0 or any of the networks gives no feature maps; to have it, teachers must run live.
 
     ``statistics``: ``asht_weight_1`` to ``_K``, mean weight of each teacher; ``asht_entropy``, mean complexity;
     ``asht_right_labels``, share of pseudo-labels that name the true partner.
@@ -92,27 +93,27 @@ class ASHT(Distiller):
             "asht_hard": settings.weight("asht_hard_weight", asht_hard_weight) * ("H" in mode),
             "asht_feature": feature * (not self.repo_literal),
         }
-        self.student_levels: frozenset[str] = frozenset()
-        self.teacher_levels: frozenset[str] = frozenset()
+        self.student_layers: frozenset[str] = frozenset()
+        self.teacher_layers: frozenset[str] = frozenset()
         refuse_no_weight(sum(self.weights.values()), "--asht_soft_weight, --asht_hard_weight or --asht_feature_weight")
 
-    def student_maps(self, levels: tuple[str, ...]) -> tuple[str, ...]:
-        """All levels, for the feature term, which then reads these maps and no others that an output may hold."""
-        self.student_levels = frozenset(levels)
-        return levels if self.weights["asht_feature"] > 0 else ()
+    def student_maps(self, layers: tuple[str, ...]) -> tuple[str, ...]:
+        """All layers, for the feature term, which then reads these maps and no others that an output may hold."""
+        self.student_layers = frozenset(layers)
+        return layers if self.weights["asht_feature"] > 0 else ()
 
-    def teacher_maps(self, levels: tuple[str, ...]) -> tuple[str, ...]:
+    def teacher_maps(self, layers: tuple[str, ...]) -> tuple[str, ...]:
         """Likewise; may be called for several teachers."""
-        self.teacher_levels |= frozenset(levels)
-        return levels if self.weights["asht_feature"] > 0 else ()
+        self.teacher_layers |= frozenset(layers)
+        return layers if self.weights["asht_feature"] > 0 else ()
 
     def terms(self, student: Outputs, teachers: Sequence[Outputs], batch: Mapping[str, Any]) -> dict[str, Tensor]:
         """The terms of a batch of pairs, read from ``batch["pairs"]`` (without it: consecutive rows)."""
         if not teachers:
             raise UserError("asht distils from one teacher or more, none given: name them after --model")
         embedding = student["embedding"]
-        if any(len(teacher["embedding"]) != len(embedding) for teacher in teachers):
-            raise UserError("student and teacher embeddings are of batches of different size")
+        for teacher in teachers:
+            same_batch(embedding, teacher["embedding"])
         pairs = pairs_of(embedding, batch["negatives_mask"], batch.get("pairs"))
         known = torch.stack([pairs.logits(teacher["embedding"]) for teacher in teachers]) / self.tau_student
         if self.repo_literal:
@@ -123,10 +124,10 @@ class ASHT(Distiller):
         self._note(rows, columns)
         by_gate = self._by_role if self.gate == "role" else self._by_both
         terms = by_gate(embedding, pairs, rows, columns)
-        levels = [_levels(student, self.student_levels)]
-        levels += [_levels(teacher, self.teacher_levels) for teacher in teachers]
-        if self.weights["asht_feature"] > 0 and all(levels):
-            terms["asht_feature"] = _feature_term(levels, pairs, rows, columns)
+        maps = [_by_area(student, self.student_layers)]
+        maps += [_by_area(teacher, self.teacher_layers) for teacher in teachers]
+        if self.weights["asht_feature"] > 0 and all(maps):
+            terms["asht_feature"] = _feature_term(maps, pairs, rows, columns)
         return self._weighted(terms)
 
     def _weighted(self, terms: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -164,21 +165,21 @@ class ASHT(Distiller):
         self.statistics["asht_right_labels"] = right.mean().item()
 
 
-def _feature_term(levels: Sequence[Sequence[Tensor]], pairs: Pairs, rows: Targets, columns: Targets) -> Tensor:
-    """Sum of the attention errors over the levels that all networks (student first) have, coarsest first."""
+def _feature_term(maps: Sequence[Sequence[Tensor]], pairs: Pairs, rows: Targets, columns: Targets) -> Tensor:
+    """Sum of the attention errors over the maps that all networks (student first) have, coarsest first."""
     order = torch.cat([pairs.queries, pairs.database])
     weights = torch.cat([rows.weights, columns.weights], dim=1)
     errors = [
         attention_error(own[order], [value[order] for value in others], weights)
-        for own, *others in zip(*levels, strict=False)
+        for own, *others in zip(*maps, strict=False)
     ]
     return torch.stack(errors).sum()
 
 
-def _levels(output: Outputs, names: Collection[str]) -> list[Tensor]:
+def _by_area(output: Outputs, names: Collection[str]) -> list[Tensor]:
     """Maps [B, C, h, w] of an output by growing area; of equal ones the later first (outputs run from fine to coarse).
 
     Those of the given names, which other methods' maps may stand beside; without names all.
     """
-    maps = [value for name, value in maps_of(output).items() if not names or name in names]
+    maps = [value for name, value in layer_maps(output).items() if not names or name in names]
     return sorted(maps, key=lambda value: value.shape[-2] * value.shape[-1], reverse=True)[::-1]

@@ -9,21 +9,21 @@ import torch
 from torch import Tensor, nn
 
 from distilplace.common.errors import UserError
-from distilplace.common.outputs import maps_of
+from distilplace.common.outputs import layer_maps
 from distilplace.common.randomness import counted_seed
 from distilplace.common.registry import check_settings
 from distilplace.losses import settings as rules
-from distilplace.losses.distiller import Distiller, Outputs, moved
+from distilplace.losses.distiller import Distiller, Outputs, on_device
 from distilplace.losses.parts.checks import checked
 from distilplace.losses.parts.start import Start
 from distilplace.losses.terms import EMBEDDING, TermSpec, load_term, parse_term, term_inputs, term_settings
 
 TEACHER = "teacher_"
-Taps = tuple[str, ...]
+Layers = tuple[str, ...]
 
 
 class Part(nn.Module):
-    """One term of a run: reads its taps, averages over the teachers, owns its adaptors (one per teacher and tap).
+    """One term of a run: reads its layers, averages over the teachers, owns its adaptors (one per teacher and layer).
 
     Averaging over teachers is our reading; one teacher is the identity.
     """
@@ -39,53 +39,54 @@ class Part(nn.Module):
         self.requires = tuple(name.removeprefix(TEACHER) for name in self.inputs if name.startswith(TEACHER))
         self.requires += ("pose",) if spec.kind.reads == "pose" else ()
         self.adaptors = nn.ModuleList()
-        self.levels: dict[str, list[Taps]] = {"student": [], "teacher": []}
+        self.level_maps: dict[str, list[Layers]] = {"student": [], "teacher": []}
         if auto_scale:
             self.register_buffer("first", torch.tensor(math.nan))
 
-    def maps(self, whose: str, levels: Taps) -> Taps:
+    def maps(self, whose: str, layers: Layers) -> Layers:
         """Names of the feature maps wanted of the student or of a teacher with these ``level_maps``."""
-        if levels not in self.levels[whose]:
-            self.levels[whose].append(levels)
-        named = self.spec.student_taps if whose == "student" else self.spec.teacher_taps
-        return tuple(name for name in named or self._default(levels) if name != EMBEDDING)
+        if layers not in self.level_maps[whose]:
+            self.level_maps[whose].append(layers)
+        named = self.spec.student_layers if whose == "student" else self.spec.teacher_layers
+        return tuple(name for name in named or self._default(layers) if name != EMBEDDING)
 
-    def _default(self, levels: Taps) -> Taps:
+    def _default(self, layers: Layers) -> Layers:
         reads = self.spec.kind.reads
-        return levels if reads == "maps" else levels[:2][-1:] if reads == "map" else ()
+        return layers if reads == "maps" else layers[:2][-1:] if reads == "map" else ()
 
-    def _taps(self, whose: str, output: Outputs) -> Taps:
-        """The taps to read of this output: those named, or the default ones of its network."""
-        named = self.spec.student_taps if whose == "student" else self.spec.teacher_taps
+    def _layers(self, whose: str, output: Outputs) -> Layers:
+        """The layers to read of this output: those named, or the default ones of its network."""
+        named = self.spec.student_layers if whose == "student" else self.spec.teacher_layers
         reads = self.spec.kind.reads
         if named or reads not in ("map", "maps"):
             return named or (EMBEDDING if reads == "features" else reads,)
-        maps = maps_of(output)
-        fitting = [levels for levels in self.levels[whose] if all(name in maps for name in self._default(levels))]
+        maps = layer_maps(output)
+        fitting = [layers for layers in self.level_maps[whose] if all(name in maps for name in self._default(layers))]
         found = self._default(max(fitting, key=len, default=tuple(maps)))
         if not found:
             raise UserError(f"term {self.spec.name} reads feature maps, which the {whose} does not give")
         return found
 
     def read(self, student: Outputs, teacher: Outputs) -> list[tuple[Tensor, Tensor]]:
-        """What the term compares: one pair of tensors per tap. Default levels are paired from the coarse end."""
-        ours, theirs = self._taps("student", student), self._taps("teacher", teacher)
+        """What the term compares: one pair of tensors per layer. Default ones are paired from the coarse end."""
+        ours, theirs = self._layers("student", student), self._layers("teacher", teacher)
         count = min(len(ours), len(theirs))
         pairs = zip(ours[-count:], theirs[-count:], strict=True)
         return [(self._at(student, "student", mine), self._at(teacher, "teacher", other)) for mine, other in pairs]
 
-    def _at(self, output: Outputs, whose: str, tap: str) -> Tensor:
-        if tap in (EMBEDDING, "pose"):
-            return output[tap]
-        maps = maps_of(output)
-        if tap not in maps:
+    def _at(self, output: Outputs, whose: str, layer: str) -> Tensor:
+        if layer in (EMBEDDING, "pose"):
+            return output[layer]
+        maps = layer_maps(output)
+        if layer not in maps:
             raise UserError(
-                f"term {self.spec.name}: the {whose} gives no feature map '{tap}'; it gives {', '.join(maps) or 'none'}"
+                f"term {self.spec.name}: the {whose} gives no feature map '{layer}'; "
+                f"it gives {', '.join(maps) or 'none'}"
             )
-        found = maps[tap]
+        found = maps[layer]
         if self.spec.kind.reads in ("map", "maps") and found.dim() != 4:
             raise UserError(
-                f"term {self.spec.name} reads maps [batch, channels, height, width]; the {whose}'s '{tap}' has shape "
+                f"term {self.spec.name} reads maps [batch, channels, height, width]; the {whose}'s '{layer}' has shape "
                 f"{tuple(found.shape)}: name another after '@'"
             )
         return found
@@ -95,9 +96,9 @@ class Part(nn.Module):
         self.adaptors = nn.ModuleList()
         device = student[EMBEDDING].device
         for k, teacher in enumerate(teachers):
-            for tap, pair in enumerate(self.read(student, teacher)):
+            for layer, pair in enumerate(self.read(student, teacher)):
                 if isinstance(self.target, type):
-                    start = Start(*pair, places, counted_seed(self.seed, self.spec.label, k, tap))
+                    start = Start(*pair, places, counted_seed(self.seed, self.spec.label, k, layer))
                     self.adaptors.append(self.target(start, **self.options).to(device).eval())
                 if not any(self.inputs.values()):
                     self._function(-1)(*pair)
@@ -162,16 +163,16 @@ class Combined(Distiller):
         reads_poses = any(part.spec.kind.reads == "pose" for part in parts)
         self.same_inputs = reads_poses or (method is not None and method.same_inputs)
 
-    def student_maps(self, levels: Taps) -> Taps:
+    def student_maps(self, layers: Layers) -> Layers:
         """All that its terms read of the student."""
-        return self._maps("student", levels, () if self.method is None else self.method.student_maps(levels))
+        return self._maps("student", layers, () if self.method is None else self.method.student_maps(layers))
 
-    def teacher_maps(self, levels: Taps) -> Taps:
+    def teacher_maps(self, layers: Layers) -> Layers:
         """All that its terms read of a teacher."""
-        return self._maps("teacher", levels, () if self.method is None else self.method.teacher_maps(levels))
+        return self._maps("teacher", layers, () if self.method is None else self.method.teacher_maps(layers))
 
-    def _maps(self, whose: str, levels: Taps, names: Taps) -> Taps:
-        wanted = [name for part in self._parts() for name in part.maps(whose, tuple(levels))]
+    def _maps(self, whose: str, layers: Layers, names: Layers) -> Layers:
+        wanted = [name for part in self._parts() for name in part.maps(whose, tuple(layers))]
         return tuple(dict.fromkeys((*names, *wanted)))
 
     def _parts(self) -> list[Part]:
@@ -190,7 +191,7 @@ class Combined(Distiller):
         self._need_teachers(teachers)
         inside = self._inputs(student, "student")
         device = inside[EMBEDDING].device
-        targets = [moved(self._inputs(teacher, "teacher"), device) for teacher in teachers]
+        targets = [on_device(self._inputs(teacher, "teacher"), device) for teacher in teachers]
         with torch.autocast(device.type, enabled=False):
             for part in self._parts():
                 part.prepare(inside, targets, places)
@@ -240,7 +241,7 @@ def with_terms(
     Args:
         method: the method whose terms come first; None: the named terms alone. Returned as it is when ``specs`` is
             empty.
-        specs: ``NAME[@TAPS[/TEACHER_TAPS]][:WEIGHT]`` each.
+        specs: ``NAME[@LAYERS[/TEACHER_LAYERS]][:WEIGHT]`` each.
         auto_scale: divide each named term by the size of its first value (which is saved).
         seed: of the adaptors' random start and of drawn negatives.
         settings: those of :func:`distilplace.losses.terms.term_settings`; each goes to the terms that have it.

@@ -13,7 +13,7 @@ from distilplace.common.outputs import MAPS
 from distilplace.losses.parts.vectors import in_full_precision
 
 Outputs = Mapping[str, Any]
-"""A model's output: ``embedding`` [B, D], ``maps.<layer>`` where asked for."""
+"""A model's output: ``embedding`` [B, D], ``maps.<layer>`` where wanted."""
 
 
 class Distiller(nn.Module):
@@ -37,11 +37,11 @@ class Distiller(nn.Module):
         self.unweighted: dict[str, Tensor] = {}
         self.statistics: dict[str, float] = {}
 
-    def student_maps(self, levels: tuple[str, ...]) -> tuple[str, ...]:
-        """The layers whose maps are wanted of the student, whose ``level_maps`` are ``levels`` (fine to coarse)."""
+    def student_maps(self, layers: tuple[str, ...]) -> tuple[str, ...]:
+        """The layers whose maps are wanted of the student, whose ``level_maps`` are ``layers`` (fine to coarse)."""
         return ()
 
-    def teacher_maps(self, levels: tuple[str, ...]) -> tuple[str, ...]:
+    def teacher_maps(self, layers: tuple[str, ...]) -> tuple[str, ...]:
         """Likewise of a teacher."""
         return ()
 
@@ -79,7 +79,7 @@ class Distiller(nn.Module):
         embedding = student["embedding"]
         with torch.autocast(embedding.device.type, enabled=False):
             inside = self._inputs(student, "student")
-            targets = [moved(self._inputs(teacher, "teacher"), embedding.device) for teacher in teachers]
+            targets = [on_device(self._inputs(teacher, "teacher"), embedding.device) for teacher in teachers]
             terms = self.terms(inside, targets, batch)
         outside = torch.promote_types(embedding.dtype, torch.float32)
         self.unweighted = {name: value.detach().to(outside) for name, value in self.unweighted.items()}
@@ -120,6 +120,6 @@ def refuse_no_weight(total: float, names: str) -> None:
         raise UserError(f"every weight of this distillation method is 0: set {names}, or --distil_method nokd")
 
 
-def moved(output: Mapping[str, Tensor], device: torch.device) -> dict[str, Any]:
+def on_device(output: Mapping[str, Tensor], device: torch.device) -> dict[str, Any]:
     """A teacher's checked output on the student's ``device``, out of reach of gradients."""
     return {name: value.detach().to(device) for name, value in output.items()}

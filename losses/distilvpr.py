@@ -34,12 +34,13 @@ from distilplace.losses.parts.cross_agent import (
 )
 from distilplace.losses.parts.hyperbolic import distance_matrix, noisy_distance_matrix
 from distilplace.losses.parts.relations import (
+    angle_loss,
     divided_by_mean,
     divided_by_positive_mean,
     pairwise_distance,
     without_diagonal,
 )
-from distilplace.losses.rkd import rkd_angle, rkd_distance
+from distilplace.losses.rkd import rkd_distance
 from distilplace.losses.settings import Weights
 
 SATURATION_WARNING = 0.05
@@ -124,11 +125,8 @@ class DistilVPR(Distiller):
         hyperbolic_clip_radius: float | str | None = None,
     ) -> None:
         super().__init__()
-        clip = hyperbolic_clip_radius
-        self.ball = Ball(
-            settings.positive("curvature", curvature),
-            None if clip is None else settings.positive("hyperbolic_clip_radius", clip),
-        )
+        clip = settings.positive_or_none("hyperbolic_clip_radius", hyperbolic_clip_radius)
+        self.ball = Ball(settings.positive("curvature", curvature), clip)
         self.exclude_diagonal = settings.switch("exclude_diagonal", exclude_diagonal)
         self.legacy_mean = settings.switch("legacy_mean", legacy_mean)
         self.rkdg_weight = settings.weight("rkdgloss_weight", rkdgloss_weight) if self.self_agent else 0.0
@@ -173,7 +171,7 @@ class DistilVPR(Distiller):
         distances = pairwise_distance(student), pairwise_distance(teacher)
         parts = {
             "rkdg_distance": rkd_distance(*distances),
-            "rkdg_angle": rkd_angle(*distances),
+            "rkdg_angle": angle_loss(*distances),
             "rkdg_geodesic": rkdg_geodesic(student, teacher, self.ball, legacy_mean=self.legacy_mean),
         }
         total = torch.stack(list(parts.values())).sum()

@@ -10,8 +10,8 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor
 
-from distilplace.common.errors import UserError
 from distilplace.losses import settings
+from distilplace.losses.baselines.units import same_batch
 from distilplace.losses.distiller import Distiller, Outputs, refuse_no_weight
 from distilplace.losses.parts.relations import angle_loss, divided_by_mean, pairwise_distance, without_diagonal
 
@@ -30,11 +30,6 @@ def rkd_distance(student: Tensor, teacher: Tensor, *, squared: bool = False) -> 
 def _relative(distances: Tensor, squared: bool) -> Tensor:
     floored = distances.square().clamp_min(MIN_SQUARE) if squared else distances.clamp_min(MIN_SQUARE**0.5)
     return divided_by_mean(without_diagonal(floored))
-
-
-def rkd_angle(student: Tensor, teacher: Tensor) -> Tensor:
-    """Smooth-L1 between all B^3 angles of student and teacher, from their distance matrices [B, B]."""
-    return angle_loss(student, teacher)
 
 
 class RKD(Distiller):
@@ -64,10 +59,9 @@ class RKD(Distiller):
     def terms(self, student: Outputs, teachers: Sequence[Outputs], batch: Mapping[str, Any]) -> dict[str, Tensor]:
         """The two terms, each left out when its weight is 0."""
         embeddings = student["embedding"], teachers[0]["embedding"]
-        if len(embeddings[0]) != len(embeddings[1]):
-            raise UserError("student and teacher embeddings are of batches of different size")
+        same_batch(*embeddings)
         distances = [pairwise_distance(embedding) for embedding in embeddings]
-        losses = {"rkd_distance": rkd_distance, "rkd_angle": rkd_angle}
+        losses = {"rkd_distance": rkd_distance, "rkd_angle": angle_loss}
         for name, weight in self.weights.items():
             if weight > 0:
                 self.unweighted[name] = losses[name](*distances)

@@ -14,14 +14,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from distilplace.common.errors import UserError, unknown_name
-from distilplace.common.outputs import maps_of
+from distilplace.common.outputs import layer_maps
 from distilplace.common.randomness import counted_seed, forked_random_state
 from distilplace.losses import settings
 from distilplace.losses.baselines.units import same_batch
 from distilplace.losses.distiller import Distiller, Outputs, refuse_no_weight
 from distilplace.losses.parts.vectors import in_full_precision, unit
 
-TAPS = {
+LAYERS = {
     "1": "stem",
     "2": "layer1",
     "3": "layer2",
@@ -32,14 +32,14 @@ TAPS = {
 }
 """Feature maps by the numbers that SCKD's flags give them."""
 SHORTEST_ROW = 1e-8
-Taps = str | int | Sequence[str | int]
+Layers = str | int | Sequence[str | int]
 
 
 class SCKD(Distiller):
-    """Terms ``sckd_hint`` (features themselves) and ``sckd_sc`` (self-cross similarity), each a sum over its taps.
+    """Terms ``sckd_hint`` (features themselves) and ``sckd_sc`` (self-cross similarity), each a sum over its layers.
 
     Args:
-        SCmodule: taps of the similarity, numbers of :data:`TAPS` joined by '_' ("3_4") or as a sequence; "none": off.
+        SCmodule: layers of the similarity, numbers of :data:`LAYERS` joined by '_' ("3_4"), or a sequence; "none": off.
         hintmodule: likewise of the hint.
         SCKL: compare similarities by KL of their softmax over the batch instead of by squares.
         SCKL_reduction: "batchmean" divides that divergence by the batch size B, as the published call does; "sum" does
@@ -51,7 +51,7 @@ class SCKD(Distiller):
         seed: of the random start of what bridges different channel counts.
 
     Raises:
-        UserError: an unknown tap, one named twice, a bad number, or nothing left to distil.
+        UserError: an unknown layer, one named twice, a bad number, or nothing left to distil.
 
     """
 
@@ -60,8 +60,8 @@ class SCKD(Distiller):
 
     def __init__(
         self,
-        SCmodule: Taps = "3",
-        hintmodule: Taps = "5",
+        SCmodule: Layers = "3",
+        hintmodule: Layers = "5",
         SCKL: bool | str = False,
         SCKL_reduction: str = "batchmean",
         alpha: float | str = 100.0,
@@ -71,10 +71,10 @@ class SCKD(Distiller):
     ) -> None:
         super().__init__()
         self.alpha, self.sigma = settings.weight("alpha", alpha), settings.weight("sigma", sigma)
-        hint_taps, similarity_taps = parse_taps("hintmodule", hintmodule), parse_taps("SCmodule", SCmodule)
-        self.hint_taps = hint_taps if self.alpha > 0 else ()
-        self.similarity_taps = similarity_taps if self.sigma > 0 else ()
-        refuse_no_weight(len(self.hint_taps + self.similarity_taps), "SCmodule and sigma, or hintmodule and alpha")
+        hint_layers, similarity_layers = parse_layers("hintmodule", hintmodule), parse_layers("SCmodule", SCmodule)
+        self.hint_layers = hint_layers if self.alpha > 0 else ()
+        self.similarity_layers = similarity_layers if self.sigma > 0 else ()
+        refuse_no_weight(len(self.hint_layers + self.similarity_layers), "SCmodule and sigma, or hintmodule and alpha")
         reduction = settings.choice("SCKL_reduction", SCKL_reduction, ("batchmean", "sum"))
         kl = partial(divergence, mean=reduction == "batchmean")
         self.compare = kl if settings.switch("SCKL", SCKL) else F.mse_loss
@@ -85,13 +85,13 @@ class SCKD(Distiller):
         self.register_buffer("position_mean", torch.full((3,), torch.nan))
         self.register_buffer("position_deviation", torch.ones(3))
 
-    def student_maps(self, levels: tuple[str, ...]) -> tuple[str, ...]:
-        """The taps."""
-        return tuple(dict.fromkeys((*self.hint_taps, *self.similarity_taps)))
+    def student_maps(self, layers: tuple[str, ...]) -> tuple[str, ...]:
+        """The layers."""
+        return tuple(dict.fromkeys((*self.hint_layers, *self.similarity_layers)))
 
-    def teacher_maps(self, levels: tuple[str, ...]) -> tuple[str, ...]:
+    def teacher_maps(self, layers: tuple[str, ...]) -> tuple[str, ...]:
         """The same as of the student."""
-        return self.student_maps(levels)
+        return self.student_maps(layers)
 
     def see_training(self, poses: np.ndarray) -> None:
         """Remember mean and deviation of the training positions; ``poses`` [n, 7], x y z in metres first.
@@ -112,38 +112,38 @@ class SCKD(Distiller):
 
         """
         self.bridges = nn.ModuleDict()
-        for tap in self.hint_taps:
-            own, wanted = _pair(tap, student, teachers)
-            _refuse_other_size(tap, own, wanted)
+        for layer in self.hint_layers:
+            own, wanted = _pair(layer, student, teachers)
+            _refuse_other_size(layer, own, wanted)
             if own.shape[1] != wanted.shape[1]:
-                with forked_random_state(counted_seed(self.seed, "sckd", tap)):
-                    self.bridges[tap] = bridge(own.shape[1], wanted.shape[1], flat=own.dim() == 2).to(own.device)
+                with forked_random_state(counted_seed(self.seed, "sckd", layer)):
+                    self.bridges[layer] = bridge(own.shape[1], wanted.shape[1], flat=own.dim() == 2).to(own.device)
         self.is_ready = True
 
     def terms(self, student: Outputs, teachers: Sequence[Outputs], batch: Mapping[str, Any]) -> dict[str, Tensor]:
-        """The terms that have taps and a weight."""
+        """The terms that have layers and a weight."""
         same_batch(student["embedding"], teachers[0]["embedding"])
         weighted: dict[str, Tensor] = {}
-        if self.hint_taps:
+        if self.hint_layers:
             if not self.is_ready:  # called directly: the trainer prepares before the first step
                 self.prepare(student, teachers, len(student["embedding"]))
-            errors = [self._hint(tap, *_pair(tap, student, teachers)) for tap in self.hint_taps]
+            errors = [self._hint(layer, *_pair(layer, student, teachers)) for layer in self.hint_layers]
             self.unweighted["sckd_hint"] = torch.stack(errors).sum()
             weighted["sckd_hint"] = self.alpha * self.unweighted["sckd_hint"]
-        if self.similarity_taps:
-            truth = self_similarity(self._true_poses(batch, student["embedding"]))
+        if self.similarity_layers:
+            poses = self_similarity(self._true_poses(batch, student["embedding"]))
             errors = []
-            for tap in self.similarity_taps:
-                own, wanted = (cross_similarity(x, truth) for x in _pair(tap, student, teachers))
+            for layer in self.similarity_layers:
+                own, wanted = (cross_similarity(x, poses) for x in _pair(layer, student, teachers))
                 errors.append(self.compare(own, wanted))
             self.unweighted["sckd_sc"] = torch.stack(errors).sum()
             weighted["sckd_sc"] = self.sigma * self.unweighted["sckd_sc"]
         return weighted
 
-    def _hint(self, tap: str, own: Tensor, wanted: Tensor) -> Tensor:
-        _refuse_other_size(tap, own, wanted)
-        if tap in self.bridges:
-            own = self.bridges[tap](own.to(next(self.bridges[tap].parameters()).dtype))
+    def _hint(self, layer: str, own: Tensor, wanted: Tensor) -> Tensor:
+        _refuse_other_size(layer, own, wanted)
+        if layer in self.bridges:
+            own = self.bridges[layer](own.to(next(self.bridges[layer].parameters()).dtype))
         return F.mse_loss(own, wanted.to(own.dtype))
 
     def _true_poses(self, batch: Mapping[str, Any], embedding: Tensor) -> Tensor:
@@ -174,9 +174,9 @@ def row_cosine(x: Tensor, y: Tensor) -> Tensor:
     return torch.where(long, (x * y).sum(dim=1) / torch.where(long, lengths[0] * lengths[1], 1), 0)
 
 
-def cross_similarity(features: Tensor, truth: Tensor) -> Tensor:
-    """``v`` [B]: how well each row of the self-similarity of ``features`` [B, ...] agrees with that of ``truth``."""
-    return row_cosine(in_full_precision(self_similarity(features)), truth)
+def cross_similarity(features: Tensor, poses: Tensor) -> Tensor:
+    """``v`` [B]: how well each row of the self-similarity of ``features`` [B, ...] agrees with that of ``poses``."""
+    return row_cosine(in_full_precision(self_similarity(features)), poses)
 
 
 def divergence(student: Tensor, teacher: Tensor, *, mean: bool = True) -> Tensor:
@@ -194,11 +194,11 @@ def bridge(channels: int, wanted: int, *, flat: bool) -> nn.Sequential:
     return nn.Sequential(layer, nn.ReLU())
 
 
-def parse_taps(name: str, value: Taps) -> tuple[str, ...]:
-    """Names of the feature maps behind "3", 3, "3_4", ["3", 4], ["3_4"]; "none": no tap.
+def parse_layers(name: str, value: Layers) -> tuple[str, ...]:
+    """Names of the feature maps behind "3", 3, "3_4", ["3", 4], ["3_4"]; "none": no layer.
 
     Raises:
-        UserError: a number that is none of :data:`TAPS`, or one map named twice.
+        UserError: a number that is none of :data:`LAYERS`, or one map named twice.
 
     """
     given = [value] if isinstance(value, str | int) else value
@@ -206,35 +206,35 @@ def parse_taps(name: str, value: Taps) -> tuple[str, ...]:
     if parts == ["none"]:
         return ()
     for part in parts:
-        if part not in TAPS:
-            raise unknown_name(f"tap of {name}", part, (*TAPS, "none"))
-    taps = tuple(TAPS[part] for part in parts)
-    if len(set(taps)) < len(taps):
+        if part not in LAYERS:
+            raise unknown_name(f"layer of {name}", part, (*LAYERS, "none"))
+    layers = tuple(LAYERS[part] for part in parts)
+    if len(set(layers)) < len(layers):
         raise UserError(f"{name} {'_'.join(parts)} names one feature map twice: give each once (6 and 0 are the same)")
-    return taps
+    return layers
 
 
-def _pair(tap: str, student: Outputs, teachers: Sequence[Outputs]) -> tuple[Tensor, Tensor]:
+def _pair(layer: str, student: Outputs, teachers: Sequence[Outputs]) -> tuple[Tensor, Tensor]:
     """A feature map of the student, and the teacher's."""
-    return _map_of(student, tap, "student"), _map_of(teachers[0], tap, "teacher")
+    return _map_of(student, layer, "student"), _map_of(teachers[0], layer, "teacher")
 
 
-def _map_of(output: Outputs, tap: str, whose: str) -> Tensor:
+def _map_of(output: Outputs, layer: str, whose: str) -> Tensor:
     """A feature map of an output."""
-    maps = maps_of(output)
-    if tap not in maps:
+    maps = layer_maps(output)
+    if layer not in maps:
         raise UserError(
-            f"sckd reads the feature map '{tap}', which the {whose} does not give: take pose networks, such as "
+            f"sckd reads the feature map '{layer}', which the {whose} does not give: take pose networks, such as "
             "--model resnet34pose --student_model resnet18pose"
         )
-    found: Tensor = maps[tap]
+    found: Tensor = maps[layer]
     return found
 
 
-def _refuse_other_size(tap: str, own: Tensor, wanted: Tensor) -> None:
+def _refuse_other_size(layer: str, own: Tensor, wanted: Tensor) -> None:
     if own.shape[2:] != wanted.shape[2:]:
         ours, theirs = (" x ".join(str(side) for side in x.shape[2:]) or "no" for x in (own, wanted))
         raise UserError(
-            f"sckd's hint compares maps of equal size; '{tap}' has {ours} places in the student and {theirs} in the "
+            f"sckd's hint compares maps of equal size; '{layer}' has {ours} places in the student and {theirs} in the "
             "teacher: take networks of the same strides, or another --hintmodule"
         )

@@ -43,6 +43,19 @@ def positive(name: str, value: float | str) -> float:
     return number
 
 
+def positive_or_none(name: str, value: float | str | None) -> float | None:
+    """A finite number above 0, or None."""
+    return None if value is None else positive(name, value)
+
+
+def whole(name: str, value: float | str, least: int = 1) -> int:
+    """A whole number of at least ``least``."""
+    number = weight(name, value)
+    if number != int(number) or number < least:
+        raise UserError(f"{name} is {value}: give a whole number of at least {least}")
+    return int(number)
+
+
 def share(name: str, value: float | str) -> float:
     """A number from 0 to 1."""
     number = weight(name, value)

@@ -1,4 +1,4 @@
-"""The table of distillation terms, and how one is written: ``--kd NAME[@TAPS[/TEACHER_TAPS]][:WEIGHT]``.
+"""The table of distillation terms, and how one is written: ``--kd NAME[@LAYERS[/TEACHER_LAYERS]][:WEIGHT]``.
 
 A term is a function ``f(student, teacher) -> scalar`` of two tensors, or, where it owns parameters or remembers
 something, a module built from a :class:`~distilplace.losses.parts.start.Start` and called likewise. Its signature says
@@ -21,16 +21,16 @@ from distilplace.losses import settings
 from distilplace.losses.parts.checks import setting_defaults
 
 EMBEDDING = "embedding"
-"""The tap that stands for the embedding, where a term may read it or a map."""
+"""The layer that stands for the embedding, where a term may read it or a map."""
 
 
 @dataclass(frozen=True)
 class Kind:
     """One line of the table: where a term is defined, and what it reads.
 
-    ``reads``: ``embedding`` [B, D]; ``pose`` [B, 7]; ``features``: the embedding, or any output that a tap names;
-    ``map``: a feature map [B, C, h, w], by default of the second level (FitNet's hint); ``maps``: likewise, by default
-    of all levels. A term read at several taps is the sum over them.
+    ``reads``: ``embedding`` [B, D]; ``pose`` [B, 7]; ``features``: the embedding, or any output that a layer names;
+    ``map``: a feature map [B, C, h, w], by default of the second layer (FitNet's hint); ``maps``: likewise, by default
+    of all. A term read at several layers is the sum over them.
     """
 
     target: str
@@ -69,11 +69,11 @@ TERMS = {
 
 @dataclass(frozen=True)
 class TermSpec:
-    """One term of a run: its name, the taps it reads (empty: the term's own choice) and its weight."""
+    """One term of a run: its name, the layers it reads (empty: the term's own choice) and its weight."""
 
     name: str
-    student_taps: tuple[str, ...] = ()
-    teacher_taps: tuple[str, ...] = ()
+    student_layers: tuple[str, ...] = ()
+    teacher_layers: tuple[str, ...] = ()
     weight: float = 1.0
 
     @property
@@ -84,9 +84,9 @@ class TermSpec:
     @property
     def label(self) -> str:
         """Its name in the log: ``pkt``, ``at_layer1_layer2``, ``sp_layer3_to_map``."""
-        parts = [self.name, *self.student_taps]
-        if self.teacher_taps != self.student_taps:
-            parts += ["to", *self.teacher_taps]
+        parts = [self.name, *self.student_layers]
+        if self.teacher_layers != self.student_layers:
+            parts += ["to", *self.teacher_layers]
         return "_".join(parts)
 
 
@@ -94,7 +94,7 @@ def parse_term(text: str) -> TermSpec:
     """``pkt:30000``, ``hint@layer3:100``, ``sp@layer3/map:3000``, ``at@layer1,layer2``; without a weight: 1.
 
     Raises:
-        UserError: an unknown name (the nearest is offered), a bad weight, or taps that the term cannot read.
+        UserError: an unknown name (the nearest is offered), a bad weight, or layers that the term cannot read.
 
     """
     front, colon, number = text.strip().partition(":")
@@ -107,13 +107,13 @@ def parse_term(text: str) -> TermSpec:
     if TERMS[name].reads in (EMBEDDING, "pose"):
         raise UserError(f"--kd {text}: {name} reads the {TERMS[name].reads}, not a feature map; leave out '@{places}'")
     ours, slash, theirs = places.partition("/")
-    student_taps = tuple(ours.split(","))
-    teacher_taps = tuple(theirs.split(",")) if slash else student_taps
-    if not all(student_taps) or not all(teacher_taps) or len(student_taps) != len(teacher_taps):
+    student_layers = tuple(ours.split(","))
+    teacher_layers = tuple(theirs.split(",")) if slash else student_layers
+    if not all(student_layers) or not all(teacher_layers) or len(student_layers) != len(teacher_layers):
         raise UserError(f"--kd {text}: name as many maps of the teacher as of the student, NAME@MAP,MAP/MAP,MAP:WEIGHT")
-    if EMBEDDING in student_taps + teacher_taps and TERMS[name].reads != "features":
+    if EMBEDDING in student_layers + teacher_layers and TERMS[name].reads != "features":
         raise UserError(f"--kd {text}: {name} reads feature maps, not the embedding")
-    return TermSpec(name, student_taps, teacher_taps, weight)
+    return TermSpec(name, student_layers, teacher_layers, weight)
 
 
 def load_term(name: str) -> Callable[..., Any]:

@@ -13,8 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from distilplace.common.errors import UserError
-from distilplace.common.outputs import maps_of
+from distilplace.common.outputs import layer_maps
 from distilplace.losses import settings
+from distilplace.losses.baselines.units import same_batch
 from distilplace.losses.distiller import Distiller, Outputs, refuse_no_weight
 from distilplace.losses.parts.vectors import unit
 
@@ -80,18 +81,17 @@ class WAKD(Distiller):
         self.weight = settings.weight("kd_weight", kd_weight)
         refuse_no_weight(self.weight, "--kd_weight")
 
-    def student_maps(self, levels: tuple[str, ...]) -> tuple[str, ...]:
+    def student_maps(self, layers: tuple[str, ...]) -> tuple[str, ...]:
         """``map`` and ``vlad``, as far as the terms need them."""
         return ("map",) * (self.kind != "vlad") + ("vlad",) * (self.vectors == "vlad")
 
-    def teacher_maps(self, levels: tuple[str, ...]) -> tuple[str, ...]:
+    def teacher_maps(self, layers: tuple[str, ...]) -> tuple[str, ...]:
         """The same as of the student."""
-        return self.student_maps(levels)
+        return self.student_maps(layers)
 
     def terms(self, student: Outputs, teachers: Sequence[Outputs], batch: Mapping[str, Any]) -> dict[str, Tensor]:
         """The terms, means over the tuples of the batch; without tuples over its one group."""
-        if len(student["embedding"]) != len(teachers[0]["embedding"]):
-            raise UserError("student and teacher embeddings are of batches of different size")
+        same_batch(student["embedding"], teachers[0]["embedding"])
         groups = row_groups(batch, student["embedding"])
         losses = {"wakd_vlad": self._vector_gram}
         if self.kind != "vlad":
@@ -127,7 +127,7 @@ def row_groups(batch: Mapping[str, Any], embedding: Tensor) -> Tensor:
 
 def _wanted(output: Outputs, name: str, whose: str) -> Tensor:
     """A feature map of an output."""
-    maps = maps_of(output)
+    maps = layer_maps(output)
     if name not in maps:
         advice = "give --wakd_vectors embedding for networks without NetVLAD" if name == "vlad" else "run it live"
         raise UserError(f"wakd needs the feature map '{name}', which the {whose} does not give: {advice}")

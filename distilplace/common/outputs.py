@@ -1,4 +1,4 @@
-"""The flat keys of a model's output: ``embedding``, ``pose`` ..., and ``maps.<layer>`` where maps were asked for."""
+"""The flat keys of a model's output: ``embedding``, ``pose`` ..., and ``maps.<layer>`` of feature maps."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,6 +11,6 @@ def with_maps(maps: Mapping[str, Any]) -> dict[str, Any]:
     return {f"{MAPS}{name}": value for name, value in maps.items()}
 
 
-def maps_of(output: Mapping[str, Any]) -> dict[str, Any]:
+def layer_maps(output: Mapping[str, Any]) -> dict[str, Any]:
     """The feature maps of an output, by layer."""
     return {name.removeprefix(MAPS): value for name, value in output.items() if name.startswith(MAPS)}

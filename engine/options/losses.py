@@ -25,7 +25,7 @@ class LossOptions(OptionGroup):
     distil_method: str = Field(
         "ours_rkdg", description="method by name (docs/guide/methods.md): nokd, ours_rkdg, asht, ..."
     )
-    kd: list[str] = Field([], description="added term NAME[@TAPS][:WEIGHT]; may be given several times")
+    kd: list[str] = Field([], description="added term NAME[@LAYERS][:WEIGHT]; may be given several times")
     distil_logit_weight: NonNegative = Field(1.0, description="weight of the whole distillation loss")
     task_logit_weight: NonNegative = Field(1.0, description="weight of the task loss")
     rkdgloss_weight: NonNegative = Field(0.0, description="self-agent relations: distance, angle, geodesic")

@@ -30,9 +30,9 @@ class MethodOptions(OptionGroup):
     soft_weight: NonNegative = Field(0.5, description="tuple losses: weight of region self-supervision")
     beta: NonNegative = Field(500.0, description="pose: weight of the orientation")
     SCmodule: list[str] = Field(
-        ["3"], description="SCKD: taps of the self-cross similarity, 1 (stem) ... 5, 6 or 0 (pooled); none = off"
+        ["3"], description="SCKD: layers of the self-cross similarity, 1 (stem) ... 5, 6 or 0 (pooled); none = off"
     )
-    hintmodule: list[str] = Field(["5"], description="SCKD: taps of the hints, as for --SCmodule")
+    hintmodule: list[str] = Field(["5"], description="SCKD: layers of the hints, as for --SCmodule")
     SCKL: bool = Field(False, description="SCKD: compare self-cross similarities by KL divergence")
     SCKL_reduction: Literal["batchmean", "sum"] = Field(
         "batchmean", description="SCKD: the divergence is divided by the batch size, as published, or not"

@@ -1,4 +1,4 @@
-"""Baselines on feature maps [B, C, h, w] of one tap; read at several taps, a term is the sum over them.
+"""Baselines on feature maps [B, C, h, w] of one layer; read at several layers, a term is the sum over them.
 
 Maps of different size are brought together; ``hint`` and ``vid`` own the layers that bridge different channel counts.
 """

@@ -62,7 +62,7 @@ class ErrorRange(nn.Module):
 
 
 class AIL(nn.Module):
-    """Attentive imitation loss, see :func:`imitation`; ``ail_alpha`` weights the truth against the teacher."""
+    """Attentive imitation loss, see :func:`imitation`; ``ail_alpha`` weights the ground truth against the teacher."""
 
     def __init__(self, start: Start, *, ail_alpha: Share = 0.5) -> None:
         super().__init__()
@@ -70,10 +70,10 @@ class AIL(nn.Module):
         self.range = ErrorRange()
 
     def forward(self, student: Tensor, teacher: Tensor, poses: Tensor) -> Tensor:
-        """The scalar of the poses [B, 7] of student, teacher and truth."""
+        """The scalar of the poses [B, 7] of student, teacher and ground truth."""
         same_batch(student, teacher)
-        truth = poses.to(student.dtype)
-        return imitation(student, teacher, truth, self.range(squared_error(teacher, truth)), self.alpha)
+        poses = poses.to(student.dtype)
+        return imitation(student, teacher, poses, self.range(squared_error(teacher, poses)), self.alpha)
 
 
 class AHT(nn.Module):
@@ -88,7 +88,7 @@ class AHT(nn.Module):
         self.range = ErrorRange()
 
     def forward(self, student: Tensor, teacher: Tensor, poses: Tensor, teacher_pose: Tensor) -> Tensor:
-        """The scalar of maps [B, C, h, w] and [B, C', h', w'], and the poses [B, 7] of truth and teacher."""
+        """The scalar of maps [B, C, h, w] and [B, C', h', w'], and the poses [B, 7] of ground truth and teacher."""
         same_batch(student, teacher)
         errors = squared_error(teacher_pose, poses.to(teacher_pose.dtype))
         weights = trust(errors, self.range(errors))

@@ -15,9 +15,9 @@ from distilplace.losses.distiller import same_shape
 from distilplace.losses.distilvpr import rkdg_geodesic
 from distilplace.losses.parts.checks import OneOf, Positive, PositiveOrNone, Switch, Weight
 from distilplace.losses.parts.cross_agent import Ball
-from distilplace.losses.parts.relations import pairwise_distance, similarity, without_diagonal
+from distilplace.losses.parts.relations import angle_loss, pairwise_distance, similarity, without_diagonal
 from distilplace.losses.parts.vectors import unit
-from distilplace.losses.rkd import rkd_angle, rkd_distance
+from distilplace.losses.rkd import rkd_distance
 
 PKT_EPSILON = 1e-7
 
@@ -29,9 +29,9 @@ def rkd_d(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 def rkd_a(student: Tensor, teacher: Tensor) -> Tensor:
-    """RKD's angles alone; dimensions may differ. See :func:`distilplace.losses.rkd.rkd_angle`."""
+    """RKD's angles alone; dimensions may differ. See :func:`distilplace.losses.parts.relations.angle_loss`."""
     same_batch(student, teacher)
-    return rkd_angle(pairwise_distance(student), pairwise_distance(teacher))
+    return angle_loss(pairwise_distance(student), pairwise_distance(teacher))
 
 
 def rkd(
@@ -44,7 +44,7 @@ def rkd(
     """Both parts of RKD, weighted 1 and 1 as in DistilVPR (elsewhere 25 and 50, or 1 and 2); dimensions may differ."""
     same_batch(student, teacher)
     distances = pairwise_distance(student), pairwise_distance(teacher)
-    return rkdloss_distance_weight * rkd_distance(*distances) + rkdloss_angle_weight * rkd_angle(*distances)
+    return rkdloss_distance_weight * rkd_distance(*distances) + rkdloss_angle_weight * angle_loss(*distances)
 
 
 def rkdg(

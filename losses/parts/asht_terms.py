@@ -1,4 +1,4 @@
-"""ASHT-KD's pieces as functions: how teachers are weighted and fused, and what a student is asked by them.
+"""ASHT-KD's pieces as functions: how teachers are weighted and fused, and what a student learns from them.
 
 All of it is our reading except :func:`repo_loss`, the published program's loss. Logits
 are cosines over a temperature, [P, P], about the item of each row; for database images give transposed matrices.
@@ -74,7 +74,7 @@ def divergence(target: Tensor, log_probability: Tensor) -> Tensor:
 
 
 def attention_error(student: Tensor, teachers: Sequence[Tensor], weights: Tensor) -> Tensor:
-    """``MSE(n(vec A^S), n(vec sum_k omega^k A^k))`` of one level; A is the channel mean of the squared map.
+    """``MSE(n(vec A^S), n(vec sum_k omega^k A^k))`` of one layer; A is the channel mean of the squared map.
 
     Args:
         student: map [B, C, h, w].

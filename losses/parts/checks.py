@@ -7,9 +7,9 @@ method is built, so that a term itself may trust what it is given.
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Any, get_type_hints
 
-from distilplace.common.errors import UserError
 from distilplace.losses import settings
 
 
@@ -24,32 +24,13 @@ class OneOf:
         return settings.choice(name, value, self.words)
 
 
-@dataclass(frozen=True)
-class WholeFrom:
-    """The check of a whole number with a least value."""
-
-    least: int
-
-    def __call__(self, name: str, value: float | str) -> int:
-        """``value`` as an int."""
-        number = settings.weight(name, value)
-        if number != int(number) or number < self.least:
-            raise UserError(f"{name} is {value}: give a whole number of at least {self.least}")
-        return int(number)
-
-
-def positive_or_none(name: str, value: float | str | None) -> float | None:
-    """A number above 0, or None."""
-    return None if value is None else settings.positive(name, value)
-
-
 Positive = Annotated[float, settings.positive]
-PositiveOrNone = Annotated[float | None, positive_or_none]
+PositiveOrNone = Annotated[float | None, settings.positive_or_none]
 Weight = Annotated[float, settings.weight]
 Share = Annotated[float, settings.share]
 Switch = Annotated[bool, settings.switch]
-Count = Annotated[int, WholeFrom(1)]
-CountOrZero = Annotated[int, WholeFrom(0)]
+Count = Annotated[int, settings.whole]
+CountOrZero = Annotated[int, partial(settings.whole, least=0)]
 
 
 def setting_defaults(target: Callable[..., Any]) -> dict[str, Any]:

@@ -41,7 +41,7 @@ def pairs_of(embedding: Tensor, negatives_mask: Tensor, pairs: Tensor | None) ->
     """The pairs of a batch.
 
     An entry (i, j), i not j, is ambiguous unless query image i and database image j are negatives of each other:
-    images within the radius of one another, and those between the two radii, are neither right nor wrong answers.
+    images within the radius of one another, and those between the two radii, are neither positives nor negatives.
 
     Args:
         embedding: [B, D], for its size and device.

@@ -1,8 +1,8 @@
 """Any loss and miner of pytorch-metric-learning that works on pair masks: ``--loss pml:NAME --miner NAME``.
 
 The library thinks in class labels, a batch of places in pairs: places between the positive and the negative radius are
-neither. Losses get their pairs as ``indices_tuple``. Miners have no such door: where a batch has places between the
-radii they are asked anchor by anchor, as a query among its own positives (label 1) and negatives (label 0).
+neither. Losses get their pairs as ``indices_tuple``. Miners take none: where a batch has places between the
+radii they are called anchor by anchor, as a query among its own positives (label 1) and negatives (label 0).
 """
 
 from collections.abc import Mapping
@@ -183,7 +183,7 @@ def _made(library: Any, kind: str, name: str, given: Mapping[str, Any]) -> Any:
 
 
 def _distance(found: type, kind: str, given: Mapping[str, Any]) -> Any:
-    """The distance that the settings ask for; None: the loss's own."""
+    """The distance that the settings name; None: the loss's own."""
     from pytorch_metric_learning import distances
 
     wanted: dict[str, Any] = {}

@@ -3,7 +3,7 @@
 The paper's framework figure shows the correlation matrix of both branches, its top-x pairs, a small fully connected
 network and a cross-entropy on ranking scores; no formula is public. Our reading: of each
 row and of each column of the cosine matrix the x largest, sorted, go through Linear-ReLU-Linear-ReLU-Linear, and the
-cross-entropy asks for the slot that holds the true partner.
+target of the cross-entropy is the slot that holds the true partner.
 """
 
 from collections.abc import Callable, Mapping
@@ -13,7 +13,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from distilplace.common.errors import UserError
 from distilplace.common.randomness import forked_random_state
 from distilplace.losses import settings
 from distilplace.losses.parts.pairs import pairs_of
@@ -98,16 +97,12 @@ class RankingCrossEntropy(TaskLoss):
     """
 
     metric = "cosine"
-    """What is trained; evaluation states its own beside its results."""
     batch_keys = ("pairs",)
     layout = "pairs"
 
     def __init__(self, asht_topx: int | str = 10) -> None:
         super().__init__()
-        top = settings.positive("asht_topx", asht_topx)
-        if top != int(top):
-            raise UserError(f"asht_topx is {asht_topx}: give a whole number")
-        self.top = int(top)
+        self.top = settings.whole("asht_topx", asht_topx)
         self.network = ranking_network(self.top)
 
     def forward(
@@ -154,16 +149,10 @@ class RankingCrossEntropy(TaskLoss):
 
 
 class CorrelationRankingCrossEntropy(RankingCrossEntropy):
-    """``L_rank + CE_row(z) + CE_col(z)``, z the cosines over ``tau_student``: what ASHT-KD's teachers train with.
+    """``L_rank + CE_row(z) + CE_col(z)``, z the cosines over ``tau_student``: what ASHT-KD's teachers train with."""
 
-    Args:
-        asht_topx: as for :class:`RankingCrossEntropy`.
-        tau_student: temperature of z.
-
-    """
-
-    def __init__(self, asht_topx: int | str = 10, tau_student: float | str = 0.07) -> None:
-        super().__init__(asht_topx)
+    def __init__(self, tau_student: float | str = 0.07, **shared: Any) -> None:
+        super().__init__(**shared)
         self.temperature = settings.positive("tau_student", tau_student)
 
     def further_terms(self, similarity: Tensor) -> dict[str, Tensor]:

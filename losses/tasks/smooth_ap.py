@@ -13,7 +13,6 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from distilplace.common.errors import UserError
 from distilplace.losses import settings
 from distilplace.losses.parts.relations import pairwise_distance
 from distilplace.losses.tasks.task_loss import TaskLoss
@@ -40,10 +39,7 @@ class TruncatedSmoothAP(TaskLoss):
         super().__init__()
         self.temperature = settings.positive("ap_tau1", ap_tau1)
         self.metric = settings.choice("ap_similarity", ap_similarity, ("euclidean", "cosine"))
-        count = settings.positive("ap_positives_per_query", ap_positives_per_query)
-        if count != int(count):
-            raise UserError(f"ap_positives_per_query is {count}: give a whole number")
-        self.positives_per_query = int(count)
+        self.positives_per_query = settings.whole("ap_positives_per_query", ap_positives_per_query)
 
     def forward(
         self, output: Mapping[str, Tensor], positives_mask: Tensor, negatives_mask: Tensor

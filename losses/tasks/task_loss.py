@@ -19,4 +19,7 @@ class TaskLoss(nn.Module):
     layout: str = "pairs"
     """How batches must be composed: "pairs", "tuples", "items", "views", "groups", or "any"."""
 
+    metric: str
+    """The distance that is trained, "euclidean" or "cosine"; evaluation states its own beside its results."""
+
     forward: Callable[..., tuple[Tensor, dict[str, float]]]

@@ -109,7 +109,6 @@ class BatchHardTripletMarginLoss(TaskLoss):
     """
 
     metric = "euclidean"
-    """The distance that is trained; evaluation states its own beside its results."""
 
     def __init__(self, margin: float | str = 0.2, normalize_embeddings: bool = False) -> None:
         super().__init__()
@@ -143,7 +142,6 @@ class MultiBatchHardTripletMarginLoss(TaskLoss):
     """
 
     metric = "euclidean"
-    """The distance that is trained; evaluation states its own beside its results."""
 
     def __init__(
         self,

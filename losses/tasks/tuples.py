@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from distilplace.common.errors import UserError
-from distilplace.common.outputs import maps_of
+from distilplace.common.outputs import layer_maps
 from distilplace.losses import settings
 from distilplace.losses.parts.vectors import in_full_precision, unit
 from distilplace.losses.settings import Weights
@@ -81,7 +81,6 @@ class TupleLoss(TaskLoss):
     """
 
     metric = "cosine"
-    """What is trained; evaluation states its own beside its results."""
     batch_keys = ("tuples", "difficult_positives", "previous", "generation")
     layout = "tuples"
 
@@ -96,12 +95,10 @@ class TupleLoss(TaskLoss):
         values = [parts] if isinstance(parts, int | float) else parts
         self.temperatures = tuple(settings.positive("temperatures", value) for value in values)
         self.soft_weight = settings.weight("soft_weight", soft_weight)
-        count = settings.positive("generations", generations)
-        if count != int(count):
-            raise UserError(f"generations is {generations}: give a whole number")
+        count = settings.whole("generations", generations)
         if count > len(self.temperatures):
             raise UserError(
-                f"generations is {int(count)} but temperatures names {len(self.temperatures)}: give one per generation"
+                f"generations is {count} but temperatures names {len(self.temperatures)}: give one per generation"
             )
         self.feature_maps = ("regions",) if count > 1 else ()
 
@@ -189,25 +186,16 @@ class TupleLoss(TaskLoss):
 
 
 class Sare(TupleLoss):
-    """Base of the two forms of SARE.
+    """Base of the two forms of SARE; settings are those of :class:`TupleLoss` and one more.
 
     Args:
-        temperatures: as for :class:`TupleLoss`.
-        soft_weight: likewise.
-        generations: likewise.
         sare_distance: ``dot``: dot products over the first temperature; ``l2``: minus squared distances, without a
             temperature, as teachers and baselines are trained (on unit vectors an effective temperature of 0.5).
 
     """
 
-    def __init__(
-        self,
-        temperatures: Weights = "0.07_0.07_0.06_0.05",
-        soft_weight: float | str = 0.5,
-        generations: int | str = 1,
-        sare_distance: str = "dot",
-    ) -> None:
-        super().__init__(temperatures, soft_weight, generations)
+    def __init__(self, sare_distance: str = "dot", **shared: Any) -> None:
+        super().__init__(**shared)
         self.distance = settings.choice("sare_distance", sare_distance, ("dot", "l2"))
 
     def logits(self, anchor: Tensor, others: Tensor) -> Tensor:
@@ -234,24 +222,15 @@ class SareJoint(Sare):
 
 
 class TupleTriplet(TupleLoss):
-    """``triplet``: plain distances.
+    """``triplet``: plain distances; settings are those of :class:`TupleLoss` and one more.
 
     Args:
-        temperatures: as for :class:`TupleLoss`.
-        soft_weight: likewise.
-        generations: likewise.
-        tuple_margin: its square root is the margin: 0.1 asks for 0.316.
+        tuple_margin: its square root is the margin: 0.1 means 0.316.
 
     """
 
-    def __init__(
-        self,
-        temperatures: Weights = "0.07_0.07_0.06_0.05",
-        soft_weight: float | str = 0.5,
-        generations: int | str = 1,
-        tuple_margin: float | str = 0.1,
-    ) -> None:
-        super().__init__(temperatures, soft_weight, generations)
+    def __init__(self, tuple_margin: float | str = 0.1, **shared: Any) -> None:
+        super().__init__(**shared)
         self.margin = settings.weight("tuple_margin", tuple_margin)
 
     def hard_losses(self, anchor: Tensor, positive: Tensor, negatives: Tensor) -> Tensor:
@@ -262,7 +241,7 @@ class TupleTriplet(TupleLoss):
 
 def _regions(output: Mapping[str, Any], whose: str) -> Tensor:
     """Unit region vectors [B, R, D] of an output."""
-    maps = maps_of(output)
+    maps = layer_maps(output)
     if "regions" not in maps:
         raise UserError(
             f"generations need region vectors, which the {whose} network does not give: "

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from distilplace.common.errors import UserError
-from distilplace.common.outputs import maps_of, with_maps
+from distilplace.common.outputs import layer_maps, with_maps
 from distilplace.losses.asht import ASHT
 
 TAU, T = 0.5, 3.0
@@ -183,7 +183,7 @@ def test_the_order_of_places_and_rows_does_not_count(options):
     moved = [
         {
             "embedding": output["embedding"][order],
-            **with_maps({name: value[order] for name, value in maps_of(output).items()}),
+            **with_maps({name: value[order] for name, value in layer_maps(output).items()}),
         }
         for output in found
     ]
@@ -278,7 +278,7 @@ def test_maps_that_were_not_asked_for_are_not_read():
     assert method.student_maps(names) == method.teacher_maps(names) == names
     wanted = terms_of(method, found, batch)
     stranger = {"map": torch.ones(6, 2, 1, 1, dtype=torch.float64), "stem": torch.ones(6, 2, 9, 9, dtype=torch.float64)}
-    crowded = {**found[0], **with_maps({**maps_of(found[0]), **stranger})}
+    crowded = {**found[0], **with_maps({**layer_maps(found[0]), **stranger})}
     assert terms_of(method, [crowded, *found[1:]], batch) == wanted
     assert terms_of(method, [found[0], crowded, found[2]], batch) == terms_of(method, [found[0], *found[::2]], batch)
 

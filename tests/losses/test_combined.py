@@ -1,4 +1,4 @@
-"""``--kd NAME:WEIGHT``: how terms are named, read their taps, join a method, own parameters and are resumed."""
+"""``--kd NAME:WEIGHT``: how terms are named, read their layers, join a method, own parameters and are resumed."""
 
 import copy
 
@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from distilplace.common.errors import UserError
-from distilplace.common.outputs import maps_of, with_maps
+from distilplace.common.outputs import layer_maps, with_maps
 from distilplace.losses import create_distiller, distiller_settings, list_distillers
 from distilplace.losses.combined import Combined, with_terms
 from distilplace.losses.distiller import Distiller
@@ -35,7 +35,7 @@ def only(output: dict, names: tuple[str, ...]) -> dict:
 def prepared(specs: list[str], student: dict, teachers: list[dict], base: Distiller | None = None, **options: object):
     method = with_terms(base, specs, **options)
     for output, asked in [(student, method.student_maps), *((teacher, method.teacher_maps) for teacher in teachers)]:
-        assert set(asked(LEVELS)) <= set(maps_of(output))
+        assert set(asked(LEVELS)) <= set(layer_maps(output))
     method.prepare(student, teachers, PLACES)
     return method
 
@@ -196,9 +196,9 @@ def test_everything_a_method_asks_for_is_forwarded():
     assert with_terms(None, ["sp", "pkt"]).student_maps(LEVELS) == ()
 
 
-def test_default_taps_are_the_levels_of_each_network():
+def test_default_layers_are_the_level_maps_of_each_network():
     student, teacher = network(1), network(2)
-    deep = {**maps_of(teacher), "layer4": torch.randn(4, 12, 1, 1)}
+    deep = {**layer_maps(teacher), "layer4": torch.randn(4, 12, 1, 1)}
     teacher = {**teacher, **with_maps(deep)}
     method = with_terms(None, ["at", "hint", "at@layer1,layer2,layer3/layer2,layer3,layer4"])
     assert method.student_maps(LEVELS) == ("layer1", "layer2", "layer3")

@@ -12,8 +12,8 @@ from distilplace.losses import create_distiller
 from distilplace.losses.distilvpr import rkdg_geodesic
 from distilplace.losses.parts.cross_agent import MAPPINGS, Ball, cross_errors, mean_error
 from distilplace.losses.parts.hyperbolic import distance_matrix
-from distilplace.losses.parts.relations import pairwise_distance
-from distilplace.losses.rkd import rkd_angle, rkd_distance
+from distilplace.losses.parts.relations import angle_loss, pairwise_distance
+from distilplace.losses.rkd import rkd_distance
 from tests.goldens import is_recorded
 
 ALL_PAIRS = (
@@ -67,7 +67,7 @@ def cross_value(student: Tensor, teacher: Tensor, case: dict) -> Tensor:
 def rkdg_value(student: Tensor, teacher: Tensor, case: dict) -> Tensor:
     distances = pairwise_distance(student), pairwise_distance(teacher)
     total = case["distance_weight"] * rkd_distance(*distances, squared=case["squared"])
-    total = total + case["angle_weight"] * rkd_angle(*distances)
+    total = total + case["angle_weight"] * angle_loss(*distances)
     return total + case["geodesic_weight"] * rkdg_geodesic(student, teacher, Ball(case["curvature"]))
 
 

@@ -1,4 +1,4 @@
-"""SCKD: recorded similarities, hints and gradients, section 9's numbers, loops, and its taps."""
+"""SCKD: recorded similarities, hints and gradients, section 9's numbers, loops, and its layers."""
 
 import math
 
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from distilplace.common.errors import UserError
-from distilplace.common.outputs import maps_of, with_maps
+from distilplace.common.outputs import layer_maps, with_maps
 from distilplace.losses.combined import with_terms
 from distilplace.losses.sckd import SCKD, bridge, cross_similarity, self_similarity
 
@@ -20,7 +20,7 @@ SMALLEST_REPAIR = (
     "NOT_REFERENCE_smallest_repair (softmax over the batch, kl_div fed probabilities as written)"  # of the published
 )
 V_STUDENT = [0.178716, 0.343945, 0.534541, 0.590357, 0.239774, 0.085462]
-ONE_TAP = {"SCmodule": "6", "hintmodule": "none", "sigma": 1}
+ONE_LAYER = {"SCmodule": "6", "hintmodule": "none", "sigma": 1}
 
 
 @pytest.fixture(scope="module")
@@ -41,8 +41,8 @@ def spec_case() -> tuple[Tensor, Tensor, Tensor]:
     return student, teacher, torch.stack(columns, dim=1)
 
 
-def with_map(tap: str, features: Tensor) -> dict:
-    return {"embedding": features.flatten(1), **with_maps({tap: features})}
+def with_map(layer: str, features: Tensor) -> dict:
+    return {"embedding": features.flatten(1), **with_maps({layer: features})}
 
 
 def network(seed: int, size: int = 5, channels: int = 3) -> dict:
@@ -52,7 +52,7 @@ def network(seed: int, size: int = 5, channels: int = 3) -> dict:
 
 
 def at_rows(output: dict, rows: Tensor) -> dict:
-    maps = {name: value[rows] for name, value in maps_of(output).items()}
+    maps = {name: value[rows] for name, value in layer_maps(output).items()}
     return {"embedding": output["embedding"][rows], **with_maps(maps)}
 
 
@@ -72,7 +72,7 @@ def numbers(method, student: dict, teacher: dict, poses: Tensor) -> dict[str, fl
 )
 def test_the_values_that_an_independent_program_gave(dtype, tolerance, compared, wanted):
     student, teacher, poses = (x.to(dtype) for x in spec_case())
-    method = SCKD(**compared, **ONE_TAP)
+    method = SCKD(**compared, **ONE_LAYER)
     found = numbers(method, with_map("pooled", student), with_map("pooled", teacher), poses)
     assert found == {"sckd_sc": pytest.approx(wanted, rel=tolerance)}
     v = cross_similarity(student, self_similarity(poses.double()))
@@ -159,7 +159,9 @@ def test_bridges_start_by_the_seed_alone_and_are_saved():
     for number, each in enumerate((first, second, other)):
         torch.manual_seed(number)  # is of no account
         each.prepare(student, [teacher], 9)
-    assert set(dict(first.named_parameters())) == {f"bridges.{tap}.0.weight" for tap in ("layer2", "layer4", "pooled")}
+    assert set(dict(first.named_parameters())) == {
+        f"bridges.{layer}.0.weight" for layer in ("layer2", "layer4", "pooled")
+    }
     assert first.bridges["pooled"][0].weight.shape == (7, 4)
     assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
     assert not any(torch.equal(a, b) for a, b in zip(first.parameters(), other.parameters(), strict=True))
@@ -194,7 +196,7 @@ def softmax(values: list[float]) -> list[float]:
 
 @pytest.mark.parametrize("kl", [False, True])
 @pytest.mark.parametrize("pose_norm", [False, True])
-def test_similarities_at_several_taps_the_slow_way(kl, pose_norm):
+def test_similarities_at_several_layers_the_slow_way(kl, pose_norm):
     student, teacher, poses = network(1), network(4, channels=6), draw(9, 5, 7)
     poses[:, :3] += torch.tensor([4.0, -3, 7])
     method = SCKD(SCmodule="3_5", hintmodule="none", SCKL=kl, sigma=2, sc_pose_norm=pose_norm)
@@ -209,8 +211,8 @@ def test_similarities_at_several_taps_the_slow_way(kl, pose_norm):
             for row in rows:
                 row[axis] = (row[axis] - mean) / deviation
     wanted = 0.0
-    for tap in ("layer2", "layer4"):
-        own, other = (slow_v(net[f"maps.{tap}"].flatten(1).tolist(), rows) for net in (student, teacher))
+    for layer in ("layer2", "layer4"):
+        own, other = (slow_v(net[f"maps.{layer}"].flatten(1).tolist(), rows) for net in (student, teacher))
         if kl:
             wanted += sum(q * math.log(q / p) for p, q in zip(softmax(own), softmax(other), strict=True)) / 5
         else:
@@ -224,7 +226,7 @@ def test_similarities_at_several_taps_the_slow_way(kl, pose_norm):
 def test_any_batch_is_finite_whatever_its_order_and_free_of_cost_where_the_student_is_the_teacher(seed, size, kl):
     student, teacher, poses = network(seed, size), network(seed + 50000, size, channels=4), draw(seed + 3, size, 7)
     method = SCKD(SCmodule="3_6", hintmodule="3_5_0", SCKL=kl)
-    leaves = [value.requires_grad_() for value in maps_of(student).values() if value.is_leaf]
+    leaves = [value.requires_grad_() for value in layer_maps(student).values() if value.is_leaf]
     terms = method(student, [teacher], {"poses": poses})
     assert set(terms) == {"sckd_hint", "sckd_sc"}
     assert all(value >= 0 for value in terms.values())
@@ -240,11 +242,11 @@ def test_any_batch_is_finite_whatever_its_order_and_free_of_cost_where_the_stude
 def test_no_gradient_reaches_the_teacher():
     student, teacher = network(1), network(2)
     for output in (student, teacher):
-        output |= with_maps({tap: value.requires_grad_() for tap, value in maps_of(output).items()})
+        output |= with_maps({layer: value.requires_grad_() for layer, value in layer_maps(output).items()})
     terms = SCKD()(student, [teacher], {"poses": draw(3, 5, 7)})
     torch.stack(list(terms.values())).sum().backward()
-    assert all(value.grad is None for value in maps_of(teacher).values())
-    used = {tap for tap, value in maps_of(student).items() if value.grad is not None}
+    assert all(value.grad is None for value in layer_maps(teacher).values())
+    used = {layer for layer, value in layer_maps(student).items() if value.grad is not None}
     assert used == {"layer2", "layer4"}
 
 
@@ -253,20 +255,20 @@ def test_gradients_stay_small_where_directions_end(kind):
     student, teacher, poses = network(1), network(2), draw(3, 5, 7)
     if kind == "zero pose":
         poses[2] = 0
-    for value in maps_of(student).values():
+    for value in layer_maps(student).values():
         if kind == "twins":
             value[1] = value[0]
         elif kind == "all equal":
             value[:] = value[0].clone()
         elif kind != "zero pose":
             value[2 if kind == "zero row" else slice(None)] = 0
-    student |= with_maps({tap: value.requires_grad_() for tap, value in maps_of(student).items()})
+    student |= with_maps({layer: value.requires_grad_() for layer, value in layer_maps(student).items()})
     method = SCKD(SCmodule="3_6", hintmodule="none", sigma=1)
     (term,) = method(student, [teacher], {"poses": poses}).values()
     term.backward()
     assert math.isfinite(term.item())
-    for tap in ("layer2", "pooled"):
-        gradient = student[f"maps.{tap}"].grad
+    for layer in ("layer2", "pooled"):
+        gradient = student[f"maps.{layer}"].grad
         assert gradient.isfinite().all()
         assert gradient.abs().max() < 1e3
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from distilplace.common.errors import UserError
-from distilplace.common.outputs import maps_of, with_maps
+from distilplace.common.outputs import layer_maps, with_maps
 from distilplace.losses.wakd import WAKD, class_free_attention, gram_vlad, row_groups
 
 KINDS = ("attention", "vlad", "activation")
@@ -186,7 +186,7 @@ def test_a_batch_of_four_tuples_counts_as_the_mean_of_four_single_ones(kind, vec
         part = [
             {
                 "embedding": output["embedding"][rows],
-                **with_maps({name: value[rows] for name, value in maps_of(output).items()}),
+                **with_maps({name: value[rows] for name, value in layer_maps(output).items()}),
             }
             for output in pair
         ]
@@ -212,7 +212,7 @@ def test_equal_networks_have_nothing_to_learn_and_order_does_not_count(kind, vec
     moved = [
         {
             "embedding": output["embedding"][order],
-            **with_maps({name: value[order] for name, value in maps_of(output).items()}),
+            **with_maps({name: value[order] for name, value in layer_maps(output).items()}),
         }
         for output in (student, teacher)
     ]
@@ -228,7 +228,7 @@ def test_gradients_reach_the_student_alone_and_are_finite(kind, vectors, dtype):
     pair = outputs(2, dtype=dtype)
     leaves = []
     for output in pair:
-        for value in (output["embedding"], *maps_of(output).values()):
+        for value in (output["embedding"], *layer_maps(output).values()):
             value[1] = value[0]
             value[5] = 0
             leaves.append(value.requires_grad_())
@@ -251,7 +251,7 @@ def test_the_gradient_is_that_of_the_term():
         output = {"embedding": student["embedding"], **with_maps({"vlad": vlad, "map": maps})}
         return sum(method(output, [teacher], TUPLES).values())
 
-    assert torch.autograd.gradcheck(total, [value.requires_grad_() for value in maps_of(student).values()])
+    assert torch.autograd.gradcheck(total, [value.requires_grad_() for value in layer_maps(student).values()])
 
 
 def test_only_maps_that_are_read_are_asked_for():

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torchvision.models import get_model
 
 from distilplace.common.errors import UserError
-from distilplace.common.outputs import maps_of
+from distilplace.common.outputs import layer_maps
 from distilplace.models import create_model
 from distilplace.models.checkpoints import load_weights, save_weights
 from distilplace.models.pose import POSE_NETWORKS, PoseHead, PoseNetwork
@@ -63,7 +63,7 @@ def test_maps_are_the_trunks_and_the_rest_by_hand(network):
         for level in network.level_maps:
             features = wanted[level] = getattr(theirs, level)(features)
         pooled = features.mean(dim=(2, 3))
-    assert list(maps_of(output)) == list(MAPS)
+    assert list(layer_maps(output)) == list(MAPS)
     for level, value in wanted.items():
         torch.testing.assert_close(output[f"maps.{level}"], value)
         assert output[f"maps.{level}"].min() >= 0
@@ -83,7 +83,7 @@ def test_only_what_is_asked_for_is_given(network):
     with torch.no_grad():
         whole, some = network({"images": images(2)}), network({"images": images(2)}, ("pooled", "layer2"))
         assert set(whole) == {"embedding", "pose"}
-        assert list(maps_of(some)) == ["pooled", "layer2"]
+        assert list(layer_maps(some)) == ["pooled", "layer2"]
         assert torch.equal(some["pose"], whole["pose"])
         with pytest.raises(UserError, match="unknown feature map of resnet18pose 'layer5': did you mean 'layer"):
             network({"images": images(2)}, ("layer5",))
@@ -204,7 +204,7 @@ def test_full_size_forward_and_backward(golden, name):
     x = torch.randn(2, 3, 224, 224)
     model = PoseNetwork(name).eval()
     with torch.no_grad():
-        maps = maps_of(model({"images": x}, MAPS))
+        maps = layer_maps(model({"images": x}, MAPS))
     assert {level: tuple(value.shape) for level, value in maps.items()} == recorded_shapes(golden, name)
     # The recorded weights are not stored: only what hardly depends on the draw can be compared.
     assert float(maps["stem"].mean()) == pytest.approx(recorded["feature_means"][0], rel=0.1)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from distilplace.common.outputs import maps_of, with_maps
+from distilplace.common.outputs import layer_maps, with_maps
 from distilplace.losses.combined import with_terms
 from distilplace.losses.terms import TERMS
 
@@ -48,12 +48,12 @@ def world(seed: int, size: int = SIZE) -> dict:
 
 
 def tensors(output: dict) -> list[Tensor]:
-    return [output["embedding"], output["pose"], *maps_of(output).values()]
+    return [output["embedding"], output["pose"], *layer_maps(output).values()]
 
 
 def at_rows(values: dict, rows: Tensor) -> dict:
     """Rows of a network's output."""
-    maps = {name: each[rows] for name, each in maps_of(values).items()}
+    maps = {name: each[rows] for name, each in layer_maps(values).items()}
     return {"embedding": values["embedding"][rows], "pose": values["pose"][rows], **with_maps(maps)}
 
 

@@ -220,7 +220,7 @@ def test_rows_without_a_partner_are_refused(rows):
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"asht_topx": 0}, "above 0"), ({"asht_topx": 2.5}, "whole number"), ({"tau_student": 0}, "above 0")],
+    [({"asht_topx": 0}, "at least 1"), ({"asht_topx": 2.5}, "whole number"), ({"tau_student": 0}, "above 0")],
 )
 def test_settings_that_mean_nothing_are_refused(options, message):
     with pytest.raises(UserError, match=message):

@@ -111,7 +111,7 @@ def test_equal_rows_give_finite_gradients():
     [
         ({"ap_tau1": 0}, "above 0"),
         ({"ap_similarity": "cosinus"}, "did you mean 'cosine'"),
-        ({"ap_positives_per_query": 0}, "above 0"),
+        ({"ap_positives_per_query": 0}, "at least 1"),
         ({"ap_positives_per_query": 1.5}, "whole number"),
     ],
 )

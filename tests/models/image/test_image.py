@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from distilplace.common.errors import UserError
-from distilplace.common.outputs import maps_of
+from distilplace.common.outputs import layer_maps
 from distilplace.models import create_model, list_models, model_settings
 from distilplace.models.image.backbones import NETWORKS, WHOLE_FAMILIES, trunk_width
 
@@ -119,7 +119,7 @@ def test_every_network_and_cut(network, useallstages):
     images = torch.randn(2, 3, 64, 96)
     last = f"layer{stages}"
     output = model({"images": images}, feature_maps=("stem", "layer1", "layer2", last, "map"))
-    maps = maps_of(output)
+    maps = layer_maps(output)
     assert output["embedding"].shape == (2, 24)
     assert maps["stem"].shape[2:] == maps["layer1"].shape[2:] == (16, 24)
     assert maps["layer2"].shape[2:] == (8, 12)
@@ -187,7 +187,7 @@ def test_feature_maps_only_when_asked_and_by_known_names():
     model = create_model("resnet18", output_dim=8).eval()
     batch = {"images": torch.randn(1, 3, 32, 32)}
     assert set(model(batch)) == {"embedding"}
-    assert list(maps_of(model(batch, feature_maps=("layer2",)))) == ["layer2"]
+    assert list(layer_maps(model(batch, feature_maps=("layer2",)))) == ["layer2"]
     with pytest.raises(UserError, match="unknown feature map of resnet18 'layer4'"):
         model(batch, feature_maps=("layer4",))
 

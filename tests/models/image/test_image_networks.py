@@ -7,7 +7,7 @@ import torch
 from torchvision.models import get_model
 
 from distilplace.common.errors import UserError
-from distilplace.common.outputs import maps_of
+from distilplace.common.outputs import layer_maps
 from distilplace.common.randomness import forked_random_state
 from distilplace.models import create_model
 from distilplace.models.architecture import describe
@@ -62,7 +62,7 @@ def test_the_whole_trunk_and_its_resolutions(network):
         for layer in features:
             x = layer(x)
             by_height[x.shape[2]] = x
-    maps = maps_of(output)
+    maps = layer_maps(output)
     for name, height, width in zip(MAPS, (32, 16, 8, 4, 2), WIDTHS[network], strict=True):
         assert maps[name].shape == (2, width, height, height * 3 // 2)
         assert maps[name].std() > 0.01
@@ -115,7 +115,7 @@ def test_mean_pooling_is_the_unit_mean_of_the_trunks_map(network):
     assert model.output_dim == trunk_width(network, 4 if network == "mobilenetv3_small" else 3)
     with torch.no_grad():
         output = model({"images": torch.randn(2, 3, 64, 96)}, feature_maps=(model.level_maps[-1], "map"))
-    last, seen = maps_of(output).values()
+    last, seen = layer_maps(output).values()
     assert torch.equal(last, seen)
     for features, embedding in zip(last, output["embedding"], strict=True):
         means = [float(channel.double().mean()) for channel in features]

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch.nn import functional
 
 from distilplace.common.errors import UserError
-from distilplace.common.outputs import maps_of
+from distilplace.common.outputs import layer_maps
 from distilplace.models import create_model, model_settings
 from distilplace.models.image.pyramid import AttentionHead, FeedForward, ReducedAttention, UpPath
 
@@ -34,7 +34,7 @@ def images(count, height, width, seed=1):
 def test_any_size_gives_four_scales(networks, name, height, width):
     with torch.no_grad():
         output = networks[name]({"images": images(1, height, width)}, feature_maps=(*LAYERS, *ATTENDED, "map"))
-    maps = maps_of(output)
+    maps = layer_maps(output)
     for level, channels in enumerate(WIDTHS[name]):
         stride = 4 * 2**level
         expected = (1, channels, math.ceil(height / stride), math.ceil(width / stride))
@@ -100,7 +100,7 @@ def test_attended_maps_are_the_descriptors_own(networks, name):
     model = networks[name]
     with torch.no_grad():
         output = model({"images": images(2, 64, 48)}, feature_maps=(*LAYERS, *ATTENDED))
-        maps = maps_of(output)
+        maps = layer_maps(output)
         salient = torch.cat([functional.normalize(maps[level].sum(dim=(2, 3)), dim=1) for level in ATTENDED], dim=1)
         torch.testing.assert_close(functional.normalize(model.head.descriptor(salient), dim=1), output["embedding"])
         weights = model.head.attention([maps[layer] for layer in LAYERS])
@@ -160,11 +160,11 @@ def test_teachers_levels_come_from_the_up_path(networks):
     model = networks["apformer"]
     batch = images(1, 64, 64)
     with torch.no_grad():
-        before = maps_of(model({"images": batch}, feature_maps=LAYERS))
+        before = layer_maps(model({"images": batch}, feature_maps=LAYERS))
         bias = model.up_path.up[2].bias[:9]  # not all: a layer norm would take a common shift away again
         bias += 1.0
         try:
-            after = maps_of(model({"images": batch}, feature_maps=LAYERS))
+            after = layer_maps(model({"images": batch}, feature_maps=LAYERS))
         finally:
             bias -= 1.0
     assert torch.equal(before["layer4"], after["layer4"])
@@ -208,7 +208,7 @@ def test_interface(networks):
         assert model.requires == ("images",)
         assert model.level_maps == ATTENDED
         assert model.output_dim == 24
-        assert not maps_of(model({"images": images(1, 32, 32)}))
+        assert not layer_maps(model({"images": images(1, 32, 32)}))
 
 
 def test_mistakes(networks):

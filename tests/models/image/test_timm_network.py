@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from distilplace.common.errors import UserError
-from distilplace.common.outputs import maps_of
+from distilplace.common.outputs import layer_maps
 from distilplace.models import create_model, model_settings
 from distilplace.models.checkpoints import load_weights, save_weights
 
@@ -52,7 +52,7 @@ def test_maps_at_every_size(network, pool):
     for height, columns in ((64, 96), (32, 32), (96, 80)):
         with torch.no_grad():
             output = model({"images": images(2, height, columns)}, feature_maps=(*model.level_maps, "map"))
-        maps = maps_of(output)
+        maps = layer_maps(output)
         assert output["embedding"].shape == (2, width)
         for name, depth, stride in zip(model.level_maps, channels, strides, strict=True):
             # A ConvNeXt drops a last row that fills no cell; everything else rounds up.
@@ -87,7 +87,7 @@ def test_transformer_levels_are_the_quarters_of_its_depth_behind_the_final_norm(
         for number, block in enumerate(model.model.blocks, start=1)
     ]
     with torch.no_grad():
-        maps = maps_of(model({"images": batch}, feature_maps=model.level_maps))
+        maps = layer_maps(model({"images": batch}, feature_maps=model.level_maps))
         for name, number in zip(model.level_maps, (2, 3, 5, 6), strict=True):
             tokens = model.model.norm(found[number])[:, model.model.num_prefix_tokens :]
             for row in range(4):

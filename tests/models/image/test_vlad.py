@@ -11,7 +11,7 @@ from torch import nn
 from torchvision.models import get_model
 
 from distilplace.common.errors import UserError
-from distilplace.common.outputs import maps_of
+from distilplace.common.outputs import layer_maps
 from distilplace.models import create_model
 from distilplace.models.architecture import describe
 from distilplace.models.checkpoints import load_weights
@@ -88,7 +88,7 @@ def test_a_network_returns_what_its_head_makes():
     names = ("stem", "layer1", "layer4", "map", "vlad", "regions")
     with torch.no_grad():
         output = network({"images": torch.randn(2, 3, 96, 128, dtype=torch.float64)}, feature_maps=names)
-    maps = maps_of(output)
+    maps = layer_maps(output)
     assert list(maps) == list(names)
     assert maps["map"].shape == (2, 512, 3, 4)
     assert maps["vlad"].shape == (2, 2, 512)
@@ -107,7 +107,7 @@ def test_gradients_reach_the_image_through_every_output():
     network = create_model(SMALL, clusters=2).eval()
     for name in ("map", "vlad", "regions"):
         images = torch.randn(1, 3, 96, 96, requires_grad=True)
-        maps = maps_of(network({"images": images}, feature_maps=(name,)))[name]
+        maps = layer_maps(network({"images": images}, feature_maps=(name,)))[name]
         (maps * torch.randn_like(maps)).sum().backward()
         assert torch.isfinite(images.grad).all()
         assert images.grad.abs().sum() > 0
@@ -164,7 +164,7 @@ def test_a_vgg_ends_with_its_last_convolution(name, last):
     theirs.load_state_dict(base.state_dict())
     images = torch.randn(1, 3, 48, 64)
     with torch.no_grad():
-        ours = maps_of(network({"images": images}, feature_maps=("map", "layer3")))
+        ours = layer_maps(network({"images": images}, feature_maps=("map", "layer3")))
         torch.testing.assert_close(ours["map"], theirs(images))
     assert ours["map"].shape == (1, 512, 3, 4)
     assert (ours["map"] < 0).any()
@@ -203,7 +203,7 @@ def test_a_resnet_is_reduced_to_512_channels():
     torch.manual_seed(0)
     network = create_model("resnet18netvlad").eval()
     with torch.no_grad():
-        maps = maps_of(network({"images": torch.randn(1, 3, 64, 96)}, feature_maps=("layer4", "map")))
+        maps = layer_maps(network({"images": torch.randn(1, 3, 64, 96)}, feature_maps=("layer4", "map")))
         weight = network.base_model.reduction.weight[:, :, 0, 0]
         expected = torch.einsum("dc,bchw->bdhw", weight, maps["layer4"])
         expected += network.base_model.reduction.bias[:, None, None]

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from distilplace.common.errors import UserError
-from distilplace.common.outputs import maps_of
+from distilplace.common.outputs import layer_maps
 from distilplace.models.image.second_order import SecondOrderAttention
 from distilplace.models.landmark.networks import FAMILIES, RetrievalNetwork
 
@@ -86,7 +86,7 @@ def test_full_size_names_have_the_published_width(family):
         network = RetrievalNetwork(family, TRUNKS[family])
         output = network({"images": torch.empty(2, 3, 64, 96)}, feature_maps=MAPS)
     assert output["embedding"].shape == (2, WIDTHS[family]) == (2, network.output_dim)
-    assert list(maps_of(output)) == list(MAPS)
+    assert list(layer_maps(output)) == list(MAPS)
     assert output["maps.layer4"].shape == (2, 2048, 2, 3)
     assert output["maps.pooled"].shape == (2, 2048)
 
@@ -122,7 +122,7 @@ def test_solar_attends_behind_its_last_two_stages(networks):
     network = networks["solar"]
     assert network.model.soa4.f[0].weight.shape == (64, 256, 1, 1)  # k = 4
     assert network.model.soa5.f[0].weight.shape == (256, 512, 1, 1)  # k = 2
-    maps = maps_of(run(network, torch.randn(1, 3, 64, 64), ("layer3", "soa4", "layer4", "soa5")))
+    maps = layer_maps(run(network, torch.randn(1, 3, 64, 64), ("layer3", "soa4", "layer4", "soa5")))
     with torch.no_grad():
         torch.testing.assert_close(maps["soa4"], network.model.soa4(maps["layer3"]))
         torch.testing.assert_close(maps["layer4"], network.model.layer4(maps["soa4"]))

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distilplace.common.errors import UserError
-from distilplace.common.outputs import maps_of
+from distilplace.common.outputs import layer_maps
 from distilplace.models.checkpoints import load_weights, save_weights
 from distilplace.models.image.network import ImageNetwork
 from distilplace.models.image.pooling import GeM, GeMFC
@@ -81,7 +81,7 @@ def test_student_describes_images_without_a_convolution_before_the_head(student)
     assert student.output_dim == 96
     with torch.no_grad():
         output = student({"images": torch.randn(2, 3, 64, 97)}, feature_maps=("layer4", "map"))
-        maps = maps_of(output)
+        maps = layer_maps(output)
         vectors = slow_gem(maps["layer4"], 2.0)
         expected = student.image_gemfc.fc((vectors / vectors.norm(dim=1, keepdim=True)).float())
     assert torch.equal(maps["layer4"], maps["map"])
