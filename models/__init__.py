@@ -1,4 +1,4 @@
-"""What learns: teachers and students by name, built when asked for.
+"""What learns: teachers and students by name.
 
 The table holds names of classes, not classes, so that importing it loads no torchvision and no sparse engine.
 """

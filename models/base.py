@@ -8,7 +8,9 @@ from torch import Tensor, nn
 class PlaceNetwork(nn.Module):
     """A network that describes places: ``forward(batch, feature_maps=())`` -> flat dict with ``embedding`` [B, D].
 
-    ``feature_maps`` are names of layers; each wanted one is in the output as ``maps.<layer>``.
+    Images are ``batch["images"]`` float [B, 3, H, W], ImageNet-normalised unless a network says otherwise; any H, W of
+    32 or more, odd ones too. ``feature_maps`` are names of layers; each wanted one is in the output as
+    ``maps.<layer>``, [B, C, h, w] unless said otherwise. An unknown name is a :class:`UserError`.
     """
 
     requires: tuple[str, ...] = ("images",)
@@ -16,7 +18,7 @@ class PlaceNetwork(nn.Module):
     output_dim: int
     """D, the width of the embedding."""
     level_maps: tuple[str, ...] = ()
-    """The layers for terms on several levels, fine to coarse."""
+    """The layers that losses on several feature maps compare, fine to coarse."""
     unused_checkpoint_prefixes: tuple[str, ...] = ()
     """Beginnings of keys that published checkpoints hold and this network does not use."""
     trunk_keys: tuple[str, str] | None = None

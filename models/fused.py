@@ -75,15 +75,10 @@ class MinkLocMultimodal(PlaceNetwork):
         self.unused_checkpoint_prefixes = tuple(f"image_fe.{name}" for name in self.image_fe.unused_checkpoint_prefixes)
 
     def forward(self, batch: Mapping[str, Any], feature_maps: Sequence[str] = ()) -> dict[str, Any]:
-        """Describe the places of a batch.
+        """Also reads ``coords`` int32 [N, 4] (batch, x, y, z) and ``features`` [N, C] of the voxels.
 
-        Args:
-            batch: ``images`` [B, 3, H, W]; of the voxels ``coords`` int32 [N, 4] (batch, x, y, z), ``features`` [N, C].
-            feature_maps: names of the image branch's maps to return too (see :meth:`ImageNetwork.forward`).
-
-        Returns:
-            ``embedding`` [B, output_dim], ``cloud_embedding``, ``image_embedding``; ``feature_maps`` when asked for.
-
+        Gives ``embedding`` [B, output_dim], ``cloud_embedding`` and ``image_embedding``; feature maps are the image
+        branch's (:meth:`ImageNetwork.forward`).
         """
         image = self.image_fe(batch, feature_maps=feature_maps)
         cloud_embedding, image_embedding = self.cloud_fe(batch)["embedding"], image["embedding"]

@@ -62,8 +62,6 @@ class PoseNetwork(PlaceNetwork):
         pretrained: how the trunk starts: "none" (random), "imagenet", or the path of a torchvision-keyed state dict.
         dropout: share of the 1024 hidden numbers that training drops, 0 or more and below 1.
 
-    ``level_maps`` names the maps for terms on several levels, fine to coarse.
-
     Raises:
         UserError: another network; a dropout out of range; weights that cannot be had or do not fit.
 
@@ -71,7 +69,6 @@ class PoseNetwork(PlaceNetwork):
 
     level_maps = ("layer1", "layer2", "layer3", "layer4")
     trunk_keys = ("", "")
-    """A trunk's keys are the same in torchvision's files and in this model."""
 
     def __init__(self, network: str, pretrained: str = "none", dropout: float = 0.5) -> None:
         super().__init__()
@@ -89,17 +86,10 @@ class PoseNetwork(PlaceNetwork):
         self.fc = PoseHead(self.output_dim, dropout)
 
     def forward(self, batch: Mapping[str, Any], feature_maps: Sequence[str] = ()) -> dict[str, Any]:
-        """Locate the images of a batch.
+        """``embedding``, the pooled features, and ``pose`` [B, 7]: x y z in metres, unit quaternion w p q r.
 
-        Args:
-            batch: ``images`` float [B, 3, H, W], the mean image subtracted; any H, W >= 32.
-            feature_maps: names of maps to return too, all behind a ReLU: ``stem`` [B, 64, H/2, W/2] (before the max
-                pooling), ``layer1`` ... ``layer4`` [B, C, h, w], ``pooled`` [B, output_dim].
-
-        Returns:
-            ``embedding`` [B, output_dim], the pooled features; ``pose`` [B, 7]: x y z in metres, unit quaternion
-            w p q r; with ``feature_maps`` also that: name -> tensor.
-
+        Images have the mean image subtracted. Feature maps, all behind a ReLU: ``stem`` [B, 64, H/2, W/2] (before the
+        max pooling), ``layer1`` ... ``layer4``, ``pooled`` [B, output_dim].
         """
         known = ("stem", *self.level_maps, "pooled")
         check_map_names(f"{self.network}pose", feature_maps, known)

@@ -34,7 +34,7 @@ class Whitening(nn.Module):
         mean: float64 [dim1].
         dvt: float64 [dim2, dim1], the matrix W above; the largest entry of each row is positive where :meth:`fit` made
             it (an eigenvector has no sign of its own).
-        kept: share of the samples' variance that lies in the ``dim2`` directions; NaN where it is not known.
+        kept: explained variance, the share of the samples' variance in the ``dim2`` directions; NaN: not known.
         samples: how many embeddings it was fitted on; 0 where it is not known.
         dropped: how many rows of zeros were left out of them.
 
@@ -59,7 +59,7 @@ class Whitening(nn.Module):
     def fit(cls, embeddings: Tensor, dim2: int, *, whit: float = 0.5) -> "Whitening":
         """Fit on embeddings [m, dim1], read in blocks: beside them memory holds a few float64 matrices [dim1, dim1].
 
-        Rows of zeros are left out: they are places that were never embedded (a loader that drops its last batch).
+        Rows of zeros are left out: they are images that were never embedded (a loader that drops its last batch).
 
         Args:
             embeddings: of any floating type, on any device; not changed.

@@ -32,7 +32,7 @@ class _BottomUp(nn.Module):
             width = plane
 
     def stage_maps(self, stem_size: int) -> list[tuple[int, int, int, int]]:
-        """(level, kernel size, stride, dilation) of every kernel map that a forward pass asks for."""
+        """(level, kernel size, stride, dilation) of every kernel map of a forward pass."""
         stages = range(len(self.convs))
         return [(0, stem_size, 1, 1)] + [map_ for i in stages for map_ in ((i, 2, 2, 1), (i + 1, 3, 1, 1))]
 

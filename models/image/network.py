@@ -35,12 +35,9 @@ class ImageNetwork(HeadedNetwork):
         gem_p: the exponent of GeMFC, which does not learn; 1: the plain mean. Of no effect with the other heads (GeM
             learns its own). It is not in the state dict.
 
-    ``level_maps`` names the maps for terms on several levels, fine to coarse.
-
     """
 
     trunk_keys = ("", "model.")
-    """What stands before a trunk's keys in torchvision's files, and in this model's."""
 
     def __init__(
         self,
@@ -60,17 +57,7 @@ class ImageNetwork(HeadedNetwork):
         self.level_maps = tuple(f"layer{stage}" for stage in range(1, stages + 1))
 
     def forward(self, batch: Mapping[str, Any], feature_maps: Sequence[str] = ()) -> dict[str, Any]:
-        """Describe the images of a batch.
-
-        Args:
-            batch: ``images`` float [B, 3, H, W], ImageNet-normalised; any H, W >= 32, odd ones too.
-            feature_maps: names of maps to return too: ``stem``, ``layer1`` ... ``layer3`` (``layer4`` when it is used),
-                ``map`` (what the head sees, behind the 1x1 convolution if there is one).
-
-        Returns:
-            ``embedding`` [B, output_dim]; with ``feature_maps`` also that: name -> [B, C, h, w].
-
-        """
+        """Feature maps: ``stem``, ``layer1`` ... ``layer3`` (``layer4`` where used), ``map`` (the head's input)."""
         maps = self.model(checked_images(batch))
         return self.described(maps, list(maps)[-1], feature_maps)
 

@@ -1,6 +1,6 @@
 """How an image trunk starts: ImageNet weights through torchvision, a file of one's own, or random on request.
 
-There is no silent random start: what was asked for and cannot be had ends in one line that says what to do.
+There is no silent random start: weights that cannot be had end in one line that says what to do.
 """
 
 import hashlib

@@ -27,8 +27,7 @@ class DSFormer(PlaceNetwork):
 
     """
 
-    level_maps: tuple[str, ...] = ("attended1", "attended2", "attended3", "attended4")
-    """The maps for terms on several levels, fine to coarse."""
+    level_maps = ("attended1", "attended2", "attended3", "attended4")
 
     WIDTHS: ClassVar[tuple[int, ...]] = (32, 64, 128, 192)
     DEPTHS: ClassVar[tuple[int, ...]] = (1, 1, 2, 1)
@@ -46,16 +45,10 @@ class DSFormer(PlaceNetwork):
         self.stages.apply(initialise)
 
     def forward(self, batch: Mapping[str, Any], feature_maps: Sequence[str] = ()) -> dict[str, Any]:
-        """Describe the images of a batch.
+        """``embedding`` has rows of length 1.
 
-        Args:
-            batch: ``images`` float [B, 3, H, W], ImageNet-normalised; any H, W >= 32, odd ones too.
-            feature_maps: names of maps to return too: ``layer1`` ... ``layer4`` (the levels that the head reads),
-                ``attended1`` ... ``attended4`` (each level times its attention), ``map`` (the coarsest level).
-
-        Returns:
-            ``embedding`` [B, output_dim], rows of length 1; with ``feature_maps`` also that: name -> [B, C, h, w].
-
+        Feature maps: ``layer1`` ... ``layer4`` (those that the head reads), ``attended1`` ... ``attended4`` (each times
+        its attention), ``map`` (the coarsest).
         """
         levels = self.levels(checked_images(batch))
         embedding, attended = self.head(levels)

@@ -35,9 +35,8 @@ class TimmNetwork(HeadedNetwork):
             repository's ImageNet normalisation, also where timm's weights were trained with another.
         gem_p: exponent of the head GeMFC.
 
-    ``level_maps`` names the maps for terms on several levels, fine to coarse: ``layer1`` ... are the last four stages
-    (all, where there are fewer). In a network whose blocks all have one resolution (ViT) they are the blocks at 1/4,
-    2/4, 3/4 and 4/4 of its depth, behind its final norm.
+    ``level_maps``: ``layer1`` ... are the last four stages (all, where there are fewer). In a network whose blocks
+    all have one resolution (ViT) they are the blocks at 1/4, 2/4, 3/4 and 4/4 of its depth, behind its final norm.
 
     Raises:
         UserError: unknown network, tag or pooling (with the nearest), weights that cannot be had or do not fit, timm
@@ -63,16 +62,9 @@ class TimmNetwork(HeadedNetwork):
         self.level_maps: tuple[str, ...] = tuple(f"layer{level}" for level in range(1, len(self.indices) + 1))
 
     def forward(self, batch: Mapping[str, Any], feature_maps: Sequence[str] = ()) -> dict[str, Any]:
-        """Describe the images of a batch.
+        """Feature maps: those of ``level_maps``, ``map`` (the head's input).
 
-        Args:
-            batch: ``images`` float [B, 3, H, W], ImageNet-normalised; H, W >= 32. Zeros are added at the bottom and at
-                the right up to whole patches (up to the finest map's stride).
-            feature_maps: names of maps to return too: those of ``level_maps``, ``map`` (what the head sees, behind the
-                1x1 convolution if there is one).
-
-        Returns:
-            ``embedding`` [B, output_dim]; with ``feature_maps`` also that: name -> [B, C, h, w].
+        Zeros are added to the images at the bottom and at the right up to whole patches (the finest map's stride).
 
         Raises:
             UserError: the images are too small, or the network takes one size only and this is another.

@@ -70,8 +70,6 @@ class VLADNetwork(PlaceNetwork):
         trainable_from: "all", or "conv5": only the last stage and what follows learn (VGG's fifth block, ResNet's
             ``layer4``, a MobileNet's blocks at stride 32); the layers below stay as they are, batch norm too.
 
-    ``level_maps`` names the maps for terms on several levels, fine to coarse.
-
     """
 
     unused_checkpoint_prefixes = ("pca_layer.",)
@@ -108,21 +106,11 @@ class VLADNetwork(PlaceNetwork):
         return self
 
     def forward(self, batch: Mapping[str, Any], feature_maps: Sequence[str] = ()) -> dict[str, Any]:
-        """Describe the images of a batch.
+        """``embedding`` [B, 512 K]: residual sums, each cluster's row and then the whole (cluster slowest) of length 1.
 
-        Args:
-            batch: ``images`` float [B, 3, H, W], normalised; any H, W >= 32.
-            feature_maps: names of what to return too: ``stem`` and those of ``level_maps``; ``map`` [B, 512, h, w]
-                before the head; ``vlad`` [B, K, 512], the residual sums before any normalisation; ``regions``
-                [B, 7, 512 K], see :func:`region_vectors`.
-
-        Returns:
-            ``embedding`` [B, 512 K]: residual sums with each cluster's row of length 1, flattened (cluster slowest), of
-            length 1; with ``feature_maps`` also that: name -> tensor.
-
-        Raises:
-            UserError: ``regions`` of images whose map has fewer than 3 rows or columns; an unknown name.
-
+        Feature maps: ``stem`` and those of ``level_maps``; ``map`` [B, 512, h, w] before the head; ``vlad``
+        [B, K, 512], the residual sums before any normalisation; ``regions`` [B, 7, 512 K], see :func:`region_vectors`,
+        of which a map needs 3 rows and columns (:class:`UserError`).
         """
         known = ("stem", *self.level_maps, "map", "vlad", "regions")
         check_map_names(f"{self.network}netvlad", feature_maps, known)

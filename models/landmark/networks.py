@@ -78,8 +78,6 @@ class RetrievalNetwork(PlaceNetwork):
         gem_p: exponent of the pooling, above 0; None: 3, for mocov3 and barlowtwins 1 (the mean).
         pretrained: start of the trunk: "none" (random), "imagenet", or the path of a torchvision-keyed state dict.
 
-    ``level_maps`` names the maps for terms on several levels, fine to coarse.
-
     Raises:
         UserError: unknown family or network, another kind of network than a ResNet, impossible numbers.
 
@@ -117,16 +115,9 @@ class RetrievalNetwork(PlaceNetwork):
         self.unused_checkpoint_prefixes = unused_parts(family)
 
     def forward(self, batch: Mapping[str, Any], feature_maps: Sequence[str] = ()) -> dict[str, Any]:
-        """Describe the images of a batch.
+        """Feature maps: ``stem``, ``layer1`` ... ``layer4``, of solar also ``soa4`` and ``soa5``; ``pooled`` [B, C].
 
-        Args:
-            batch: ``images`` float [B, 3, H, W], RGB, ImageNet-normalised; any H, W >= 32.
-            feature_maps: names of what to return too: ``stem``, ``layer1`` ... ``layer4``, of solar also ``soa4`` and
-                ``soa5`` [B, C, h, w]; ``pooled`` [B, C], the vector before the linear layer.
-
-        Returns:
-            ``embedding`` [B, output_dim]; with ``feature_maps`` also that: name -> tensor.
-
+        ``pooled`` is the vector before the linear layer. Images are RGB for every family.
         """
         images = checked_images(batch)
         maps: dict[str, Tensor] = self.get_submodule(self.trunk_name)(images.flip(1) if self.row.bgr else images)
