@@ -13,9 +13,9 @@ from distilplace.common.outputs import layer_maps
 from distilplace.common.randomness import counted_seed
 from distilplace.common.registry import check_settings
 from distilplace.losses import settings as rules
+from distilplace.losses.baselines.units import Start
 from distilplace.losses.distiller import Distiller, Outputs, on_device
 from distilplace.losses.parts.checks import checked
-from distilplace.losses.parts.start import Start
 from distilplace.losses.terms import EMBEDDING, TermSpec, load_term, parse_term, term_inputs, term_settings
 
 TEACHER = "teacher_"

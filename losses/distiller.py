@@ -114,6 +114,14 @@ def same_shape(student: Tensor, teacher: Tensor) -> None:
     )
 
 
+def feature_map(output: Outputs, layer: str, method: str, whose: str, advice: str) -> Tensor:
+    """A feature map of the student's or a teacher's output (``whose``); :class:`UserError` where there is none."""
+    if f"{MAPS}{layer}" not in output:
+        raise UserError(f"{method} reads the feature map '{layer}', which the {whose} does not give: {advice}")
+    found: Tensor = output[f"{MAPS}{layer}"]
+    return found
+
+
 def refuse_no_weight(total: float, names: str) -> None:
     """Refuse a method none of whose terms has a weight."""
     if total <= 0:

@@ -14,11 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from distilplace.common.errors import UserError, unknown_name
-from distilplace.common.outputs import layer_maps
 from distilplace.common.randomness import counted_seed, forked_random_state
 from distilplace.losses import settings
 from distilplace.losses.baselines.units import same_batch
-from distilplace.losses.distiller import Distiller, Outputs, refuse_no_weight
+from distilplace.losses.distiller import Distiller, Outputs, feature_map, refuse_no_weight
 from distilplace.losses.parts.vectors import in_full_precision, unit
 
 LAYERS = {
@@ -216,19 +215,9 @@ def parse_layers(name: str, value: Layers) -> tuple[str, ...]:
 
 def _pair(layer: str, student: Outputs, teachers: Sequence[Outputs]) -> tuple[Tensor, Tensor]:
     """A feature map of the student, and the teacher's."""
-    return _map_of(student, layer, "student"), _map_of(teachers[0], layer, "teacher")
-
-
-def _map_of(output: Outputs, layer: str, whose: str) -> Tensor:
-    """A feature map of an output."""
-    maps = layer_maps(output)
-    if layer not in maps:
-        raise UserError(
-            f"sckd reads the feature map '{layer}', which the {whose} does not give: take pose networks, such as "
-            "--model resnet34pose --student_model resnet18pose"
-        )
-    found: Tensor = maps[layer]
-    return found
+    advice = "take pose networks, such as --model resnet34pose --student_model resnet18pose"
+    own = feature_map(student, layer, "sckd", "student", advice)
+    return own, feature_map(teachers[0], layer, "sckd", "teacher", advice)
 
 
 def _refuse_other_size(layer: str, own: Tensor, wanted: Tensor) -> None:

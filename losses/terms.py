@@ -1,8 +1,8 @@
 """The table of distillation terms, and how one is written: ``--kd NAME[@LAYERS[/TEACHER_LAYERS]][:WEIGHT]``.
 
 A term is a function ``f(student, teacher) -> scalar`` of two tensors, or, where it owns parameters or remembers
-something, a module built from a :class:`~distilplace.losses.parts.start.Start` and called likewise. Its signature says
-the rest: further positional parameters are entries of the batch (``positives_mask``; optional where the default is
+something, a module built from a :class:`~distilplace.losses.baselines.units.Start` and called likewise. Its signature
+says the rest: further positional parameters are entries of the batch (``positives_mask``; optional where the default is
 None) or, as ``teacher_KEY``, of the teacher's output; keyword-only ones are settings, named as on the command line
 (:mod:`distilplace.losses.parts.checks`).
 

@@ -12,11 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from distilplace.common.errors import UserError
-from distilplace.common.outputs import layer_maps
 from distilplace.losses import settings
 from distilplace.losses.baselines.units import same_batch
-from distilplace.losses.distiller import Distiller, Outputs, refuse_no_weight
+from distilplace.losses.distiller import Distiller, Outputs, feature_map, refuse_no_weight
 from distilplace.losses.parts.vectors import unit
 
 
@@ -105,10 +103,11 @@ class WAKD(Distiller):
         embedding = output["embedding"]
         if self.vectors == "embedding":
             return gram(unit(embedding)[groups])
-        return gram_vlad(_wanted(output, "vlad", whose).to(embedding.dtype)[groups])
+        advice = "give --wakd_vectors embedding for networks without NetVLAD"
+        return gram_vlad(feature_map(output, "vlad", "wakd", whose, advice).to(embedding.dtype)[groups])
 
     def _map_gram(self, output: Outputs, whose: str, groups: Tensor) -> Tensor:
-        maps = _wanted(output, "map", whose)
+        maps = feature_map(output, "map", "wakd", whose, "run it live")
         seen = class_free_attention(maps) if self.kind == "attention" else unit(maps, dim=2)
         return gram(seen.flatten(1).to(output["embedding"].dtype)[groups])
 
@@ -123,13 +122,3 @@ def row_groups(batch: Mapping[str, Any], embedding: Tensor) -> Tensor:
         return torch.arange(len(embedding), device=embedding.device)[None]
     again = tuples[:, :1] if difficult is None else torch.cat([tuples[:, :1], difficult], dim=1)
     return torch.cat([tuples, again], dim=1).to(embedding.device)
-
-
-def _wanted(output: Outputs, name: str, whose: str) -> Tensor:
-    """A feature map of an output."""
-    maps = layer_maps(output)
-    if name not in maps:
-        advice = "give --wakd_vectors embedding for networks without NetVLAD" if name == "vlad" else "run it live"
-        raise UserError(f"wakd needs the feature map '{name}', which the {whose} does not give: {advice}")
-    found: Tensor = maps[name]
-    return found

@@ -101,7 +101,4 @@ class PoseNetwork(PlaceNetwork):
             if level in feature_maps:  # others need not stay in memory
                 maps[level] = features
         pooled = maps["pooled"] = F.adaptive_avg_pool2d(features, 1).flatten(start_dim=1)
-        output: dict[str, Any] = {"embedding": pooled, "pose": self.fc(pooled)}
-        if feature_maps:
-            output |= with_maps({name: maps[name] for name in feature_maps})
-        return output
+        return {"embedding": pooled, "pose": self.fc(pooled), **with_maps({name: maps[name] for name in feature_maps})}

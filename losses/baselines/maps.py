@@ -10,9 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from distilplace.common.randomness import forked_random_state
-from distilplace.losses.baselines.units import flat, same_batch, to_size, to_smaller
+from distilplace.losses.baselines.units import Start, flat, same_batch, to_size, to_smaller
 from distilplace.losses.parts.checks import Switch
-from distilplace.losses.parts.start import Start
 from distilplace.losses.parts.vectors import unit
 
 VID_INITIAL_VARIANCE = 5.0

@@ -8,9 +8,8 @@ from torch import Tensor, nn
 
 from distilplace.common.errors import UserError
 from distilplace.common.randomness import counted_seed, forked_random_state, generator
-from distilplace.losses.baselines.units import same_batch
+from distilplace.losses.baselines.units import Start, same_batch
 from distilplace.losses.parts.checks import Count, Positive, Share
-from distilplace.losses.parts.start import Start
 from distilplace.losses.parts.vectors import unit
 
 

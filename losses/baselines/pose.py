@@ -8,9 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from distilplace.losses.baselines.maps import Regressor
-from distilplace.losses.baselines.units import same_batch
+from distilplace.losses.baselines.units import Start, same_batch
 from distilplace.losses.parts.checks import Share
-from distilplace.losses.parts.start import Start
 
 LEAST_RANGE = 1e-12
 

@@ -1,9 +1,21 @@
-"""Common shapes and sizes of what a baseline compares."""
+"""What baselines share: what a term with parameters is built from, and common shapes and sizes."""
+
+from dataclasses import dataclass
 
 import torch.nn.functional as F
 from torch import Tensor
 
 from distilplace.common.errors import UserError
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a term will read for two items, how many training places there are, and the seed of its first weights."""
+
+    student: Tensor
+    teacher: Tensor
+    places: int
+    seed: int
 
 
 def flat(features: Tensor) -> Tensor:

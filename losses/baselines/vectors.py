@@ -9,10 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from distilplace.common.randomness import forked_random_state
-from distilplace.losses.baselines.units import same_batch
+from distilplace.losses.baselines.units import Start, same_batch
 from distilplace.losses.distiller import same_shape
 from distilplace.losses.parts.checks import CountOrZero, OneOf, Positive
-from distilplace.losses.parts.start import Start
 from distilplace.losses.parts.vectors import unit
 
 NORMS = {"l2": unit, "none": lambda x: x, "softmax": lambda x: F.softmax(x, dim=1)}

@@ -117,19 +117,13 @@ class MinkLocOnly(MinkLoc):
         self,
         output_dim: int = 384,
         planes: Sequence[int] = (32, 64, 128),
-        layers: Sequence[int] = (1, 1, 1),
         num_top_down: int = 0,
-        conv0_kernel_size: int = 5,
-        block: str = "ECABasicBlock",
-        pooling: str = "GeM",
-        in_channels: int = 1,
         feature_size: int | None = None,
-        sparse_backend: str = "auto",
+        **settings: Any,
     ) -> None:
         """As :class:`MinkLoc`; ``feature_size`` is another name of ``output_dim`` and wins when given."""
         size = output_dim if feature_size is None else feature_size
-        super().__init__(size, planes, layers, num_top_down, conv0_kernel_size, block, pooling, in_channels)
-        self.sparse_backend = sparse_backend
+        super().__init__(size, planes, num_top_down=num_top_down, **settings)
 
 
 def _batch_size(batch: Mapping[str, Any]) -> int | None:

@@ -45,10 +45,8 @@ class HeadedNetwork(PlaceNetwork):
     def described(self, maps: dict[str, Tensor], last: str, wanted: Sequence[str]) -> dict[str, Any]:
         """The output for a trunk's ``maps``: the head reads the one named ``last``; ``map`` is what it sees."""
         maps["map"] = self.conv1x1(maps[last])
-        output: dict[str, Any] = {"embedding": self.get_submodule(self.head.key)(maps["map"])}
-        if wanted:
-            output |= chosen_maps(self.network, wanted, maps)
-        return output
+        embedding = self.get_submodule(self.head.key)(maps["map"])
+        return {"embedding": embedding, **chosen_maps(self.network, wanted, maps)}
 
 
 def checked_images(batch: Mapping[str, Any]) -> Tensor:

@@ -52,13 +52,10 @@ class DSFormer(PlaceNetwork):
         """
         levels = self.levels(checked_images(batch))
         embedding, attended = self.head(levels)
-        output: dict[str, Any] = {"embedding": embedding}
-        if feature_maps:
-            maps = {f"layer{number}": level for number, level in enumerate(levels, start=1)}
-            maps |= {f"attended{number}": level for number, level in enumerate(attended, start=1)}
-            maps["map"] = levels[-1]
-            output |= chosen_maps(type(self).__name__, feature_maps, maps)
-        return output
+        maps = {f"layer{number}": level for number, level in enumerate(levels, start=1)}
+        maps |= {f"attended{number}": level for number, level in enumerate(attended, start=1)}
+        maps["map"] = levels[-1]
+        return {"embedding": embedding, **chosen_maps(type(self).__name__, feature_maps, maps)}
 
     def levels(self, images: Tensor) -> list[Tensor]:
         """[B, 3, H, W] -> the maps [B, C_l, ceil(H / s), ceil(W / s)] that the head reads, s = 4, 8, 16, 32."""

@@ -121,9 +121,7 @@ class VLADNetwork(PlaceNetwork):
         output: dict[str, Any] = {"embedding": normalised_vlad(maps["vlad"])}
         if "regions" in feature_maps:
             maps["regions"] = region_vectors(self.net_vlad, local, assignment, output["embedding"])
-        if feature_maps:
-            output |= with_maps({name: maps[name] for name in feature_maps})
-        return output
+        return output | with_maps({name: maps[name] for name in feature_maps})
 
     def initialise_clusters(self, descriptors: Tensor) -> float:
         """Start the NetVLAD head from local descriptors [n, 512]."""

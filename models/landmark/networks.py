@@ -124,10 +124,7 @@ class RetrievalNetwork(PlaceNetwork):
         pooled = self.pooling(list(maps.values())[-1])
         maps["pooled"] = functional.normalize(pooled, dim=1) if self.row.unit else pooled
         embedding = self.get_submodule(self.head_name)(maps["pooled"]) if self.head_name else maps["pooled"]
-        output: dict[str, Any] = {"embedding": embedding}
-        if feature_maps:
-            output |= chosen_maps(f"{self.family} network", feature_maps, maps)
-        return output
+        return {"embedding": embedding, **chosen_maps(f"{self.family} network", feature_maps, maps)}
 
     def expected_keys(self) -> list[str]:
         """The tensors a published checkpoint must hold, by its authors' names, without ``module.`` before them.

@@ -15,20 +15,16 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 Pairs = tuple[np.ndarray, np.ndarray, np.ndarray]  # rows, cols, codes, all int32
 
 
-def compiled(**settings: bool) -> Callable[[Function], Function]:
+def compiled(function: Function) -> Function:
     """``numba.njit`` with its disk cache, or without where no folder can be written."""
     compiler: Any = numba.njit
-
-    def wrap(function: Function) -> Function:
-        try:
-            return cast(Function, compiler(function, nogil=True, cache=True, **settings))
-        except RuntimeError:
-            return cast(Function, compiler(function, nogil=True, **settings))
-
-    return wrap
+    try:
+        return cast(Function, compiler(function, nogil=True, cache=True))
+    except RuntimeError:
+        return cast(Function, compiler(function, nogil=True))
 
 
-@compiled()
+@compiled
 def _spread(value: int) -> int:
     """Bit i of a number below 2^21 -> bit 3i."""
     value = (value | (value << 32)) & 0x1F00000000FFFF
@@ -38,7 +34,7 @@ def _spread(value: int) -> int:
     return (value | (value << 2)) & 0x1249249249249249
 
 
-@compiled()
+@compiled
 def morton(batch: np.ndarray, grid: np.ndarray, axis_bits: int) -> np.ndarray:
     """Keys int64 ``[N]`` of batch numbers ``[N]`` and coordinates ``[N, 3]`` in 0 .. 2^axis_bits - 1."""
     keys = np.empty(len(batch), np.int64)
@@ -48,7 +44,7 @@ def morton(batch: np.ndarray, grid: np.ndarray, axis_bits: int) -> np.ndarray:
     return keys
 
 
-@compiled()
+@compiled
 def parents(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Of ascending keys: the row of each one's parent (key >> 3), and the first child of each parent (int32)."""
     parent, starts = np.empty(len(keys), np.int32), np.empty(len(keys), np.int32)
@@ -61,7 +57,7 @@ def parents(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return parent, starts[: found + 1].copy()
 
 
-@compiled()
+@compiled
 def search(keys: np.ndarray, batch: np.ndarray, grid: np.ndarray, axis_bits: int, reach: int) -> Pairs:
     """Pairs (a, b), a < b, of voxels at most ``reach`` steps apart: rows, cols, codes; a binary search per offset."""
     width = 2 * reach + 1
@@ -85,14 +81,14 @@ def search(keys: np.ndarray, batch: np.ndarray, grid: np.ndarray, axis_bits: int
     return rows[:used].copy(), cols[:used].copy(), codes[:used].copy()
 
 
-@compiled()
+@compiled
 def _resized(values: np.ndarray, size: int) -> np.ndarray:
     grown = np.empty(size, np.int32)
     grown[: len(values)] = values
     return grown
 
 
-@compiled()
+@compiled
 def refine(keys: np.ndarray, children: tuple[np.ndarray, np.ndarray], coarse: Pairs, nearness: np.ndarray) -> Pairs:
     """Pairs of a level (as :func:`search` gives them) from those of the next coarser one.
 
@@ -129,7 +125,7 @@ def refine(keys: np.ndarray, children: tuple[np.ndarray, np.ndarray], coarse: Pa
     return rows[:used].copy(), cols[:used].copy(), codes[:used].copy()
 
 
-@compiled()
+@compiled
 def by_offset(
     rows: np.ndarray, cols: np.ndarray, codes: np.ndarray, index: np.ndarray, volume: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -152,7 +148,7 @@ def by_offset(
     return sizes, new_rows, new_cols
 
 
-@compiled()
+@compiled
 def bags(rows: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
     """Where each of 0 .. count - 1 stands in ``rows``: positions ``[P]`` by value, and the first of each (int32)."""
     starts = np.zeros(count + 1, np.int32)

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from distilplace.common.errors import UserError
+from distilplace.models.sparse.kernel_map import reach_of
 from distilplace.models.sparse.tensor import SparseTensor
 
 
@@ -14,12 +15,7 @@ class _SparseConvBase(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int, dilation: int) -> None:
         super().__init__()
-        odd = kernel_size % 2 == 1 and kernel_size >= 1 and stride in (1, 2) and dilation >= 1
-        if not odd and (kernel_size, stride, dilation) != (2, 2, 1):
-            raise UserError(
-                f"sparse convolution with kernel {kernel_size}, stride {stride}, dilation {dilation}: "
-                "kernels are odd with stride 1 or 2, or 2 with stride 2 undilated"
-            )
+        reach_of(kernel_size, stride, dilation)  # refuses what no kernel map can be built for
         self.in_channels, self.out_channels = in_channels, out_channels
         self.kernel_size, self.stride, self.dilation = kernel_size, stride, dilation
         volume = kernel_size**3
@@ -30,13 +26,6 @@ class _SparseConvBase(nn.Module):
     def reset_parameters(self) -> None:
         """Kaiming normal for ReLU over the outgoing connections: std = sqrt(2 / (K * C_out))."""
         nn.init.normal_(self.kernel, std=math.sqrt(2.0 / (self.kernel_size**3 * self.out_channels)))
-
-    def extra_repr(self) -> str:
-        """The settings, for ``print(model)``."""
-        return (
-            f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}"
-            f"{f', dilation={self.dilation}' if self.dilation > 1 else ''}"
-        )
 
     def _checked(self, x: SparseTensor) -> SparseTensor:
         if x.features.shape[1] != self.in_channels:

@@ -167,7 +167,7 @@ _products, _product = _product_kernel(ROWS), _product_kernel(1)
 _outers, _outer = _outer_kernel(CHANNELS), _outer_kernel(1)
 
 
-@compiled()
+@compiled
 def add_products(
     x: np.ndarray,
     kernel: np.ndarray,
@@ -203,7 +203,7 @@ def add_products(
                 place += 1
 
 
-@compiled()
+@compiled
 def add_outer_products(
     x: np.ndarray,
     gradient: np.ndarray,

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from distilplace.losses import create_distiller
 from distilplace.losses.baselines import maps, memory, pose, relational, retrieval, vectors
+from distilplace.losses.baselines.units import Start
 from distilplace.losses.parts.cross_agent import Ball
 from distilplace.losses.parts.hyperbolic import distance_matrix, noisy_distance_matrix
-from distilplace.losses.parts.start import Start
 from distilplace.losses.terms import TERMS, load_term
 
 ROW, COLUMN = torch.arange(6, dtype=torch.float64).unsqueeze(1), torch.arange(8, dtype=torch.float64)
