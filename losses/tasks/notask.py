@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from distilplace.losses.tasks.task_loss import TaskLoss
+from distilplace.losses.tasks.task_loss import Result, TaskLoss
 
 
 class NoTask(TaskLoss):
@@ -13,9 +13,7 @@ class NoTask(TaskLoss):
 
     layout = "any"
 
-    def forward(
-        self, output: Mapping[str, Tensor], positives_mask: Tensor, negatives_mask: Tensor
-    ) -> tuple[Tensor, dict[str, float]]:
+    def forward(self, output: Mapping[str, Tensor], positives_mask: Tensor, negatives_mask: Tensor) -> Result:
         """A zero with a gradient of zeros in ``output["embedding"]``, and no statistics."""
         embedding = output["embedding"]
         wide = torch.promote_types(embedding.dtype, torch.float32)

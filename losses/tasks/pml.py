@@ -26,7 +26,7 @@ from distilplace.losses.tasks.pml_table import (
     PREFIX,
     REFUSED,
 )
-from distilplace.losses.tasks.task_loss import TaskLoss
+from distilplace.losses.tasks.task_loss import Result, TaskLoss
 
 Indices = tuple[Tensor, ...]
 """Anchors, positives, anchors, negatives (pairs) or anchors, positives, negatives (triplets), each int64."""
@@ -69,9 +69,7 @@ class PMLLoss(TaskLoss):
         self.register_buffer("mined", torch.zeros((), dtype=torch.int64))
         self._try(name, miner, loss_settings, miner_settings)
 
-    def forward(
-        self, output: Mapping[str, Tensor], positives_mask: Tensor, negatives_mask: Tensor
-    ) -> tuple[Tensor, dict[str, float]]:
+    def forward(self, output: Mapping[str, Tensor], positives_mask: Tensor, negatives_mask: Tensor) -> Result:
         """Loss and statistics, from boolean masks [B, B]; a batch without pairs has the loss 0 and zero gradients."""
         embedding = output["embedding"]
         with torch.autocast(embedding.device.type, enabled=False):

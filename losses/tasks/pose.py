@@ -9,7 +9,7 @@ from torch import Tensor
 from distilplace.common.errors import UserError
 from distilplace.losses import settings
 from distilplace.losses.parts.vectors import in_full_precision, unit
-from distilplace.losses.tasks.task_loss import TaskLoss
+from distilplace.losses.tasks.task_loss import Result, TaskLoss
 
 
 class PoseLoss(TaskLoss):
@@ -36,7 +36,7 @@ class PoseLoss(TaskLoss):
         positives_mask: Tensor | None = None,
         negatives_mask: Tensor | None = None,
         poses: Tensor | None = None,
-    ) -> tuple[Tensor, dict[str, float]]:
+    ) -> Result:
         """Loss and statistics of ``pose`` [B, 7] and the true ``poses`` [B, 7]; the masks are not read.
 
         Statistics: ``loss_position`` (m^2) and ``loss_orientation``, both unweighted; ``median_metres`` and

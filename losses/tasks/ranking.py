@@ -17,7 +17,7 @@ from distilplace.common.randomness import forked_random_state
 from distilplace.losses import settings
 from distilplace.losses.parts.pairs import pairs_of
 from distilplace.losses.parts.vectors import in_full_precision
-from distilplace.losses.tasks.task_loss import TaskLoss
+from distilplace.losses.tasks.task_loss import Result, TaskLoss
 
 WIDTH = 64
 """Hidden units of the ranking network; twice x where that is more."""
@@ -111,7 +111,7 @@ class RankingCrossEntropy(TaskLoss):
         positives_mask: Tensor,
         negatives_mask: Tensor,
         pairs: Tensor | None = None,
-    ) -> tuple[Tensor, dict[str, float]]:
+    ) -> Result:
         """Loss and statistics.
 
         Args:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from distilplace.losses import settings
 from distilplace.losses.parts.relations import pairwise_distance
-from distilplace.losses.tasks.task_loss import TaskLoss
+from distilplace.losses.tasks.task_loss import Result, TaskLoss
 
 MAX_EXPONENT = 50.0
 
@@ -41,9 +41,7 @@ class TruncatedSmoothAP(TaskLoss):
         self.metric = settings.choice("ap_similarity", ap_similarity, ("euclidean", "cosine"))
         self.positives_per_query = settings.whole("ap_positives_per_query", ap_positives_per_query)
 
-    def forward(
-        self, output: Mapping[str, Tensor], positives_mask: Tensor, negatives_mask: Tensor
-    ) -> tuple[Tensor, dict[str, float]]:
+    def forward(self, output: Mapping[str, Tensor], positives_mask: Tensor, negatives_mask: Tensor) -> Result:
         """Loss and statistics, from boolean masks [B, B]; queries without a positive count in neither.
 
         A batch without any positive has the loss 0, with a gradient of zeros.

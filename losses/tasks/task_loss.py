@@ -4,6 +4,9 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
+Result = tuple[Tensor, dict[str, float]]
+"""The loss, and statistics for the log."""
+
 
 class TaskLoss(nn.Module):
     """``task_loss(output, positives_mask, negatives_mask, **extras) -> (scalar, {statistic: float})``.
@@ -22,4 +25,4 @@ class TaskLoss(nn.Module):
     metric: str
     """The distance that is trained, "euclidean" or "cosine"; evaluation states its own beside its results."""
 
-    forward: Callable[..., tuple[Tensor, dict[str, float]]]
+    forward: Callable[..., Result]

@@ -18,7 +18,7 @@ from distilplace.common.errors import UserError
 from distilplace.losses import settings
 from distilplace.losses.parts.relations import pairwise_distance
 from distilplace.losses.settings import Weights
-from distilplace.losses.tasks.task_loss import TaskLoss
+from distilplace.losses.tasks.task_loss import Result, TaskLoss
 
 KEYS = ("embedding", "cloud_embedding", "image_embedding")
 Triplets = tuple[Tensor, Tensor, Tensor]
@@ -62,9 +62,7 @@ class BatchHard(nn.Module):
         self.loss = TripletMarginLoss(margin=margin, swap=True, distance=self.distance, reducer=reducer)
         self.triplets: Triplets | None = None
 
-    def forward(
-        self, embedding: Tensor, positives_mask: Tensor, negatives_mask: Tensor
-    ) -> tuple[Tensor, dict[str, float]]:
+    def forward(self, embedding: Tensor, positives_mask: Tensor, negatives_mask: Tensor) -> Result:
         """A batch without any triplet has the loss 0, with a gradient of zeros."""
         with torch.autocast(embedding.device.type, enabled=False):
             embedding = embedding.to(torch.promote_types(embedding.dtype, torch.float32))
@@ -116,9 +114,7 @@ class BatchHardTripletMarginLoss(TaskLoss):
             settings.weight("margin", margin), settings.switch("normalize_embeddings", normalize_embeddings)
         )
 
-    def forward(
-        self, output: Mapping[str, Tensor], positives_mask: Tensor, negatives_mask: Tensor
-    ) -> tuple[Tensor, dict[str, float]]:
+    def forward(self, output: Mapping[str, Tensor], positives_mask: Tensor, negatives_mask: Tensor) -> Result:
         """Loss and statistics, from boolean masks [B, B]."""
         return self.final(output["embedding"], positives_mask, negatives_mask)
 
@@ -156,9 +152,7 @@ class MultiBatchHardTripletMarginLoss(TaskLoss):
             raise UserError("weights are all 0: the task loss would train nothing; give --weights 0.5_0.5_0 or others")
         self.parts = {name: BatchHard(*distance) for name in ("final", "cloud", "image")}
 
-    def forward(
-        self, output: Mapping[str, Tensor], positives_mask: Tensor, negatives_mask: Tensor
-    ) -> tuple[Tensor, dict[str, float]]:
+    def forward(self, output: Mapping[str, Tensor], positives_mask: Tensor, negatives_mask: Tensor) -> Result:
         """Loss and statistics, from boolean masks [B, B]."""
         if not any(weight > 0 and key in output for key, weight in zip(KEYS, self.weights, strict=True)):
             raise UserError(

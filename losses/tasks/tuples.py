@@ -23,7 +23,7 @@ from distilplace.common.outputs import layer_maps
 from distilplace.losses import settings
 from distilplace.losses.parts.vectors import in_full_precision, unit
 from distilplace.losses.settings import Weights
-from distilplace.losses.tasks.task_loss import TaskLoss
+from distilplace.losses.tasks.task_loss import Result, TaskLoss
 
 
 def sare_ind(positive: Tensor, negatives: Tensor) -> Tensor:
@@ -111,7 +111,7 @@ class TupleLoss(TaskLoss):
         difficult_positives: Tensor | None = None,
         previous: Mapping[str, Any] | None = None,
         generation: int | None = None,
-    ) -> tuple[Tensor, dict[str, float]]:
+    ) -> Result:
         """Loss and statistics; the masks are not read, the tuples say what belongs together.
 
         Args:

@@ -7,8 +7,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
 
-import torch
-from torch import nn
+from torch import Tensor, nn
 
 from distilplace.common.errors import UserError
 from distilplace.models.base import PlaceNetwork, learning_parameters
@@ -26,7 +25,7 @@ class _Pooling(nn.Module):
         super().__init__()
         self.pooling = pooling
 
-    def forward(self, x: SparseTensor) -> torch.Tensor:
+    def forward(self, x: SparseTensor) -> Tensor:
         """``[N, C]`` on voxels -> ``[B, C]``."""
         return self.pooling(x)
 
@@ -82,7 +81,7 @@ class MinkLoc(PlaceNetwork):
         else:
             raise UserError(f"unknown cloud backbone {backbone!r}; choose MinkFPN or GeneralMinkFPN")
 
-    def forward(self, batch: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+    def forward(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         """``coords`` int32 [N, 4] and ``features`` [N, C] -> ``embedding`` [B, feature_size].
 
         B is the number of ``keys`` (or rows of ``positives_mask``, or ``images``) where the batch has them, so that a

@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from distilplace.common.errors import UserError
 from distilplace.models.sparse.functional import sparse_convolution
@@ -35,7 +36,7 @@ class CoordinateManager(Manager):
         """Never: it is PyTorch."""
         return None
 
-    def __init__(self, coordinates: torch.Tensor, *, base_stride: int = 1, batch_size: int | None = None) -> None:
+    def __init__(self, coordinates: Tensor, *, base_stride: int = 1, batch_size: int | None = None) -> None:
         check_coordinates(coordinates)
         self.base_stride = base_stride
         batch, grid = self._checked(coordinates.to(torch.int64), batch_size)
@@ -50,9 +51,9 @@ class CoordinateManager(Manager):
         self._workspace = Workspace()
         self._maps: dict[tuple[int, ...], KernelMap] = {}
         self._neighbours: dict[tuple[int, int], Neighbours] = {}
-        self._segments: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+        self._segments: dict[int, tuple[Tensor, Tensor]] = {}
 
-    def _checked(self, coordinates: torch.Tensor, batch_size: int | None) -> tuple[torch.Tensor, torch.Tensor]:
+    def _checked(self, coordinates: Tensor, batch_size: int | None) -> tuple[Tensor, Tensor]:
         """Batch numbers ``[N]`` and coordinates ``[N, 3]`` shifted into [0, 2^17); sets batch_size and origin."""
         if not len(coordinates):
             self.batch_size = batch_size or 0
@@ -124,13 +125,13 @@ class CoordinateManager(Manager):
             self._levels.append(self._levels[-1].coarser())
         return self._levels[number]
 
-    def coordinates(self, number: int) -> torch.Tensor:
+    def coordinates(self, number: int) -> Tensor:
         """int32 ``[N, 4]`` (batch, x, y, z) of a level in canonical order, in units of the finest voxel."""
         level = self.level(number)
         position = ((level.grid << number) + self.origin) * self.base_stride
         return torch.cat([level.batch[:, None], position], 1).to(torch.int32)
 
-    def segments(self, number: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def segments(self, number: int) -> tuple[Tensor, Tensor]:
         """First row ``[B]`` and number of rows ``[B]`` of every batch element at a level; empty ones have 0 rows."""
         if number not in self._segments:
             level = self.level(number)
@@ -171,27 +172,25 @@ class CoordinateManager(Manager):
         """How many voxels a level has."""
         return len(self.level(number))
 
-    def batch_index(self, number: int) -> torch.Tensor:
+    def batch_index(self, number: int) -> Tensor:
         """Batch element of every row of a level, ascending, int64 ``[N]``."""
         return self.level(number).batch
 
-    def counts(self, number: int) -> torch.Tensor:
+    def counts(self, number: int) -> Tensor:
         """Number of voxels of every batch element at a level, int64 ``[B]``."""
         return self.segments(number)[1]
 
     def convolution(
-        self, features: torch.Tensor, kernel: torch.Tensor, number: int, kernel_size: int, stride: int, dilation: int
-    ) -> torch.Tensor:
+        self, features: Tensor, kernel: Tensor, number: int, kernel_size: int, stride: int, dilation: int
+    ) -> Tensor:
         """See :class:`Manager`."""
         return sparse_convolution(features, kernel, self.kernel_map(number, kernel_size, stride, dilation))
 
-    def transposed_convolution(
-        self, features: torch.Tensor, kernel: torch.Tensor, number: int, kernel_size: int
-    ) -> torch.Tensor:
+    def transposed_convolution(self, features: Tensor, kernel: Tensor, number: int, kernel_size: int) -> Tensor:
         """See :class:`Manager`."""
         return sparse_convolution(features, kernel, self.kernel_map(number - 1, kernel_size, 2).reverse)
 
-    def sum_rows(self, features: torch.Tensor, number: int) -> torch.Tensor:
+    def sum_rows(self, features: Tensor, number: int) -> Tensor:
         """Sums over consecutive rows; on the CPU pairwise within an element, as precise as a plain ``sum(0)``."""
         if features.device.type != "cpu":
             return super().sum_rows(features, number)
@@ -201,7 +200,7 @@ class CoordinateManager(Manager):
             torch.sum(rows, 0, out=out[element])
         return out
 
-    def scale_rows(self, features: torch.Tensor, factors: torch.Tensor, number: int) -> torch.Tensor:
+    def scale_rows(self, features: Tensor, factors: Tensor, number: int) -> Tensor:
         """See :class:`Manager`; on the CPU without copying the factors to every voxel."""
         if features.device.type != "cpu":
             return super().scale_rows(features, factors, number)
@@ -211,6 +210,6 @@ class CoordinateManager(Manager):
             torch.mul(here, row, out=there)
         return out
 
-    def scratch(self, like: torch.Tensor) -> torch.Tensor:
+    def scratch(self, like: Tensor) -> Tensor:
         """See :class:`Manager`: the workspace of the convolutions."""
         return self._workspace.take(like.shape[0], like.shape[1], like)

@@ -9,13 +9,14 @@ from types import ModuleType
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from distilplace.models.sparse import fused, gathered
 from distilplace.models.sparse.kernel_map import KernelMap
 
 
-def sparse_convolution(features: torch.Tensor, kernel: torch.Tensor, kernel_map: KernelMap) -> torch.Tensor:
+def sparse_convolution(features: Tensor, kernel: Tensor, kernel_map: KernelMap) -> Tensor:
     """out[u] = sum over pairs (v, u, k) of features[v] @ kernel[k].
 
     Args:
@@ -28,7 +29,7 @@ def sparse_convolution(features: torch.Tensor, kernel: torch.Tensor, kernel_map:
 
     """
     with torch.autocast(features.device.type, enabled=False):
-        result: torch.Tensor = _SparseConvolution.apply(features.to(kernel.dtype), kernel, kernel_map)
+        result: Tensor = _SparseConvolution.apply(features.to(kernel.dtype), kernel, kernel_map)
     return result
 
 
@@ -36,14 +37,14 @@ class _SparseConvolution(torch.autograd.Function):
     """Forward and both gradients of :func:`sparse_convolution`."""
 
     @staticmethod
-    def forward(ctx: Any, features: torch.Tensor, kernel: torch.Tensor, kernel_map: KernelMap) -> torch.Tensor:
+    def forward(ctx: Any, features: Tensor, kernel: Tensor, kernel_map: KernelMap) -> Tensor:
         ctx.save_for_backward(features, kernel)
         ctx.kernel_map = kernel_map
         return _implementation(features, kernel.shape[2]).convolve(features, kernel, kernel_map)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor | None, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         features, kernel = ctx.saved_tensors
         gradient = gradient.contiguous()
         to_features = to_kernel = None
@@ -55,6 +56,6 @@ class _SparseConvolution(torch.autograd.Function):
         return to_features, to_kernel, None
 
 
-def _implementation(table: torch.Tensor, channels: int) -> ModuleType:
+def _implementation(table: Tensor, channels: int) -> ModuleType:
     """The module that multiplies rows of ``table`` into results of so many channels."""
     return fused if fused.fits(table, channels) else gathered

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from distilplace.models.sparse.kernel_map import KernelMap
 from distilplace.models.sparse.threads import share
@@ -12,7 +13,7 @@ PIECES = 16  # into which the work of one layer is cut at most
 WORTH_SHARING = 2_000_000  # multiplications below which waking another thread takes longer than the work
 
 
-def fits(table: torch.Tensor, channels: int) -> bool:
+def fits(table: Tensor, channels: int) -> bool:
     """Whether the kernels can write ``channels`` wide results in the type and on the device of ``table``."""
     if table.device.type != "cpu" or table.dtype != torch.float32:
         return False
@@ -21,7 +22,7 @@ def fits(table: torch.Tensor, channels: int) -> bool:
     return channels % LANES == 0
 
 
-def convolve(features: torch.Tensor, kernel: torch.Tensor, kernel_map: KernelMap) -> torch.Tensor:
+def convolve(features: Tensor, kernel: Tensor, kernel_map: KernelMap) -> Tensor:
     """See :func:`distilplace.models.sparse.gathered.convolve`."""
     if kernel_map.centre is None:
         out = features.new_zeros(kernel_map.n_out, kernel.shape[2])
@@ -31,14 +32,12 @@ def convolve(features: torch.Tensor, kernel: torch.Tensor, kernel_map: KernelMap
     return out
 
 
-def input_gradient(gradient: torch.Tensor, kernel: torch.Tensor, kernel_map: KernelMap) -> torch.Tensor:
+def input_gradient(gradient: Tensor, kernel: Tensor, kernel_map: KernelMap) -> Tensor:
     """See :func:`distilplace.models.sparse.gathered.input_gradient`."""
     return convolve(gradient, kernel.transpose(1, 2).contiguous(), kernel_map.reverse)
 
 
-def kernel_gradient(
-    features: torch.Tensor, gradient: torch.Tensor, kernel_map: KernelMap, kernel: torch.Tensor
-) -> torch.Tensor:
+def kernel_gradient(features: Tensor, gradient: Tensor, kernel_map: KernelMap, kernel: Tensor) -> Tensor:
     """See :func:`distilplace.models.sparse.gathered.kernel_gradient`."""
     out = torch.zeros_like(kernel, memory_format=torch.contiguous_format)
     if kernel_map.centre is not None:
@@ -47,7 +46,7 @@ def kernel_gradient(
     return out
 
 
-def _run(name: str, first: torch.Tensor, second: torch.Tensor, kernel_map: KernelMap, out: torch.Tensor) -> None:
+def _run(name: str, first: Tensor, second: Tensor, kernel_map: KernelMap, out: Tensor) -> None:
     """Call a kernel, its tasks shared among as many threads as PyTorch may use (``threads.py``)."""
     from distilplace.models.sparse import fused_kernels
 

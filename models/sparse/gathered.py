@@ -5,20 +5,19 @@ bags (``embedding_bag``): deterministic, and parallel over rows.
 """
 
 import torch
+from torch import Tensor
 
 from distilplace.models.sparse.kernel_map import KernelMap
 
 
-def bag_sum(
-    table: torch.Tensor, index: torch.Tensor, starts: torch.Tensor, weights: torch.Tensor | None = None
-) -> torch.Tensor:
+def bag_sum(table: Tensor, index: Tensor, starts: Tensor, weights: Tensor | None = None) -> Tensor:
     """``[len(starts), C]``: sums of the rows ``index`` of ``table [R, C]``, each bag from its start to the next."""
     if not len(index) or not len(starts):
         return table.new_zeros(len(starts), table.shape[1])
     return torch.nn.functional.embedding_bag(index, table, starts, mode="sum", per_sample_weights=weights)
 
 
-def convolve(features: torch.Tensor, kernel: torch.Tensor, kernel_map: KernelMap) -> torch.Tensor:
+def convolve(features: Tensor, kernel: Tensor, kernel_map: KernelMap) -> Tensor:
     """out[u] = sum of features[v] @ kernel[k] over the pairs (v, u, k): ``[n_in, C_in]`` -> ``[n_out, C_out]``."""
     by_out = kernel_map.by_out
     if kernel.shape[1] == 1:  # one input channel (the stem): a weighted sum of kernel rows, no product needed
@@ -33,14 +32,12 @@ def convolve(features: torch.Tensor, kernel: torch.Tensor, kernel_map: KernelMap
     return out if kernel_map.centre is None else out.addmm_(features, kernel[kernel_map.centre])
 
 
-def input_gradient(gradient: torch.Tensor, kernel: torch.Tensor, kernel_map: KernelMap) -> torch.Tensor:
+def input_gradient(gradient: Tensor, kernel: Tensor, kernel_map: KernelMap) -> Tensor:
     """The gradient of the input from that of the output: ``[n_out, C_out]`` -> ``[n_in, C_in]``."""
     return convolve(gradient, kernel.transpose(1, 2), kernel_map.reverse)
 
 
-def kernel_gradient(
-    features: torch.Tensor, gradient: torch.Tensor, kernel_map: KernelMap, kernel: torch.Tensor
-) -> torch.Tensor:
+def kernel_gradient(features: Tensor, gradient: Tensor, kernel_map: KernelMap, kernel: Tensor) -> Tensor:
     """The gradient of the kernel ``[K, C_in, C_out]``: for every k the sum of features[v]^T gradient[u]."""
     result = torch.zeros_like(kernel, memory_format=torch.contiguous_format)
     if kernel.shape[1] == 1:

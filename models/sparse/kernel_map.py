@@ -4,13 +4,14 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 
 import torch
+from torch import Tensor
 
 from distilplace.common.errors import UserError
 from distilplace.models.sparse.levels import Level
 from distilplace.models.sparse.neighbours import MAX_REACH, Neighbours, expand
 
 
-def kernel_offsets(kernel_size: int) -> torch.Tensor:
+def kernel_offsets(kernel_size: int) -> Tensor:
     """Offsets int64 ``[K, 3]`` in kernel order, x fastest, z slowest: -r..r for odd sizes, 0..1 for size 2."""
     first = -(kernel_size // 2) if kernel_size % 2 else 0
     steps = torch.arange(first, first + kernel_size)
@@ -21,8 +22,8 @@ def kernel_offsets(kernel_size: int) -> torch.Tensor:
 class Gathering:
     """For each row of a result, which rows of a table are summed: a bag of ``index`` from ``starts`` on (int32)."""
 
-    index: torch.Tensor
-    starts: torch.Tensor
+    index: Tensor
+    starts: Tensor
 
 
 class Workspace:
@@ -32,9 +33,9 @@ class Workspace:
     """
 
     def __init__(self) -> None:
-        self._memory: torch.Tensor | None = None
+        self._memory: Tensor | None = None
 
-    def take(self, rows: int, columns: int, like: torch.Tensor) -> torch.Tensor:
+    def take(self, rows: int, columns: int, like: Tensor) -> Tensor:
         """``[rows, columns]`` in the type and on the device of ``like``; holds until the next call."""
         memory, wanted = self._memory, rows * columns
         if memory is None or len(memory) < wanted or memory.dtype != like.dtype or memory.device != like.device:
@@ -52,15 +53,15 @@ class KernelMap:
     """
 
     sizes: tuple[int, ...]
-    in_rows: torch.Tensor
-    out_rows: torch.Tensor
+    in_rows: Tensor
+    out_rows: Tensor
     n_in: int
     n_out: int
     centre: int | None = None
     workspace: Workspace = field(default_factory=Workspace)
 
     @cached_property
-    def by_offset(self) -> tuple[tuple[int, torch.Tensor, torch.Tensor], ...]:
+    def by_offset(self) -> tuple[tuple[int, Tensor, Tensor], ...]:
         """(offset, in_rows of its pairs, out_rows of its pairs) of the offsets that have any."""
         parts = zip(self.in_rows.split(self.sizes), self.out_rows.split(self.sizes), strict=True)
         return tuple((k, *rows) for k, rows in enumerate(parts) if self.sizes[k])
@@ -71,18 +72,18 @@ class KernelMap:
         return _gathering(self.out_rows, self.n_out)
 
     @cached_property
-    def offset_of_pair(self) -> torch.Tensor:
+    def offset_of_pair(self) -> Tensor:
         """Kernel offset of every pair, int32 ``[P]``."""
         sizes = torch.tensor(self.sizes, device=self.in_rows.device)
         return torch.repeat_interleave(sizes, output_size=len(self.in_rows)).to(torch.int32)
 
     @cached_property
-    def offsets_by_out(self) -> torch.Tensor:
+    def offsets_by_out(self) -> Tensor:
         """``offset_of_pair`` in the order of ``by_out.index``."""
         return self.offset_of_pair.index_select(0, self.by_out.index)
 
     @cached_property
-    def in_rows_by_out(self) -> torch.Tensor:
+    def in_rows_by_out(self) -> Tensor:
         """``in_rows`` in the order of ``by_out.index``."""
         return self.in_rows.index_select(0, self.by_out.index)
 
@@ -141,9 +142,7 @@ def strided_map(fine: Level, coarse: Level, near: Neighbours, kernel_size: int, 
     return group(*_strided_pairs(fine, coarse, near, reach), _kernel_index(kernel_size, dilation), shape)
 
 
-def _strided_pairs(
-    fine: Level, coarse: Level, near: Neighbours, reach: int
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def _strided_pairs(fine: Level, coarse: Level, near: Neighbours, reach: int) -> tuple[Tensor, Tensor, Tensor]:
     """Pairs (coarse voxel, fine voxel, code)."""
     itself = torch.arange(len(coarse), dtype=torch.int32, device=coarse.keys.device)
     rows, cols, _ = near.both_ways((reach + 1) // 2)
@@ -159,7 +158,7 @@ def _strided_pairs(
 
 
 @lru_cache(maxsize=64)
-def _kernel_index(kernel_size: int, dilation: int) -> torch.Tensor:
+def _kernel_index(kernel_size: int, dilation: int) -> Tensor:
     """Kernel index of each code of the window that a dilated kernel spans, -1 between its taps."""
     reach = kernel_size // 2 * dilation
     index = torch.full((2 * reach + 1,) * 3, -1)
@@ -168,10 +167,10 @@ def _kernel_index(kernel_size: int, dilation: int) -> torch.Tensor:
 
 
 def group(
-    out_rows: torch.Tensor,
-    in_rows: torch.Tensor,
-    codes: torch.Tensor,
-    index: torch.Tensor,
+    out_rows: Tensor,
+    in_rows: Tensor,
+    codes: Tensor,
+    index: Tensor,
     shape: tuple[int, int, int],
     *,
     centre: int | None = None,
@@ -187,8 +186,8 @@ def group(
 
 
 def by_offset_compiled(
-    rows: torch.Tensor, cols: torch.Tensor, codes: torch.Tensor, index: torch.Tensor, volume: int
-) -> tuple[tuple[int, ...], torch.Tensor, torch.Tensor]:
+    rows: Tensor, cols: Tensor, codes: Tensor, index: Tensor, volume: int
+) -> tuple[tuple[int, ...], Tensor, Tensor]:
     """:func:`by_offset_vectorised` as a counting sort, on the CPU."""
     from distilplace.models.sparse import compiled
 
@@ -198,8 +197,8 @@ def by_offset_compiled(
 
 
 def by_offset_vectorised(
-    rows: torch.Tensor, cols: torch.Tensor, codes: torch.Tensor, index: torch.Tensor, volume: int
-) -> tuple[tuple[int, ...], torch.Tensor, torch.Tensor]:
+    rows: Tensor, cols: Tensor, codes: Tensor, index: Tensor, volume: int
+) -> tuple[tuple[int, ...], Tensor, Tensor]:
     """Pairs per offset, and both rows of the pairs grouped by offset (a sort of small integers, hence int16)."""
     offsets = index.to(codes.device).index_select(0, codes)
     kept = (offsets >= 0).nonzero().squeeze(1)
@@ -209,7 +208,7 @@ def by_offset_vectorised(
     return sizes, rows.index_select(0, kept).to(torch.int32), cols.index_select(0, kept).to(torch.int32)
 
 
-def _gathering(rows: torch.Tensor, count: int) -> Gathering:
+def _gathering(rows: Tensor, count: int) -> Gathering:
     """For each of ``count`` rows the positions at which it stands in ``rows``."""
     if rows.device.type == "cpu":
         from distilplace.models.sparse import compiled

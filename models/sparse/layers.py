@@ -7,7 +7,7 @@ there; a batch of N equals N batches of one here.
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from distilplace.models.sparse.manager import Manager
@@ -30,13 +30,13 @@ class _SegmentSum(torch.autograd.Function):
     """Sum of the rows of each batch element; its gradient copies each element's row to its voxels."""
 
     @staticmethod
-    def forward(ctx: Any, features: torch.Tensor, manager: Manager, level: int) -> torch.Tensor:
+    def forward(ctx: Any, features: Tensor, manager: Manager, level: int) -> Tensor:
         ctx.where = manager, level
         return manager.sum_rows(features, level)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         manager, level = ctx.where
         return manager.copy_rows(gradient, level), None, None
 
@@ -45,14 +45,14 @@ class _SegmentScale(torch.autograd.Function):
     """Every voxel's features times the row of its batch element."""
 
     @staticmethod
-    def forward(ctx: Any, features: torch.Tensor, factors: torch.Tensor, manager: Manager, level: int) -> torch.Tensor:
+    def forward(ctx: Any, features: Tensor, factors: Tensor, manager: Manager, level: int) -> Tensor:
         ctx.save_for_backward(features, factors)
         ctx.where = manager, level
         return manager.scale_rows(features, factors, level)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor | None, None, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
         features, factors = ctx.saved_tensors
         manager, level = ctx.where
         to_features = manager.scale_rows(gradient, factors, level) if ctx.needs_input_grad[0] else None
@@ -70,7 +70,7 @@ class _PowerMean(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, p: torch.Tensor, eps: float, manager: Manager, level: int) -> torch.Tensor:
+    def forward(ctx: Any, x: Tensor, p: Tensor, eps: float, manager: Manager, level: int) -> Tensor:
         logarithms = x.clamp(min=eps).log_()
         powers = (logarithms * p).exp_()
         counts = manager.counts(level).clamp(min=1).to(powers.dtype)[:, None]
@@ -80,7 +80,7 @@ class _PowerMean(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor | None, None, None, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None]:
         x, p, logarithms, powers, counts = ctx.saved_tensors
         manager, level, eps = ctx.where
         weighted = manager.scale_rows(powers, gradient / counts, level)
@@ -94,13 +94,13 @@ class _PowerMean(torch.autograd.Function):
         return to_x, to_p, None, None, None
 
 
-def global_average(x: SparseTensor) -> torch.Tensor:
+def global_average(x: SparseTensor) -> Tensor:
     """Mean over the voxels of each batch element, ``[B, C]``, in batch order; zero for an element without voxels."""
-    total: torch.Tensor = _SegmentSum.apply(x.features, x.manager, x.level)
+    total: Tensor = _SegmentSum.apply(x.features, x.manager, x.level)
     return total / x.manager.counts(x.level).clamp(min=1).to(total.dtype)[:, None]
 
 
-def broadcast_multiply(x: SparseTensor, factors: torch.Tensor) -> SparseTensor:
+def broadcast_multiply(x: SparseTensor, factors: Tensor) -> SparseTensor:
     """Every voxel's features times the row of its batch element: ``[N, C]``, factors ``[B, C]``."""
     return x.with_features(_SegmentScale.apply(x.features, factors, x.manager, x.level))
 
@@ -117,8 +117,8 @@ class GeM(nn.Module):
         self.p = nn.Parameter(torch.full((1,), p))
         self.eps = eps
 
-    def forward(self, x: SparseTensor) -> torch.Tensor:
+    def forward(self, x: SparseTensor) -> Tensor:
         """``[N, C]`` on voxels -> ``[B, C]``."""
-        means: torch.Tensor = _PowerMean.apply(x.features, self.p, self.eps, x.manager, x.level)
+        means: Tensor = _PowerMean.apply(x.features, self.p, self.eps, x.manager, x.level)
         occupied = (x.manager.counts(x.level) > 0)[:, None]
         return torch.where(occupied, means, 1.0).pow(1.0 / self.p) * occupied

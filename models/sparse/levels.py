@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import torch
+from torch import Tensor
 
 AXIS_BITS = 17  # a batch may span 2^17 voxels per axis
 BATCH_BITS = 12  # and hold 4096 clouds: 3 * 17 + 12 = 63 bits, the positive int64
@@ -20,7 +21,7 @@ _SPREAD = (
 )
 
 
-def morton_keys(batch: torch.Tensor, grid: torch.Tensor, axis_bits: int) -> torch.Tensor:
+def morton_keys(batch: Tensor, grid: Tensor, axis_bits: int) -> Tensor:
     """Keys int64 ``[...]`` of batch numbers ``[...]`` and non-negative coordinates ``[..., 3]`` below 2^axis_bits.
 
     Bit 3i of a key is bit i of x, then y, then z: x is fastest, as in the kernel index.
@@ -32,7 +33,7 @@ def morton_keys(batch: torch.Tensor, grid: torch.Tensor, axis_bits: int) -> torc
     return key | (batch.to(torch.int64) << (3 * axis_bits))
 
 
-def voxel_keys(batch: torch.Tensor, grid: torch.Tensor) -> torch.Tensor:
+def voxel_keys(batch: Tensor, grid: Tensor) -> Tensor:
     """The keys of the finest level, by a compiled loop on the CPU."""
     if batch.device.type != "cpu":
         return morton_keys(batch, grid, AXIS_BITS)
@@ -45,23 +46,23 @@ def voxel_keys(batch: torch.Tensor, grid: torch.Tensor) -> torch.Tensor:
 class Level:
     """The voxels at one stride. ``keys`` int64 [N] ascending; ``batch`` int64 [N]; ``grid`` int64 [N, 3] >= 0."""
 
-    keys: torch.Tensor
-    batch: torch.Tensor
-    grid: torch.Tensor
+    keys: Tensor
+    batch: Tensor
+    grid: Tensor
     axis_bits: int
-    child_starts: torch.Tensor  # int32 [N]: first child of each voxel in the next finer level (empty at the finest)
-    child_counts: torch.Tensor  # int32 [N]
+    child_starts: Tensor  # int32 [N]: first child of each voxel in the next finer level (empty at the finest)
+    child_counts: Tensor  # int32 [N]
 
     def __len__(self) -> int:
         return len(self.keys)
 
     @cached_property
-    def slot(self) -> torch.Tensor:
+    def slot(self) -> Tensor:
         """Place of each voxel among the eight of its parent: x + 2y + 4z, ``[N]``."""
         return self.keys & 7
 
     @cached_property
-    def _parents(self) -> tuple[torch.Tensor, torch.Tensor]:
+    def _parents(self) -> tuple[Tensor, Tensor]:
         """Row of each voxel's parent ``[N]``, and the first child of each parent (int32)."""
         if self.keys.device.type == "cpu":
             from distilplace.models.sparse import compiled
@@ -74,7 +75,7 @@ class Level:
         return fresh.cumsum(0, dtype=torch.int32) - 1, fresh.nonzero().squeeze(1).to(torch.int32)
 
     @property
-    def parent(self) -> torch.Tensor:
+    def parent(self) -> Tensor:
         """Row of each voxel's parent in the next coarser level, int32 ``[N]``."""
         return self._parents[0]
 

@@ -4,11 +4,12 @@ from abc import ABC, abstractmethod
 from typing import ClassVar
 
 import torch
+from torch import Tensor
 
 from distilplace.common.errors import UserError
 
 
-def check_coordinates(coordinates: torch.Tensor) -> None:
+def check_coordinates(coordinates: Tensor) -> None:
     """:class:`UserError` unless these are integer rows (batch, x, y, z)."""
     if coordinates.ndim != 2 or coordinates.shape[1] != 4:
         raise UserError(f"sparse coordinates must have shape [N, 4] (batch, x, y, z), not {list(coordinates.shape)}")
@@ -16,7 +17,7 @@ def check_coordinates(coordinates: torch.Tensor) -> None:
         raise UserError(f"sparse coordinates must be int32, not {coordinates.dtype}; quantize the cloud first")
 
 
-def check_stride(coordinates: torch.Tensor, base_stride: int) -> None:
+def check_stride(coordinates: Tensor, base_stride: int) -> None:
     """:class:`UserError` unless the places are multiples of the stride."""
     if base_stride != 1 and bool((coordinates[:, 1:] % base_stride).any()):
         raise UserError(f"sparse coordinates at stride {base_stride} must be multiples of it")
@@ -42,7 +43,7 @@ class Manager(ABC):
     portable: ClassVar[bool] = False  # whether a data-loader worker can make one and send it to the device
     base_stride: int
     batch_size: int
-    rows: torch.Tensor
+    rows: Tensor
 
     @classmethod
     @abstractmethod
@@ -55,7 +56,7 @@ class Manager(ABC):
         return True
 
     @abstractmethod
-    def __init__(self, coordinates: torch.Tensor, *, base_stride: int = 1, batch_size: int | None = None) -> None:
+    def __init__(self, coordinates: Tensor, *, base_stride: int = 1, batch_size: int | None = None) -> None:
         """From int32 ``[N, 4]`` (batch, x, y, z), multiples of ``base_stride``; ``batch_size``: None = highest + 1."""
 
     @abstractmethod
@@ -63,21 +64,21 @@ class Manager(ABC):
         """How many voxels a level has."""
 
     @abstractmethod
-    def coordinates(self, number: int) -> torch.Tensor:
+    def coordinates(self, number: int) -> Tensor:
         """int32 ``[N, 4]`` (batch, x, y, z) of a level, in units of the finest voxel, in the engine's row order."""
 
     @abstractmethod
-    def batch_index(self, number: int) -> torch.Tensor:
+    def batch_index(self, number: int) -> Tensor:
         """Batch element of every row of a level, int64 ``[N]``."""
 
     @abstractmethod
-    def counts(self, number: int) -> torch.Tensor:
+    def counts(self, number: int) -> Tensor:
         """Number of voxels of every batch element at a level, int64 ``[B]``."""
 
     @abstractmethod
     def convolution(
-        self, features: torch.Tensor, kernel: torch.Tensor, number: int, kernel_size: int, stride: int, dilation: int
-    ) -> torch.Tensor:
+        self, features: Tensor, kernel: Tensor, number: int, kernel_size: int, stride: int, dilation: int
+    ) -> Tensor:
         """out[u] = sum_k in[u + offset_k * dilation * s_in] W_k over occupied voxels, differentiable.
 
         ``[n_in, C_in]`` on level ``number``, kernel ``[K, C_in, C_out]`` -> ``[n_out, C_out]`` on level
@@ -85,24 +86,22 @@ class Manager(ABC):
         """
 
     @abstractmethod
-    def transposed_convolution(
-        self, features: torch.Tensor, kernel: torch.Tensor, number: int, kernel_size: int
-    ) -> torch.Tensor:
+    def transposed_convolution(self, features: Tensor, kernel: Tensor, number: int, kernel_size: int) -> Tensor:
         """The transpose of the stride-2 convolution: level ``number`` -> ``number - 1``; out[u] += in[u - offset] W."""
 
-    def scratch(self, like: torch.Tensor) -> torch.Tensor:
+    def scratch(self, like: Tensor) -> Tensor:
         """Uninitialised memory of the shape and type of ``like``; another call, or a convolution, may overwrite it."""
         return torch.empty_like(like)
 
-    def sum_rows(self, features: torch.Tensor, number: int) -> torch.Tensor:
+    def sum_rows(self, features: Tensor, number: int) -> Tensor:
         """Sum over the voxels of each batch element ``[B, C]``; outside autograd."""
         out = features.new_zeros(self.batch_size, features.shape[1])
         return out.index_add_(0, self.batch_index(number), features)
 
-    def copy_rows(self, rows: torch.Tensor, number: int) -> torch.Tensor:
+    def copy_rows(self, rows: Tensor, number: int) -> Tensor:
         """Each batch element's row ``[B, C]`` copied to its voxels ``[N, C]``; outside autograd."""
         return rows.index_select(0, self.batch_index(number))
 
-    def scale_rows(self, features: torch.Tensor, factors: torch.Tensor, number: int) -> torch.Tensor:
+    def scale_rows(self, features: Tensor, factors: Tensor, number: int) -> Tensor:
         """Every voxel's features ``[N, C]`` times its batch element's row of ``factors [B, C]``; outside autograd."""
         return features * self.copy_rows(factors, number)

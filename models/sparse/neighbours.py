@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
+from torch import Tensor
 
 from distilplace.models.sparse.levels import Level, morton_keys
 
@@ -25,18 +26,18 @@ class Neighbours:
     w = 2r + 1 (x fastest).
     """
 
-    rows: torch.Tensor
-    cols: torch.Tensor
-    codes: torch.Tensor
+    rows: Tensor
+    cols: Tensor
+    codes: Tensor
 
-    def both_ways(self, reach: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def both_ways(self, reach: int) -> tuple[Tensor, Tensor, Tensor]:
         """(a, b, code) of all pairs of different voxels."""
         last = (2 * reach + 1) ** 3 - 1
         rows, cols = torch.cat([self.rows, self.cols]), torch.cat([self.cols, self.rows])
         return rows, cols, torch.cat([self.codes, last - self.codes])
 
 
-def expand(counts: torch.Tensor, starts: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def expand(counts: Tensor, starts: Tensor) -> tuple[Tensor, Tensor]:
     """Concatenated ranges ``starts[i] .. starts[i] + counts[i]``: (i of each entry ``[T]``, entry ``[T]``)."""
     ends = counts.cumsum(0)
     total = int(ends[-1]) if len(ends) else 0
@@ -114,7 +115,7 @@ def refine_vectorised(level: Level, above: Level, coarse: Neighbours, reach: int
 
 
 @lru_cache(maxsize=32)
-def nearness(reach: int) -> torch.Tensor:
+def nearness(reach: int) -> Tensor:
     """For (coarse offset D, slot of a, slot of b): the code of 2D + b - a, or -1 beyond reach.
 
     int32 ``[W * 64]`` with W the number of coarse offsets.

@@ -9,7 +9,7 @@ sums are taken that way, at the same speed.
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from distilplace.models.sparse.tensor import SparseTensor
@@ -40,7 +40,7 @@ class VoxelBatchNorm1d(nn.BatchNorm1d):
 
     inplace = False
 
-    def forward(self, features: torch.Tensor) -> torch.Tensor:
+    def forward(self, features: Tensor) -> Tensor:
         """``[N, C]`` -> ``[N, C]``."""
         keeps_statistics = self.track_running_stats and self.running_mean is not None
         use_batch = self.training or self.running_mean is None
@@ -56,7 +56,7 @@ class VoxelBatchNorm1d(nn.BatchNorm1d):
         return result.to(features.dtype)
 
     @torch.no_grad()
-    def _update(self, mean: torch.Tensor, variance: torch.Tensor, count: int) -> None:
+    def _update(self, mean: Tensor, variance: Tensor, count: int) -> None:
         """Move the running statistics towards the batch's (the variance unbiased); momentum None averages them all."""
         assert self.running_mean is not None
         assert self.running_var is not None
@@ -72,8 +72,8 @@ class _BatchNorm(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, eps: float, inplace: bool
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float, inplace: bool
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         mean = x.mean(0)
         centred = x.sub_(mean) if inplace else x - mean
         result = centred.square()
@@ -90,7 +90,7 @@ class _BatchNorm(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: torch.Tensor | None, *_: Any) -> tuple[torch.Tensor | None, ...]:
+    def backward(ctx: Any, gradient: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
         if gradient is None:
             return (None,) * 5
         centred, weight, scale = ctx.saved_tensors

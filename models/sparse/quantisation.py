@@ -5,10 +5,11 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from distilplace.common.errors import UserError
 
-Array = TypeVar("Array", np.ndarray, torch.Tensor)
+Array = TypeVar("Array", np.ndarray, Tensor)
 
 
 def quantize(points: Array, size: float, *, return_inverse: bool = False) -> tuple[Any, ...]:
@@ -27,8 +28,8 @@ def quantize(points: Array, size: float, *, return_inverse: bool = False) -> tup
         tensors. ``coords[i]`` is the voxel of ``points[index[i]]``.
 
     """
-    as_numpy = not isinstance(points, torch.Tensor)
-    cloud = points.detach() if isinstance(points, torch.Tensor) else torch.from_numpy(np.ascontiguousarray(points))
+    as_numpy = not isinstance(points, Tensor)
+    cloud = points.detach() if isinstance(points, Tensor) else torch.from_numpy(np.ascontiguousarray(points))
     if cloud.ndim != 2 or cloud.shape[1] != 3:
         raise UserError(f"quantize: points must have shape [N, 3], not {list(cloud.shape)}")
     if not 0 < size < float("inf"):
@@ -43,14 +44,14 @@ def quantize(points: Array, size: float, *, return_inverse: bool = False) -> tup
 
 def batched_coordinates(coords: Sequence[Array]) -> Array:
     """``[M_i, 3]`` voxel indices of several clouds -> one int32 ``[sum M_i, 4]``, the cloud's number prepended."""
-    as_numpy = bool(coords) and not isinstance(coords[0], torch.Tensor)
+    as_numpy = bool(coords) and not isinstance(coords[0], Tensor)
     parts = [torch.as_tensor(each, dtype=torch.int32) for each in coords]
     rows = [torch.nn.functional.pad(part, (1, 0), value=number) for number, part in enumerate(parts)]
     batch = torch.cat(rows) if rows else torch.empty(0, 4, dtype=torch.int32)
     return batch.numpy() if as_numpy else batch  # type: ignore[return-value]
 
 
-def _voxels(cloud: torch.Tensor, size: float) -> torch.Tensor:
+def _voxels(cloud: Tensor, size: float) -> Tensor:
     """``floor(cloud / size)`` as int64 ``[N, 3]``; refuses what is not a number or does not fit in int32."""
     if cloud.dtype not in (torch.float32, torch.float64):
         cloud = cloud.to(torch.float32)
@@ -63,7 +64,7 @@ def _voxels(cloud: torch.Tensor, size: float) -> torch.Tensor:
     return scaled.to(torch.int64)
 
 
-def _keys(voxels: torch.Tensor) -> torch.Tensor:
+def _keys(voxels: Tensor) -> Tensor:
     """One int64 per voxel, equal for equal voxels only (mixed radix over the cloud's own extent)."""
     if not len(voxels):
         return voxels.new_empty(0)
@@ -75,7 +76,7 @@ def _keys(voxels: torch.Tensor) -> torch.Tensor:
     return (shifted[:, 0] * extent_y + shifted[:, 1]) * extent_z + shifted[:, 2]
 
 
-def _first_occurrences(keys: torch.Tensor, want_inverse: bool) -> tuple[torch.Tensor, torch.Tensor | None]:
+def _first_occurrences(keys: Tensor, want_inverse: bool) -> tuple[Tensor, Tensor | None]:
     """Index of the first row of each distinct key in input order, and the group of each row when wanted."""
     ordered, order = keys.sort(stable=True)
     fresh = torch.ones_like(ordered, dtype=torch.bool)

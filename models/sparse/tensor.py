@@ -1,6 +1,6 @@
 """The sparse tensor: features on occupied voxels, with the coordinate manager it shares with its relatives."""
 
-import torch
+from torch import Tensor
 
 from distilplace.common.errors import UserError
 from distilplace.models.sparse.backends import AUTO, choose_backend
@@ -18,8 +18,8 @@ class SparseTensor:
 
     def __init__(
         self,
-        features: torch.Tensor,
-        coordinates: torch.Tensor | None = None,
+        features: Tensor,
+        coordinates: Tensor | None = None,
         *,
         stride: int = 1,
         batch_size: int | None = None,
@@ -57,17 +57,17 @@ class SparseTensor:
         return self.manager.base_stride * 2**self.level
 
     @property
-    def coordinates(self) -> torch.Tensor:
+    def coordinates(self) -> Tensor:
         """int32 ``[N, 4]`` (batch, x, y, z), multiples of the stride."""
         return self.manager.coordinates(self.level)
 
     @property
-    def source_rows(self) -> torch.Tensor:
+    def source_rows(self) -> Tensor:
         """Which row of the coordinates first given each finest voxel came from, int64 ``[N]``."""
         return self.manager.rows
 
     @property
-    def batch_index(self) -> torch.Tensor:
+    def batch_index(self) -> Tensor:
         """Batch element of every row, int64 ``[N]``."""
         return self.manager.batch_index(self.level)
 
@@ -76,7 +76,7 @@ class SparseTensor:
         """Number of batch elements, empty ones included."""
         return self.manager.batch_size
 
-    def with_features(self, features: torch.Tensor, level: int | None = None) -> "SparseTensor":
+    def with_features(self, features: Tensor, level: int | None = None) -> "SparseTensor":
         """A tensor of the same family: other features, at this or another level."""
         return SparseTensor(features, manager=self.manager, level=self.level if level is None else level)
 

@@ -6,12 +6,13 @@ Sent tensor by tensor, each would cost a shared-memory file and a transfer of it
 from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 
 ALIGNMENT = 16  # bytes, so that every part can be viewed in its own type
 Layout = list[tuple[torch.dtype, tuple[int, ...]]]
 
 
-def flatten(tensors: Sequence[torch.Tensor]) -> tuple[torch.Tensor, Layout]:
+def flatten(tensors: Sequence[Tensor]) -> tuple[Tensor, Layout]:
     """The tensors' bytes one after the other, uint8 ``[n]``, and what is where."""
     ends = _ends([each.nbytes for each in tensors])
     buffer = torch.empty(ends[-1], dtype=torch.uint8)
@@ -20,7 +21,7 @@ def flatten(tensors: Sequence[torch.Tensor]) -> tuple[torch.Tensor, Layout]:
     return buffer, [(each.dtype, tuple(each.shape)) for each in tensors]
 
 
-def unflatten(buffer: torch.Tensor, layout: Layout) -> list[torch.Tensor]:
+def unflatten(buffer: Tensor, layout: Layout) -> list[Tensor]:
     """The tensors again, as views of the buffer."""
     sizes = [dtype.itemsize * torch.Size(shape).numel() for dtype, shape in layout]
     parts = (buffer[start : start + size] for start, size in zip(_ends(sizes), sizes, strict=False))

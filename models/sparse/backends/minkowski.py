@@ -12,6 +12,7 @@ from functools import lru_cache
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from distilplace.models.sparse.manager import Manager, check_coordinates, check_stride, checked_batch_size
 
@@ -50,11 +51,11 @@ class MinkowskiManager(Manager):
             return f"MinkowskiEngine does not run on {device.type}"
         return None
 
-    def __init__(self, coordinates: torch.Tensor, *, base_stride: int = 1, batch_size: int | None = None) -> None:
+    def __init__(self, coordinates: Tensor, *, base_stride: int = 1, batch_size: int | None = None) -> None:
         self.base_stride = base_stride
         self.batch_size = _checked_batch_size(coordinates, base_stride, batch_size)
-        self._coordinates: dict[int, torch.Tensor] = {}
-        self._batch_index: dict[int, torch.Tensor] = {}
+        self._coordinates: dict[int, Tensor] = {}
+        self._batch_index: dict[int, Tensor] = {}
         self._device = coordinates.device
         self._keys: list[Any] = []
         self.rows = torch.empty(0, dtype=torch.int64, device=self._device)
@@ -84,7 +85,7 @@ class MinkowskiManager(Manager):
         """See :class:`Manager`."""
         return int(self._manager.size(self._key(number))) if self._keys else 0
 
-    def coordinates(self, number: int) -> torch.Tensor:
+    def coordinates(self, number: int) -> Tensor:
         """See :class:`Manager`; in MinkowskiEngine's row order."""
         if not self._keys:
             return torch.empty(0, 4, dtype=torch.int32, device=self._device)
@@ -92,26 +93,24 @@ class MinkowskiManager(Manager):
             self._coordinates[number] = self._manager.get_coordinates(self._key(number))
         return self._coordinates[number]
 
-    def batch_index(self, number: int) -> torch.Tensor:
+    def batch_index(self, number: int) -> Tensor:
         """See :class:`Manager`."""
         if number not in self._batch_index:
             self._batch_index[number] = self.coordinates(number)[:, 0].to(torch.int64)
         return self._batch_index[number]
 
-    def counts(self, number: int) -> torch.Tensor:
+    def counts(self, number: int) -> Tensor:
         """See :class:`Manager`."""
         return torch.bincount(self.batch_index(number), minlength=self.batch_size)
 
     def convolution(
-        self, features: torch.Tensor, kernel: torch.Tensor, number: int, kernel_size: int, stride: int, dilation: int
-    ) -> torch.Tensor:
+        self, features: Tensor, kernel: Tensor, number: int, kernel_size: int, stride: int, dilation: int
+    ) -> Tensor:
         """See :class:`Manager`."""
         settings = {"kernel_size": kernel_size, "stride": stride, "dilation": dilation}
         return self._product("MinkowskiConvolutionFunction", features, kernel, number, number + stride - 1, settings)
 
-    def transposed_convolution(
-        self, features: torch.Tensor, kernel: torch.Tensor, number: int, kernel_size: int
-    ) -> torch.Tensor:
+    def transposed_convolution(self, features: Tensor, kernel: Tensor, number: int, kernel_size: int) -> Tensor:
         """See :class:`Manager`; lands on the voxels the coarser level was made from."""
         settings = {"kernel_size": kernel_size, "stride": 2, "dilation": 1}
         return self._product("MinkowskiConvolutionTransposeFunction", features, kernel, number, number - 1, settings)
@@ -119,28 +118,28 @@ class MinkowskiManager(Manager):
     def _product(
         self,
         function: str,
-        features: torch.Tensor,
-        kernel: torch.Tensor,
+        features: Tensor,
+        kernel: Tensor,
         source: int,
         target: int,
         settings: dict[str, int],
-    ) -> torch.Tensor:
+    ) -> Tensor:
         """Apply one of MinkowskiEngine's autograd functions from level ``source`` to level ``target``."""
         features = features.to(kernel.dtype)
         with torch.autocast(features.device.type, enabled=False):
             if not self._keys:
-                empty: torch.Tensor = features @ kernel.sum(0)
+                empty: Tensor = features @ kernel.sum(0)
                 return empty
             package = _engine()
             generator = package.KernelGenerator(dimension=3, **settings)
             mode = importlib.import_module("MinkowskiEngineBackend._C").ConvolutionMode.DEFAULT
             apply = getattr(package, function).apply
             keys = (self._key(source), self._key(target))
-            result: torch.Tensor = apply(features, kernel.contiguous(), generator, mode, *keys, self._manager)
+            result: Tensor = apply(features, kernel.contiguous(), generator, mode, *keys, self._manager)
         return result
 
 
-def _checked_batch_size(coordinates: torch.Tensor, base_stride: int, batch_size: int | None) -> int:
+def _checked_batch_size(coordinates: Tensor, base_stride: int, batch_size: int | None) -> int:
     """The number of batch elements, after the checks that every engine makes of its input."""
     check_coordinates(coordinates)
     if not len(coordinates):

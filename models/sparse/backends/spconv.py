@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from distilplace.models.sparse.coordinates import CoordinateManager
 
@@ -28,9 +29,9 @@ class _Table:
     empty lists where the product is to visit every offset.
     """
 
-    rows: torch.Tensor
-    masks: list[torch.Tensor]
-    order: list[torch.Tensor]
+    rows: Tensor
+    masks: list[Tensor]
+    order: list[Tensor]
 
 
 @dataclass(frozen=True)
@@ -65,21 +66,19 @@ class SpconvManager(CoordinateManager):
             return f"spconv-triton computes on CUDA devices only, not on {device.type}; choose torch or auto"
         return None
 
-    def __init__(self, coordinates: torch.Tensor, *, base_stride: int = 1, batch_size: int | None = None) -> None:
+    def __init__(self, coordinates: Tensor, *, base_stride: int = 1, batch_size: int | None = None) -> None:
         super().__init__(coordinates, base_stride=base_stride, batch_size=batch_size)
         self._pairs: dict[tuple[int, ...], _Pairs] = {}
 
     def convolution(
-        self, features: torch.Tensor, kernel: torch.Tensor, number: int, kernel_size: int, stride: int, dilation: int
-    ) -> torch.Tensor:
+        self, features: Tensor, kernel: Tensor, number: int, kernel_size: int, stride: int, dilation: int
+    ) -> Tensor:
         """See :class:`Manager`."""
         if not self.count(number):
             return super().convolution(features, kernel, number, kernel_size, stride, dilation)
         return _product(features, kernel, self._pairs_of(number, kernel_size, stride, dilation))
 
-    def transposed_convolution(
-        self, features: torch.Tensor, kernel: torch.Tensor, number: int, kernel_size: int
-    ) -> torch.Tensor:
+    def transposed_convolution(self, features: Tensor, kernel: Tensor, number: int, kernel_size: int) -> Tensor:
         """See :class:`Manager`."""
         if not self.count(number):
             return super().transposed_convolution(features, kernel, number, kernel_size)
@@ -129,7 +128,7 @@ class SpconvManager(CoordinateManager):
         return _Pairs(forward, backward, mirrored=False)
 
 
-def _table(offsets: torch.Tensor, rows: torch.Tensor, others: torch.Tensor, volume: int, count: int) -> _Table:
+def _table(offsets: Tensor, rows: Tensor, others: Tensor, volume: int, count: int) -> _Table:
     """The table ``[volume, count]`` of the pairs (offset, row, other row), each ``[P]``."""
     table = torch.full((volume, count), -1, dtype=torch.int32, device=rows.device)
     table[offsets, rows.to(torch.int64)] = others.to(torch.int32)
@@ -140,14 +139,14 @@ def _table(offsets: torch.Tensor, rows: torch.Tensor, others: torch.Tensor, volu
     return _Table(table, [masks.to(torch.int32)[:, None]], [order.to(torch.int32)])
 
 
-def _product(features: torch.Tensor, kernel: torch.Tensor, pairs: _Pairs) -> torch.Tensor:
+def _product(features: Tensor, kernel: Tensor, pairs: _Pairs) -> Tensor:
     """``[n_in, C_in]``, ``[K, C_in, C_out]`` -> ``[n_out, C_out]``, differentiable."""
     from spconv_triton.pytorch.functional import implicit_gemm
 
     forward, backward = pairs.forward, pairs.backward
     words: list[Any] = [np.array([0xFFFFFFFF], dtype=np.uint32)]  # one word of mask
     with torch.autocast(features.device.type, enabled=False):
-        result: torch.Tensor = implicit_gemm(
+        result: Tensor = implicit_gemm(
             features.to(kernel.dtype),
             kernel.permute(2, 0, 1),
             forward.rows,

@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from distilplace.models.sparse.backends.triton_tiles import TiledMap
 from distilplace.models.sparse.coordinates import CoordinateManager
@@ -49,7 +50,7 @@ class TritonManager(CoordinateManager):
         """Only on a GPU: the interpreter is for tests."""
         return device.type == "cuda"
 
-    def __init__(self, coordinates: torch.Tensor, *, base_stride: int = 1, batch_size: int | None = None) -> None:
+    def __init__(self, coordinates: Tensor, *, base_stride: int = 1, batch_size: int | None = None) -> None:
         super().__init__(coordinates, base_stride=base_stride, batch_size=batch_size)
         self._tiled: dict[tuple[int, int, int, int], TiledMap] = {}
 
@@ -65,8 +66,8 @@ class TritonManager(CoordinateManager):
         return self._tiled[key]
 
     def convolution(
-        self, features: torch.Tensor, kernel: torch.Tensor, number: int, kernel_size: int, stride: int, dilation: int
-    ) -> torch.Tensor:
+        self, features: Tensor, kernel: Tensor, number: int, kernel_size: int, stride: int, dilation: int
+    ) -> Tensor:
         """See :class:`Manager`."""
         if kernel.dtype == torch.float64:
             return super().convolution(features, kernel, number, kernel_size, stride, dilation)
@@ -74,9 +75,7 @@ class TritonManager(CoordinateManager):
 
         return tiled_convolution(features, kernel, self.tiled_map(number, kernel_size, stride, dilation))
 
-    def transposed_convolution(
-        self, features: torch.Tensor, kernel: torch.Tensor, number: int, kernel_size: int
-    ) -> torch.Tensor:
+    def transposed_convolution(self, features: Tensor, kernel: Tensor, number: int, kernel_size: int) -> Tensor:
         """See :class:`Manager`."""
         if kernel.dtype == torch.float64:
             return super().transposed_convolution(features, kernel, number, kernel_size)
@@ -84,7 +83,7 @@ class TritonManager(CoordinateManager):
 
         return tiled_convolution(features, kernel, self.tiled_map(number - 1, kernel_size, 2, 1), backwards=True)
 
-    def sum_rows(self, features: torch.Tensor, number: int) -> torch.Tensor:
+    def sum_rows(self, features: Tensor, number: int) -> Tensor:
         """Sums over consecutive rows in a fixed order, in float32 at least, without waiting for the GPU."""
         from distilplace.models.sparse.backends.triton_convolution import segment_sum
 

@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 import triton
+from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from distilplace.models.sparse.backends.triton_kernels import (
@@ -22,9 +23,7 @@ LONG_RUNS_FROM = 2**16  # pairs of a map: below, short runs keep the GPU busy; a
 ROWS_PER_PART = 1024  # of a segment, summed by one program
 
 
-def tiled_convolution(
-    features: torch.Tensor, kernel: torch.Tensor, tiled: TiledMap, *, backwards: bool = False
-) -> torch.Tensor:
+def tiled_convolution(features: Tensor, kernel: Tensor, tiled: TiledMap, *, backwards: bool = False) -> Tensor:
     """out[u] = sum over pairs (v, u, k) of features[v] @ kernel[k].
 
     Args:
@@ -39,7 +38,7 @@ def tiled_convolution(
     """
     device = features.device.type
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else kernel.dtype
-    result: torch.Tensor = _TiledConvolution.apply(features.to(dtype).contiguous(), kernel, tiled, backwards)
+    result: Tensor = _TiledConvolution.apply(features.to(dtype).contiguous(), kernel, tiled, backwards)
     return result
 
 
@@ -47,9 +46,7 @@ class _TiledConvolution(torch.autograd.Function):
     """Forward and both gradients of :func:`tiled_convolution`; keeps features, kernel and map."""
 
     @staticmethod
-    def forward(
-        ctx: Any, features: torch.Tensor, kernel: torch.Tensor, tiled: TiledMap, backwards: bool
-    ) -> torch.Tensor:
+    def forward(ctx: Any, features: Tensor, kernel: Tensor, tiled: TiledMap, backwards: bool) -> Tensor:
         ctx.save_for_backward(features, kernel)
         ctx.where = tiled, backwards
         kernel = kernel.to(features.dtype).contiguous()
@@ -59,7 +56,7 @@ class _TiledConvolution(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor | None, None, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
         features, kernel = ctx.saved_tensors
         tiled, backwards = ctx.where
         gradient = gradient.contiguous()
@@ -73,9 +70,7 @@ class _TiledConvolution(torch.autograd.Function):
         return to_features, to_kernel, None, None
 
 
-def _product(
-    source: torch.Tensor, kernel: torch.Tensor, tiled: TiledMap, *, backwards: bool, transposed: bool
-) -> torch.Tensor:
+def _product(source: Tensor, kernel: Tensor, tiled: TiledMap, *, backwards: bool, transposed: bool) -> Tensor:
     """Sum of source[read] @ kernel[k] (or its transpose) per row, read from outputs to inputs where ``backwards``."""
     pairs = tiled.pairs
     read, write, count = pairs.in_rows, pairs.out_rows, pairs.n_out
@@ -84,7 +79,7 @@ def _product(
     width = kernel.shape[1] if transposed else kernel.shape[2]
     block = 64 if source.element_size() == 4 else 128
 
-    def launch(tiles: torch.Tensor, out: torch.Tensor, **how: bool) -> None:
+    def launch(tiles: Tensor, out: Tensor, **how: bool) -> None:
         block_out = _block(width, 128)
         if len(tiles):
             product_kernel[len(tiles), triton.cdiv(width, block_out)](
@@ -119,9 +114,7 @@ def _product(
     return out.to(source.dtype)
 
 
-def _kernel_gradient(
-    source: torch.Tensor, gradient: torch.Tensor, volume: int, tiled: TiledMap, *, backwards: bool
-) -> torch.Tensor:
+def _kernel_gradient(source: Tensor, gradient: Tensor, volume: int, tiled: TiledMap, *, backwards: bool) -> Tensor:
     """Sum of source[read]^T gradient[write] per offset, float32 ``[K, C_in, C_out]``."""
     pairs = tiled.pairs
     read, write = (pairs.out_rows, pairs.in_rows) if backwards else (pairs.in_rows, pairs.out_rows)
@@ -152,7 +145,7 @@ def _kernel_gradient(
     return result
 
 
-def _stem(source: torch.Tensor, kernel: torch.Tensor, tiled: TiledMap) -> torch.Tensor:
+def _stem(source: Tensor, kernel: Tensor, tiled: TiledMap) -> Tensor:
     """One input channel: a weighted sum of kernel rows ``[n_out, C_out]``, in the order of the map."""
     pairs, width = tiled.pairs, kernel.shape[2]
     out = source.new_empty(pairs.n_out, width)
@@ -176,7 +169,7 @@ def _stem(source: torch.Tensor, kernel: torch.Tensor, tiled: TiledMap) -> torch.
     return out
 
 
-def segment_sum(features: torch.Tensor, starts: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
+def segment_sum(features: Tensor, starts: Tensor, counts: Tensor) -> Tensor:
     """``[B, C]``: sums of ``counts[b]`` rows of ``features [N, C]`` from ``starts[b]`` on, in a fixed order.
 
     In two stages: every segment is cut into the same number of parts, known from N and B alone.

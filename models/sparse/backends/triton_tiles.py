@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 import torch
+from torch import Tensor
 
 from distilplace.models.sparse.kernel_map import KernelMap
 
@@ -15,22 +16,22 @@ class TiledMap:
     """
 
     pairs: KernelMap
-    _tables: dict[tuple[str, int], torch.Tensor] = field(default_factory=dict)
+    _tables: dict[tuple[str, int], Tensor] = field(default_factory=dict)
 
     @property
     def single(self) -> bool:
         """Whether every input row is in exactly one pair: the 2^3 stride-2 map, which alone has eight offsets."""
         return len(self.pairs.sizes) == 8
 
-    def tiles(self, block: int) -> torch.Tensor:
+    def tiles(self, block: int) -> Tensor:
         """The table of all pairs, at most ``block`` to a tile."""
         return self._table("pairs", self.pairs.sizes, block)
 
-    def centre_tiles(self, block: int) -> torch.Tensor:
+    def centre_tiles(self, block: int) -> Tensor:
         """The same of the centre, whose pairs (row, row) are not listed: "pair" here means row."""
         return self._table("centre", self._centre_sizes(), block)
 
-    def gradient_tiles(self, block: int) -> torch.Tensor:
+    def gradient_tiles(self, block: int) -> Tensor:
         """Pairs and centre in one table."""
         if self.pairs.centre is None:
             return self.tiles(block)
@@ -42,13 +43,13 @@ class TiledMap:
     def _centre_sizes(self) -> tuple[int, ...]:
         return tuple(self.pairs.n_in if k == self.pairs.centre else 0 for k in range(len(self.pairs.sizes)))
 
-    def _table(self, kind: str, sizes: tuple[int, ...], block: int) -> torch.Tensor:
+    def _table(self, kind: str, sizes: tuple[int, ...], block: int) -> Tensor:
         if (kind, block) not in self._tables:
             self._tables[kind, block] = tile_table(sizes, block, self.pairs.in_rows.device)
         return self._tables[kind, block]
 
 
-def tile_table(sizes: tuple[int, ...], block: int, device: torch.device) -> torch.Tensor:
+def tile_table(sizes: tuple[int, ...], block: int, device: torch.device) -> Tensor:
     """Tiles int32 ``[T, 3]`` (offset, first, last + 1) of ``sizes[k]`` consecutive pairs per offset k."""
     pairs = torch.tensor(sizes, dtype=torch.int64)
     ends = pairs.cumsum(0)
