@@ -151,8 +151,8 @@ class RankingCrossEntropy(TaskLoss):
 class CorrelationRankingCrossEntropy(RankingCrossEntropy):
     """``L_rank + CE_row(z) + CE_col(z)``, z the cosines over ``tau_student``: what ASHT-KD's teachers train with."""
 
-    def __init__(self, tau_student: float | str = 0.07, **shared: Any) -> None:
-        super().__init__(**shared)
+    def __init__(self, asht_topx: int | str = 10, tau_student: float | str = 0.07) -> None:
+        super().__init__(asht_topx)
         self.temperature = settings.positive("tau_student", tau_student)
 
     def further_terms(self, similarity: Tensor) -> dict[str, Tensor]:
