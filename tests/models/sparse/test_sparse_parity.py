@@ -88,10 +88,8 @@ def require(*names, device="cpu"):
     """The engines called so; skips where one cannot run."""
     if device == "cuda" and not torch.cuda.is_available():
         pytest.skip("no CUDA device here")
-    missing = [name for name in names if name not in available_backends(device)]
-    if missing:
-        reasons = (f"{name}: {_BACKENDS.load(name).unavailable(torch.device(device))}" for name in missing)
-        pytest.skip("; ".join(reasons))
+    if missing := [name for name in names if name not in available_backends(device)]:
+        pytest.skip("; ".join(f"{name}: {_BACKENDS.load(name).unavailable(torch.device(device))}" for name in missing))
     return [choose_backend(name, device) for name in names]
 
 
