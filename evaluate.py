@@ -12,7 +12,6 @@ takes the images, normalisation, views and voxels of its own run, on the same te
 import logging
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from distilplace.engine.building import build_fabric, build_network, build_test_
 from distilplace.engine.caches.published_whitening import one_for_each, published_whitening, whitened
 from distilplace.engine.caches.reduction import whitening
 from distilplace.engine.comparison import preprocessing, require_same_test, row_names
+from distilplace.engine.context import Context
 from distilplace.engine.embedding import Embedder
 from distilplace.engine.options import DataOptions, EvaluateOptions, ModelOptions
 from distilplace.engine.options.command_line import given, parse, without_options
@@ -53,9 +53,7 @@ def run(argv: Sequence[str]) -> Path:
         if not entries:
             test, notes, tested = own, data.notes, data.name
         require_same_test(test, own, (names[0], name))
-        embedder = Embedder(data, fabric, options.val_batch_size, options.num_workers, options)
-        embedder = replace(embedder, scales=tuple(options.scales))
-        entries.append(evaluate(options, embedder, test, name))
+        entries.append(evaluate(Context(options, data, fabric).testing(data), test, name))
     for note in notes:
         LOG.info("%s", note)
     outcome = Outcome(report_folder(rows), entries, test, notes)
@@ -89,25 +87,26 @@ def read_rows(argv: Sequence[str]) -> list[EvaluateOptions]:
     return rows
 
 
-def evaluate(options: EvaluateOptions, embedder: Embedder, test: Benchmark, title: str) -> ReportEntry[Any]:
+def evaluate(context: Context[EvaluateOptions], test: Benchmark, title: str) -> ReportEntry[Any]:
     """One checkpoint's row, called ``title``."""
+    options, project = context.options, None
     role = role_of(options)
     name = options.model[0] if role == "teacher" else options.student_model
     settings = (teacher_settings if role == "teacher" else student_settings)(options, name)
-    network = build_network(name, settings, seed=options.seed, weights=options.weights).to(embedder.fabric.device)
-    LOG.info("%s: %s", title, preprocessing(options, embedder.data, model_requires(name)))
+    network = build_network(name, settings, seed=options.seed, weights=options.weights).to(context.device)
+    LOG.info("%s: %s", title, preprocessing(options, context.data, model_requires(name)))
     if options.pca is not None:
         trained = config_of(options.weights)
         with stage(f"{title}: PCA to {options.pca} numbers"):
-            embedder = replace(embedder, project=whitening(options, trained, embedder, network, name, settings))
+            project = whitening(context, trained, network, name, settings)
     for file in options.whitening:
         LOG.info("%s: embeddings are whitened by %s", title, file)
-        embedder = replace(embedder, project=whitened(published_whitening(file, network, name)))
-    records = test.distinct_records()
+        project = whitened(published_whitening(file, network, name))
+    embedder = Embedder(context, project)
     with stage(f"{title}: describing and ranking {test.summary()}"):
         result = embedder.score(network, test, title)
     with stage(f"{title}: timing single places"):
-        facts = embedder.facts(network, records)
+        facts = embedder.facts(network, test.distinct_records())
     return ReportEntry(title, result, facts)
 
 

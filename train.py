@@ -26,11 +26,11 @@ from distilplace.engine.building import (
     build_network,
     build_task_loss,
     build_test_data,
+    learner,
     split_validation,
-    student_settings,
-    teacher_settings,
 )
 from distilplace.engine.caches.clusters import start_clusters
+from distilplace.engine.context import Context
 from distilplace.engine.embedding import Embedder
 from distilplace.engine.model_card import Described, describe_network, scores_of
 from distilplace.engine.options import TrainOptions
@@ -57,8 +57,9 @@ def run(options: TrainOptions) -> Outcome:
 def train_and_test(options: TrainOptions, fabric: Any, folder: RunFolder) -> Outcome:
     """The whole course, with a folder to write to."""
     # ---- Data: places to learn from, held-back ones to choose the epoch by, test places used once at the end
-    data = build_data(options)
-    tested = build_test_data(options, data)
+    context = Context(options, build_data(options), fabric)
+    data, tested = context.data, build_test_data(options, context.data)
+    testing = context.testing(tested)
     everything, test = data.training_set(), tested.evaluation_set()
     test.require_queries()
     if tested is data:
@@ -67,23 +68,19 @@ def train_and_test(options: TrainOptions, fabric: Any, folder: RunFolder) -> Out
     training, validation = held.training, held.validation
 
     # ---- Networks and losses: the one that learns, and the frozen ones that it learns from
-    embedder = Embedder(data, fabric, options.val_batch_size, options.num_workers, options)
-    tester = replace(embedder, data=tested, scales=tuple(options.scales))
-    is_student = options.train_mode == "train_student"
-    name = options.student_model if is_student else options.model[0]
-    settings = student_settings(options, name) if is_student else teacher_settings(options, name)
+    name, settings = learner(options)
     task_loss = build_task_loss(options)
     distiller = build_distiller(options)
-    network = build_network(name, settings, seed=options.seed).to(fabric.device)
-    teachers = TeacherOpener(options, everything.records, test, embedder, tester, distiller).open_all()
-    parts = Parts(training, network, task_loss, distiller, [teacher.source for teacher in teachers], embedder)
+    network = build_network(name, settings, seed=options.seed).to(context.device)
+    teachers = TeacherOpener(context, testing, everything.records, test, distiller).open_all()
+    parts = Parts(training, network, task_loss, distiller, [teacher.source for teacher in teachers], context)
 
     notes = list(dict.fromkeys([*data.notes, *tested.notes]))
     describe(folder, [*notes, held.note], data.name, training, test, network, name, teachers)
     selection = Selection(validation, options.val_min_queries, options.select_by)
-    start_clusters(options, parts, folder)
-    trainer = assemble(options, parts, folder)
-    described = describe_network(options, embedder, network, settings, training.records[0])
+    start_clusters(parts, folder)
+    trainer = assemble(parts, folder)
+    described = describe_network(context, network, settings, training.records[0])
     if options.resume == "auto" and trainer.resume():
         LOG.info("resumed at epoch %d, step %d", trainer.progress.epoch + 1, trainer.progress.step)
 
@@ -91,7 +88,7 @@ def train_and_test(options: TrainOptions, fabric: Any, folder: RunFolder) -> Out
     with trainer.stopping.listening():
         while not trainer.is_done:
             means = train_epoch(trainer)
-            result = validate(trainer, embedder, selection, means)
+            result = validate(trainer, selection, means)
             keep(trainer, described, result)
             trainer.stop_if_asked()
 
@@ -100,6 +97,7 @@ def train_and_test(options: TrainOptions, fabric: Any, folder: RunFolder) -> Out
     if not best.is_file():
         keep(trainer, described, None)
     load_weights(network, best)
+    tester = Embedder(testing)
     facts = tester.facts(network, test.distinct_records())
     entries = [ReportEntry(role(options, name), tester.score(network, test, "test"), facts)]
     entries += [ReportEntry(f"teacher {t.name}", t.result, t.facts) for t in teachers]
@@ -121,7 +119,7 @@ def train_epoch(trainer: Trainer) -> dict[str, float]:
     return trainer.end_epoch()
 
 
-def validate(trainer: Trainer, embedder: Embedder, selection: Selection, means: dict[str, float]) -> Result | None:
+def validate(trainer: Trainer, selection: Selection, means: dict[str, float]) -> Result | None:
     """Log the epoch; judge it by held-back training places. Without enough of them, the last epoch counts as best."""
     progress, result = trainer.progress, None
     line = f"epoch {progress.epoch:3d}: loss {means.get('loss', 0.0):.4f}"
@@ -129,8 +127,8 @@ def validate(trainer: Trainer, embedder: Embedder, selection: Selection, means: 
     if selection.validation is not None:
         if progress.epoch % trainer.options.eval_every and progress.epoch != trainer.epochs:
             LOG.info(line)
-            return None
-        result = embedder.score(trainer.network, selection.validation, "validation")
+            return
+        result = Embedder(trainer.context).score(trainer.network, selection.validation, "validation")
         log_validation(trainer.folder, progress.step, result, selection.validation)
         line += f", validation {selection.told(result)}"
         value = selection.value(result) if selection.chooses else value

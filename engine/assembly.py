@@ -17,6 +17,7 @@ from distilplace.datasets.sampling.items import GroupPairSampler, ItemBatchSampl
 from distilplace.datasets.sampling.tuples import TupleBatchSampler
 from distilplace.engine.building import quantizer_for, rates_of
 from distilplace.engine.caches.whitening import WhitenedTeacher
+from distilplace.engine.context import Context
 from distilplace.engine.embedding import Embedder
 from distilplace.engine.generations import Generations
 from distilplace.engine.maps import map_builder
@@ -41,7 +42,7 @@ class Parts:
     task_loss: TaskLoss
     distiller: Distiller | None
     teachers: list[TeacherSource]
-    embedder: Embedder
+    context: Context[TrainOptions]
 
     @property
     def feature_maps(self) -> tuple[str, ...]:
@@ -56,16 +57,16 @@ class Parts:
         return {key for source in sources for key in source.requires}
 
 
-def assemble(options: TrainOptions, parts: Parts, folder: RunFolder) -> Trainer:
+def assemble(parts: Parts, folder: RunFolder) -> Trainer:
     """The trainer; what the losses own is built from the outputs for two real places."""
-    fabric, network = parts.embedder.fabric, parts.network
-    layout = layout_of(options, parts)
+    context, network = parts.context, parts.network
+    options, layout = context.options, layout_of(parts)
     if options.batch_expansion_rate is not None:
         refuse_idle_growth(options, parts.task_loss, layout)
     sampler = build_sampler(options, parts.training, layout)
     live = [teacher.network for teacher in parts.teachers if isinstance(teacher, LiveTeacher | WhitenedTeacher)]
     loader = training_loader(
-        parts.embedder.data,
+        context.data,
         parts.training,
         wants=parts.requires,
         quantize=quantizer_for(parts.requires),
@@ -73,9 +74,9 @@ def assemble(options: TrainOptions, parts: Parts, folder: RunFolder) -> Trainer:
         num_workers=options.num_workers,
         seed=options.seed,
         rates=rates_of(options),
-        finish=map_builder(options, [network, *live], options.train_batch_split_size, fabric.device),
+        finish=map_builder(options, [network, *live], options.train_batch_split_size, context.device),
     )
-    prepare_losses(options, parts)
+    prepare_losses(parts)
     losses = {"distiller": parts.distiller, "task_loss": parts.task_loss}
     optimizer = build_optimizer(options, network, losses)
     scheduler = build_scheduler(options, optimizer, sampler.batches_per_epoch)
@@ -83,7 +84,7 @@ def assemble(options: TrainOptions, parts: Parts, folder: RunFolder) -> Trainer:
     restarted |= {name: loss for name, loss in losses.items() if isinstance(loss, nn.Module)}
     generations = Generations(options.generations, options.epochs, network, restarted, parts.feature_maps)
     return Trainer(
-        options=options,
+        context=context,
         network=network,
         task_loss=parts.task_loss,
         distiller=parts.distiller,
@@ -92,7 +93,6 @@ def assemble(options: TrainOptions, parts: Parts, folder: RunFolder) -> Trainer:
         scheduler=scheduler,
         sampler=sampler,
         loader=loader,
-        fabric=fabric,
         folder=folder,
         generations=generations,
         features=lambda: unit_embeddings(parts),
@@ -107,8 +107,9 @@ _PLAIN_SAMPLERS: dict[str, Callable[..., PlaceSampler]] = {
 }
 
 
-def layout_of(options: TrainOptions, parts: Parts) -> Layout:
+def layout_of(parts: Parts) -> Layout:
     """How batches are composed: as ``--batches`` says, else as the task loss needs, else as the training set would."""
+    options = parts.context.options
     needed = cast(Layout | Literal["any"], parts.task_loss.layout)
     if options.batches != "auto":
         if needed == "tuples" and options.batches != "tuples":
@@ -155,19 +156,19 @@ def build_sampler(options: TrainOptions, training: TrainingSet, layout: str) -> 
     )
 
 
-def prepare_losses(options: TrainOptions, parts: Parts) -> None:
+def prepare_losses(parts: Parts) -> None:
     """Let the distillation method see the networks' outputs once, and put the losses on the device."""
-    device = parts.embedder.fabric.device
+    device, seed = parts.context.device, parts.context.options.seed
     parts.task_loss.to(device)
     if parts.distiller is None:
         return
     if parts.training.poses is not None:
         parts.distiller.see_training(parts.training.poses)
-    batch = parts.embedder.sample(parts.training.records[:2], parts.requires)
+    batch = parts.context.sample(parts.training.records[:2], parts.requires)
     network = parts.network
     network.eval()
     try:
-        with torch.no_grad(), forked_random_state("adaptors", options.seed):
+        with torch.no_grad(), forked_random_state("adaptors", seed):
             output = forward_with_maps(network, batch, parts.feature_maps)
             parts.distiller.prepare(output, [teacher.outputs(batch) for teacher in parts.teachers], len(parts.training))
     finally:
@@ -177,6 +178,6 @@ def prepare_losses(options: TrainOptions, parts: Parts) -> None:
 
 def unit_embeddings(parts: Parts) -> np.ndarray:
     """float32 [n, D]: the training places as the network sees them now, clean, rows of length 1."""
-    _, table = parts.embedder.embed(parts.network, parts.training.records, "training places, to mine tuples")
+    _, table = Embedder(parts.context).embed(parts.network, parts.training.records, "training places, to mine tuples")
     embeddings: Tensor = table["embedding"]
     return torch.nn.functional.normalize(embeddings, dim=1).numpy()

@@ -166,6 +166,13 @@ def student_settings(options: ModelOptions, name: str) -> dict[str, Any]:
     return _accepted(name, {**values, **_given(options)})
 
 
+def learner(options: TrainOptions) -> tuple[str, dict[str, Any]]:
+    """Name and settings of the network that ``--train_mode`` names."""
+    if options.train_mode == "train_student":
+        return options.student_model, student_settings(options, options.student_model)
+    return options.model[0], teacher_settings(options, options.model[0])
+
+
 def build_network(name: str, settings: dict[str, Any], *, seed: int, weights: str | None = None) -> PlaceNetwork:
     """A network whose random start depends on the seed alone; ``weights`` replaces that start."""
     if weights is not None and "pretrained" in settings:

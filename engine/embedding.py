@@ -1,7 +1,7 @@
 """Embeddings of places, and what they score: shared by validation, test, teacher stores and ``evaluate.py``."""
 
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
@@ -10,59 +10,38 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from distilplace.datasets.base import PlaceData
-from distilplace.datasets.loading import RATES, Rates, evaluation_loader
 from distilplace.datasets.records import Benchmark, PlaceRecord
-from distilplace.engine.building import quantizer_for
-from distilplace.engine.maps import map_builder
-from distilplace.engine.options import ModelOptions
+from distilplace.engine.caches.fingerprint import Augmented
+from distilplace.engine.context import Batch, Context
 from distilplace.engine.scales import describe_at
 from distilplace.engine.scoring import Table, score_table
 from distilplace.evaluation.retrieval.measures import Result
-
-
-def move(batch: dict[str, Any], device: torch.device) -> dict[str, Any]:
-    """The batch with its tensors, and kernel maps if it has any, on ``device``."""
-    moved = {name: value.to(device) if isinstance(value, Tensor) else value for name, value in batch.items()}
-    if "maps" in batch and device.type != "cpu":
-        moved["maps"] = tuple(each.to(device, non_blocking=True) for each in batch["maps"])
-    return moved
 
 
 @dataclass(frozen=True)
 class Embedder:
     """Runs networks over places of one data set: in eval mode, without gradient, training state left untouched."""
 
-    data: PlaceData
-    fabric: Any
-    batch_size: int = 160
-    num_workers: int = 0
-    options: ModelOptions | None = None
+    context: Context[Any]
     project: Callable[[Tensor], Tensor] | None = None
-    """What becomes of every batch of embeddings, such as a reduction by PCA; so the wide ones never pile up. Of several
+    """What becomes of every batch of embeddings, such as a PCA whitening; so the wide ones never pile up. Of several
     scales, it is applied to the unit embeddings of each."""
-    scales: tuple[float, ...] = (1.0,)
-    """Sizes at which every image is described; the descriptors are averaged."""
-    rates: Rates = RATES
-    """How images are augmented, where :meth:`embed` is asked for augmented ones."""
-    view: int = 0
-    """The recipe of augmented images, where the data set's view has several."""
 
     def embed(
-        self, network: nn.Module, records: Sequence[PlaceRecord], title: str, augment_seed: int | None = None
+        self, network: nn.Module, records: Sequence[PlaceRecord], title: str, augmented: Augmented | None = None
     ) -> tuple[list[str], Table]:
         """Keys and outputs ``{name: [n, D]}`` (CPU, float32) of the places.
 
-        Inputs are clean unless ``augment_seed`` asks for training augmentation, drawn once (upstream's teacher cache).
+        Inputs are clean unless ``augmented`` asks for training augmentation, drawn once (upstream's teacher cache).
         """
         was_training = network.training
         network.eval()
         keys: list[str] = []
         parts: list[Table] = []
-        loader = self._loader(network, records, self.batch_size, augment_seed)
+        loader = self.context.loader(network, records, augmented=augmented)
         try:
             for batch in tqdm(loader, desc=title, leave=False, delay=1, disable=None):
-                outputs = self._forward(network, move(batch, self.fabric.device))
+                outputs = self._forward(network, self.context.move(batch))
                 keys += batch["keys"]
                 parts.append(
                     {name: self._kept(name, value) for name, value in outputs.items() if isinstance(value, Tensor)}
@@ -85,12 +64,12 @@ class Embedder:
         """
         network.eval()
         times = []
-        for batch in self._loader(network, list(records[:22]), 1, None):
-            batch = move(batch, self.fabric.device)
-            _synchronise(self.fabric.device)
+        for batch in self.context.loader(network, records[:22], batch_size=1):
+            batch = self.context.move(batch)
+            _synchronise(self.context.device)
             start = time.perf_counter()
             self._forward(network, batch)
-            _synchronise(self.fabric.device)
+            _synchronise(self.context.device)
             times.append(1000 * (time.perf_counter() - start))
         parameters = sum(parameter.numel() for parameter in network.parameters())
         taken = times[2:] or times
@@ -99,58 +78,23 @@ class Embedder:
     def feature_maps(self, network: nn.Module, records: Sequence[PlaceRecord], name: str) -> Iterator[Tensor]:
         """One feature map [B, C, h, w] (CPU, float32) of the places, batch by batch."""
         network.eval()
-        loader = self._loader(network, records, self.batch_size, None)
+        loader = self.context.loader(network, records)
         for batch in tqdm(loader, desc=f"{name} of {len(records)} places", leave=False, delay=1, disable=None):
             with torch.no_grad():
-                outputs = network(move(batch, self.fabric.device), feature_maps=(name,))
+                outputs = network(self.context.move(batch), feature_maps=(name,))
             yield outputs[f"maps.{name}"].float().cpu()
-
-    def sample(self, records: Sequence[PlaceRecord], wants: Collection[str]) -> dict[str, Any]:
-        """One clean batch of these places with all keys in ``wants``, on the device."""
-        loader = evaluation_loader(
-            self.data,
-            records,
-            wants=wants,
-            quantize=quantizer_for(wants),
-            batch_size=len(records),
-            num_workers=0,
-            one_size=True,
-        )
-        return move(next(iter(loader)), self.fabric.device)
 
     def _kept(self, name: str, value: Tensor) -> Tensor:
         value = value.float().cpu()
-        at_once = self.project is not None and name == "embedding" and self.scales == (1.0,)
+        at_once = name == "embedding" and self.context.scales == (1.0,)
         return self.project(value) if at_once and self.project is not None else value
 
     @torch.no_grad()
-    def _forward(self, network: nn.Module, batch: dict[str, Any]) -> Table:
-        with self.fabric.autocast():
-            outputs: Table = self._describe(network, batch)
-        return outputs
-
-    def _describe(self, network: nn.Module, batch: dict[str, Any]) -> Table:
-        if self.scales == (1.0,):
-            found: Table = network(batch)
-            return found
-        return describe_at(network, batch, self.scales, self.project)
-
-    def _loader(
-        self, network: nn.Module, records: Sequence[PlaceRecord], batch_size: int, augment_seed: int | None
-    ) -> Any:
-        requires: tuple[str, ...] = network.requires  # type: ignore[assignment]
-        return evaluation_loader(
-            self.data,
-            records,
-            wants=requires,
-            quantize=quantizer_for(requires),
-            batch_size=batch_size,
-            num_workers=self.num_workers,
-            augment_seed=augment_seed,
-            rates=self.rates,
-            view=self.view,
-            finish=map_builder(self.options, [network], batch_size, self.fabric.device) if self.options else None,
-        )
+    def _forward(self, network: nn.Module, batch: Batch) -> Table:
+        scales = self.context.scales
+        with self.context.fabric.autocast():
+            found: Table = network(batch) if scales == (1.0,) else describe_at(network, batch, scales, self.project)
+        return found
 
 
 def _synchronise(device: torch.device) -> None:

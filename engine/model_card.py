@@ -11,7 +11,7 @@ import torch
 from distilplace.common.randomness import forked_random_state
 from distilplace.datasets.preprocessing import preprocessing_of
 from distilplace.datasets.records import PlaceRecord
-from distilplace.engine.embedding import Embedder
+from distilplace.engine.context import Context
 from distilplace.engine.options import DataOptions, ModelOptions, TrainOptions
 from distilplace.evaluation.retrieval.measures import Result
 from distilplace.models import PlaceNetwork
@@ -34,22 +34,22 @@ class Described(NamedTuple):
 
 
 def describe_network(
-    options: TrainOptions, embedder: Embedder, network: PlaceNetwork, settings: Mapping[str, Any], example: PlaceRecord
+    context: Context[TrainOptions], network: PlaceNetwork, settings: Mapping[str, Any], example: PlaceRecord
 ) -> Described:
     """The card of the network that a run trains, without scores.
 
     Args:
-        options: of the run.
-        embedder: with the data set that trains.
+        context: of the run, with the data set that trains.
         network: as it is; asked for the embedding of the training place ``example``.
         settings: that it was built from.
         example: a training place.
 
     """
-    data, student = embedder.data, options.train_mode == "train_student"
+    options, data = context.options, context.data
+    student = options.train_mode == "train_student"
     seen = example.images[0] if "images" in network.requires and example.images else None
     preprocessing = preprocessing_of(data, None if seen is None else Path(seen))
-    embedding = _embedding_of(embedder, network, example)
+    embedding = _embedding_of(context, network, example)
     unit = bool((embedding.norm(dim=1) - 1).abs().max() < _UNIT)
     card = ModelCard(
         role="student" if student else "teacher",
@@ -71,13 +71,13 @@ def scores_of(result: Result | None) -> dict[str, float | None]:
 
 
 @torch.no_grad()
-def _embedding_of(embedder: Embedder, network: PlaceNetwork, example: PlaceRecord) -> torch.Tensor:
+def _embedding_of(context: Context[TrainOptions], network: PlaceNetwork, example: PlaceRecord) -> torch.Tensor:
     """Float32 [1, D]; the network's mode and everybody's random numbers stay as they were."""
     was_training = network.training
     network.eval()
     try:
-        with forked_random_state("model card"), embedder.fabric.autocast():
-            found: torch.Tensor = network(embedder.sample([example], network.requires))["embedding"]
+        with forked_random_state("model card"), context.fabric.autocast():
+            found: torch.Tensor = network(context.sample([example], network.requires))["embedding"]
     finally:
         network.train(was_training)
     return found.float().cpu()

@@ -2,7 +2,7 @@
 
 import logging
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from torch import nn
@@ -15,6 +15,7 @@ from distilplace.engine.caches.fingerprint import Augmented, Fingerprint, of_fra
 from distilplace.engine.caches.published_whitening import one_for_each, published_whitening
 from distilplace.engine.caches.store import LABELS, compare_store, compare_stores, has_store, read_store, write_store
 from distilplace.engine.caches.whitening import WhitenedTeacher, fitted_whitening
+from distilplace.engine.context import Context
 from distilplace.engine.embedding import Embedder
 from distilplace.engine.options import TrainOptions
 from distilplace.engine.scoring import score_store
@@ -38,14 +39,24 @@ class LoadedTeacher:
 
 @dataclass(frozen=True)
 class TeacherOpener:
-    """What opening a teacher needs to know: the options, all training places, the test set, how to embed either."""
+    """What opening a teacher needs to know: all training places, the test set, and the context of either."""
 
-    options: TrainOptions
+    context: Context[TrainOptions]
+    testing: Context[TrainOptions]
     training: list[PlaceRecord]
     test: Benchmark
-    embedder: Embedder
-    tester: Embedder
     distiller: Distiller | None
+
+    @property
+    def options(self) -> TrainOptions:
+        """The run's."""
+        return self.context.options
+
+    def _measured(self, network: nn.Module) -> tuple[Result, dict[str, str]]:
+        """What a teacher scores on the test set, and its size and speed."""
+        embedder = Embedder(self.testing)
+        result = embedder.score(network, self.test, "teacher on test places")
+        return result, embedder.facts(network, self.test.distinct_records())
 
     def open_all(self) -> list[LoadedTeacher]:
         """One per ``--model``; none without distillation. Mismatches raise :class:`UserError`."""
@@ -85,15 +96,14 @@ class TeacherOpener:
         published = published_whitening(file, network, name, options.whiten_dim) if file else None
         assert self.distiller is not None
         maps = self.distiller.teacher_maps(network.level_maps)
-        result = self.tester.score(network, self.test, "teacher on test places")
-        facts = self.tester.facts(network, self.test.distinct_records())
+        result, facts = self._measured(network)
         source = LiveTeacher(network, maps)
         if published is not None:
             LOG.info("whitening of %s: %d -> %d numbers, %s", name, published.dim1, published.dim2, file)
             return LoadedTeacher(name, WhitenedTeacher(source, published), result, facts)
         if options.whiten_dim is None or options.whitening:
             return LoadedTeacher(name, source, result, facts)
-        fitted = fitted_whitening(options, self.embedder, network, name, weights, self.training)
+        fitted = fitted_whitening(self.context, network, name, weights, self.training)
         return LoadedTeacher(name, WhitenedTeacher(source, fitted), result, facts)
 
     def _stored(self, name: str, weights: Path) -> LoadedTeacher:
@@ -112,13 +122,12 @@ class TeacherOpener:
     def _made_from(self, name: str, weights: Path) -> Fingerprint:
         """What the store that this run needs is made from."""
         options, requires = self.options, model_requires(name)
-        augmented = Augmented(options.seed, rates_of(options)) if options.cache_aug else None
         known = sha256(weights) if weights.is_file() else None
-        data, tested, tests = self.embedder.data, self.tester.data, self.test.distinct_records()
+        tests = self.test.distinct_records()
         return (
             of_network(name, teacher_settings(options, name), known, options.precision)
-            | of_frames(LABELS["train"], data, self.training, requires, augmented=augmented)
-            | of_frames(LABELS["test"], tested, tests, requires, scales=self.tester.scales)
+            | of_frames(LABELS["train"], self.context.data, self.training, requires, augmented=self._augmented())
+            | of_frames(LABELS["test"], self.testing.data, tests, requires, scales=self.testing.scales)
         )
 
     def _folder(self, name: str, made_from: Fingerprint, weights: Path) -> Path:
@@ -126,7 +135,7 @@ class TeacherOpener:
         if self.options.teacher_store is not None:
             return Path(self.options.teacher_store)
         stores = Path(self.options.logdir) / "teacher_stores"
-        label = f"{self.embedder.data.name}-{name.replace(':', '_').replace('/', '_')}"
+        label = f"{self.context.data.name}-{name.replace(':', '_').replace('/', '_')}"
         folder = stores / f"{label}-{made_from.digest()[:10]}"
         if has_store(folder):
             return folder
@@ -148,16 +157,19 @@ class TeacherOpener:
             raise _missing(weights)
         settings = teacher_settings(self.options, name)
         network = build_network(name, settings, seed=self.options.seed, weights=str(weights))
-        return network.to(self.embedder.fabric.device).eval()
+        return network.to(self.context.device).eval()
 
     def _fill(self, name: str, folder: Path, made_from: Fingerprint, network: nn.Module) -> None:
         tests = self.test.distinct_records()
         LOG.info("teacher %s: outputs of %d + %d places -> %s", name, len(self.training), len(tests), folder)
-        augment = self.options.seed if self.options.cache_aug else None
-        embedder = replace(self.embedder, rates=rates_of(self.options))
-        training_part = embedder.embed(network, self.training, "teacher on training places", augment)
-        test_part = self.tester.embed(network, tests, "teacher on test places")
-        write_store(folder, made_from, training_part, test_part, self.tester.facts(network, tests))
+        title, tester = "teacher on training places", Embedder(self.testing)
+        training_part = Embedder(self.context).embed(network, self.training, title, self._augmented())
+        test_part = tester.embed(network, tests, "teacher on test places")
+        write_store(folder, made_from, training_part, test_part, tester.facts(network, tests))
+
+    def _augmented(self) -> Augmented | None:
+        """How a store's training inputs are augmented: not at all without ``--cache_aug``."""
+        return Augmented(self.options.seed, rates_of(self.options)) if self.options.cache_aug else None
 
 
 def _numbered(teachers: list[LoadedTeacher]) -> list[LoadedTeacher]:

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from distilplace.common.errors import UserError
 from distilplace.datasets.loading import set_epoch
-from distilplace.engine.embedding import move
+from distilplace.engine.context import Context
 from distilplace.engine.generations import Generations
 from distilplace.engine.optimisation import by_step, restore_length, schedule_length
 from distilplace.engine.options import TrainOptions
@@ -37,7 +37,7 @@ LOG = logging.getLogger("distilplace")
 class Trainer:
     """Everything that changes while training."""
 
-    options: TrainOptions
+    context: Context[TrainOptions]
     network: PlaceNetwork
     task_loss: TaskLoss
     distiller: Distiller | None
@@ -46,7 +46,6 @@ class Trainer:
     scheduler: torch.optim.lr_scheduler.LRScheduler
     sampler: Any
     loader: Any
-    fabric: Any
     folder: RunFolder
     generations: Generations
     features: Callable[[], np.ndarray]
@@ -61,6 +60,11 @@ class Trainer:
     _start: float = field(default=0.0, init=False)
 
     # -- one epoch ------------------------------------------------------------------------------------------------
+
+    @property
+    def options(self) -> TrainOptions:
+        """The run's."""
+        return self.context.options
 
     @property
     def epochs(self) -> int:
@@ -86,7 +90,7 @@ class Trainer:
                 if isinstance(module, nn.Module):
                     module.train()
             for batch in tqdm(self.loader, desc=f"epoch {progress.epoch + 1}/{self.epochs}", leave=False, disable=None):
-                batch = move(batch, self.fabric.device)
+                batch = self.context.move(batch)
                 yield {**batch, **self.generations.entries(progress.epoch, batch)}
 
     def forward(self, batch: Batch) -> Forward:
@@ -98,7 +102,7 @@ class Trainer:
             batch,
             split_size=self.options.train_batch_split_size,
             key=(self.options.seed, self.progress.step),
-            fabric=self.fabric,
+            fabric=self.context.fabric,
             feature_maps=self.feature_maps,
         )
 

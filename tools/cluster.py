@@ -13,18 +13,9 @@ from pathlib import Path
 from distilplace.common.errors import UserError
 from distilplace.common.home import home
 from distilplace.engine.assembly import Parts
-from distilplace.engine.building import (
-    build_data,
-    build_fabric,
-    build_network,
-    build_task_loss,
-    build_test_data,
-    split_validation,
-    student_settings,
-    teacher_settings,
-)
+from distilplace.engine.building import build_network, build_task_loss, build_test_data, learner, split_validation
 from distilplace.engine.caches.clusters import cluster_path, clusters_made_from, find_descriptors
-from distilplace.engine.embedding import Embedder
+from distilplace.engine.context import Context
 from distilplace.engine.options import TrainOptions
 from distilplace.engine.options.command_line import parse
 from distilplace.engine.program import exit_code
@@ -33,19 +24,16 @@ from distilplace.engine.runs.folder import LOG
 
 def cluster(options: TrainOptions) -> Path:
     """Find the descriptors of the network that ``--train_mode`` names; path of their file."""
-    data, fabric = build_data(options), build_fabric(options)
-    is_student = options.train_mode == "train_student"
-    name = options.student_model if is_student else options.model[0]
-    settings = student_settings(options, name) if is_student else teacher_settings(options, name)
-    network = build_network(name, settings, seed=options.seed).to(fabric.device)
+    context = Context.open(options)
+    data, (name, settings) = context.data, learner(options)
+    network = build_network(name, settings, seed=options.seed).to(context.device)
     if not hasattr(network, "initialise_clusters"):
         raise UserError(f"{name} has no NetVLAD clusters to start: name one of the ...netvlad networks")
-    embedder = Embedder(data, fabric, options.val_batch_size, options.num_workers, options)
     test = build_test_data(options, data).evaluation_set()
     training = split_validation(options, data, data.training_set(), test).training
-    parts = Parts(training, network, build_task_loss(options), None, [], embedder)
-    made_from = clusters_made_from(options, parts)
-    path = cluster_path(options, parts, made_from)
+    parts = Parts(training, network, build_task_loss(options), None, [], context)
+    made_from = clusters_made_from(parts)
+    path = cluster_path(parts, made_from)
     LOG.info("%d local descriptors: %s", len(find_descriptors(parts, path, made_from)), path)
     return path
 

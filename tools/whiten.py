@@ -13,9 +13,9 @@ from pathlib import Path
 
 from distilplace.common.errors import UserError
 from distilplace.common.home import home
-from distilplace.engine.building import build_data, build_fabric, build_network, teacher_settings
+from distilplace.engine.building import build_network, teacher_settings
 from distilplace.engine.caches.whitening import fitted_whitening
-from distilplace.engine.embedding import Embedder
+from distilplace.engine.context import Context
 from distilplace.engine.options import TrainOptions
 from distilplace.engine.options.command_line import parse
 from distilplace.engine.program import exit_code
@@ -37,13 +37,12 @@ def whiten(options: TrainOptions) -> list[Whitening]:
         raise UserError("no width to whiten to: give --whiten_dim (published: 512)")
     if len(names) != len(paths):
         raise UserError(f"--teacher_weights_path names {len(paths)} files for {len(names)} teachers; give one each")
-    data, fabric = build_data(options), build_fabric(options)
-    embedder = Embedder(data, fabric, options.val_batch_size, options.num_workers, options)
-    records = data.training_set().records
+    context = Context.open(options)
+    records = context.data.training_set().records
     found = []
     for name, path in zip(names, paths, strict=True):
         network = build_network(name, teacher_settings(options, name), seed=options.seed, weights=path)
-        fitted = fitted_whitening(options, embedder, network.to(fabric.device), name, Path(path), records)
+        fitted = fitted_whitening(context, network.to(context.device), name, Path(path), records)
         share, images = 100 * fitted.kept, fitted.samples
         LOG.info("%s: %d of %d numbers keep %.2f %% (%d images)", name, fitted.dim2, fitted.dim1, share, images)
         found.append(fitted)

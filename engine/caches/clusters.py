@@ -16,14 +16,14 @@ from distilplace.common.tensor_files import write_tensors
 from distilplace.datasets.records import PlaceRecord
 from distilplace.engine.assembly import Parts
 from distilplace.engine.caches.fingerprint import Fingerprint, log_nearest, of_frames, of_network, saved_text
-from distilplace.engine.options import TrainOptions
+from distilplace.engine.embedding import Embedder
 from distilplace.engine.runs.folder import LOG, RunFolder
 
 KEY = "descriptors"
 HEAD = "net_vlad."  # what the clusters start: no part of what they are found with
 
 
-def start_clusters(options: TrainOptions, parts: Parts, folder: RunFolder) -> None:
+def start_clusters(parts: Parts, folder: RunFolder) -> None:
     """Give the network its clusters, if it has any and this run is not one that goes on.
 
     Raises:
@@ -32,10 +32,11 @@ def start_clusters(options: TrainOptions, parts: Parts, folder: RunFolder) -> No
     """
     if not hasattr(parts.network, "initialise_clusters") or (folder.path / "last.ckpt").is_file():
         return
-    made_from = clusters_made_from(options, parts)
-    path = Path(options.clusters_file) if options.clusters_file else cluster_path(options, parts, made_from)
+    options = parts.context.options
+    made_from = clusters_made_from(parts)
+    path = Path(options.clusters_file) if options.clusters_file else cluster_path(parts, made_from)
     if not options.clusters_file and not path.is_file():
-        pattern = f"{glob.escape(parts.embedder.data.name)}-*.safetensors"
+        pattern = f"{glob.escape(parts.context.data.name)}-*.safetensors"
         log_nearest("clusters", sorted(path.parent.glob(pattern)), made_from)
         find_descriptors(parts, path, made_from)
     # Read back even what was just found: k-means rounds by where in memory its numbers lie, and runs must repeat.
@@ -52,7 +53,7 @@ def start_clusters(options: TrainOptions, parts: Parts, folder: RunFolder) -> No
     parts.network.initialise_clusters(descriptors)  # type: ignore[operator]
 
 
-def clusters_made_from(options: TrainOptions, parts: Parts) -> Fingerprint:
+def clusters_made_from(parts: Parts) -> Fingerprint:
     """What local descriptors depend on: the network below its head, and the images drawn."""
     from distilplace.models.image.clustering import IMAGES, SEED
 
@@ -62,14 +63,14 @@ def clusters_made_from(options: TrainOptions, parts: Parts) -> Fingerprint:
             digest.update(name.encode())
             digest.update(value.detach().cpu().contiguous().numpy().tobytes())
     records = chosen_records(parts.training.records, IMAGES, SEED)
-    network = of_network(type(parts.network).__name__, {}, digest.hexdigest(), options.precision)
-    return network | of_frames("training images", parts.embedder.data, records, ("images",))
+    network = of_network(type(parts.network).__name__, {}, digest.hexdigest(), parts.context.options.precision)
+    return network | of_frames("training images", parts.context.data, records, ("images",))
 
 
-def cluster_path(options: TrainOptions, parts: Parts, made_from: Fingerprint) -> Path:
+def cluster_path(parts: Parts, made_from: Fingerprint) -> Path:
     """Where the descriptors of this network on these images are kept: named by a hash of both."""
-    name = f"{parts.embedder.data.name}-{made_from.digest()[:10]}.safetensors"
-    return Path(options.logdir) / "clusters" / name
+    name = f"{parts.context.data.name}-{made_from.digest()[:10]}.safetensors"
+    return Path(parts.context.options.logdir) / "clusters" / name
 
 
 def find_descriptors(parts: Parts, path: Path, made_from: Fingerprint) -> Tensor:
@@ -77,7 +78,7 @@ def find_descriptors(parts: Parts, path: Path, made_from: Fingerprint) -> Tensor
     from distilplace.models.image.clustering import IMAGES, SEED, sample_descriptors
 
     records = chosen_records(parts.training.records, IMAGES, SEED)
-    descriptors = sample_descriptors(parts.embedder.feature_maps(parts.network, records, "map"))
+    descriptors = sample_descriptors(Embedder(parts.context).feature_maps(parts.network, records, "map"))
     write_tensors(path, {KEY: descriptors}, {"made_from": made_from.text()})
     return descriptors
 

@@ -5,6 +5,7 @@ Pitts30k-train at 480x640), and use it for every test set.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from distilplace.datasets.base import PlaceData
 from distilplace.datasets.records import PlaceRecord
 from distilplace.engine.building import build_named_data
 from distilplace.engine.caches.fingerprint import Fingerprint, log_nearest, of_frames, of_network, saved_text
+from distilplace.engine.context import Context
 from distilplace.engine.embedding import Embedder
 from distilplace.engine.options import EvaluateOptions
 from distilplace.engine.runs.folder import LOG
@@ -30,9 +32,8 @@ SAMPLES = 10_000  # of local descriptors
 
 
 def whitening(
-    options: EvaluateOptions,
+    context: Context[EvaluateOptions],
     trained: Mapping[str, Any],
-    embedder: Embedder,
     network: nn.Module,
     name: str,
     settings: Mapping[str, Any],
@@ -40,9 +41,8 @@ def whitening(
     """What reduces a batch of embeddings to ``--pca`` numbers: read from its file, or fitted and kept there.
 
     Args:
-        options: of the evaluation.
+        context: of the evaluation; the PCA is fitted on images of one size, whatever its ``scales``.
         trained: options of the run that the weights belong to; empty where there is none.
-        embedder: describes the test places; the PCA is fitted on images of one size, whatever its ``scales``.
         network: the network with its weights.
         name: the network's.
         settings: the network's.
@@ -51,10 +51,11 @@ def whitening(
         UserError: no training images to fit it on, or ``--pca_file`` belongs to other weights, images or settings.
 
     """
+    options = context.options
     assert options.pca is not None
     weights = Path(options.weights)
     path = Path(options.pca_file or weights.with_name(f"{weights.stem}.pca{options.pca}.safetensors"))
-    data, chosen, problem = pca_images(options, trained, embedder.data)
+    data, chosen, problem = pca_images(options, trained, context.data)
     made_from = pca_made_from(options, name, settings, data, chosen)
     if path.is_file():
         fitted = _read(path)
@@ -62,7 +63,7 @@ def whitening(
             return _applied(fitted)
     if data is None:
         raise UserError(f"no images to fit the PCA on ({problem}): give --pca_dataset and --pca_folder, or --pca_file")
-    embedder = Embedder(data, embedder.fabric, embedder.batch_size, embedder.num_workers, options)
+    embedder = Embedder(replace(context, data=data, scales=(1.0,)))
     _, table = embedder.embed(network, chosen, "training places, to fit the PCA")
     embeddings = functional.normalize(table["embedding"], dim=1) if of_units(options) else table["embedding"]
     fitted = PCAWhitening.fit(embeddings.numpy(), options.pca)

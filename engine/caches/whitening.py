@@ -3,7 +3,6 @@
 import glob
 import logging
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from distilplace.datasets.records import PlaceRecord
 from distilplace.datasets.transforms.views import WHITENING_VIEW
 from distilplace.engine.building import rates_of, teacher_settings
 from distilplace.engine.caches.fingerprint import Augmented, Fingerprint, log_nearest, of_frames, of_network
+from distilplace.engine.context import Context
 from distilplace.engine.embedding import Embedder
 from distilplace.engine.options import TrainOptions
 from distilplace.engine.teachers import LiveTeacher
@@ -43,29 +43,25 @@ class WhitenedTeacher:
 
 
 def fitted_whitening(
-    options: TrainOptions,
-    embedder: Embedder,
-    network: nn.Module,
-    name: str,
-    weights: Path,
-    records: Sequence[PlaceRecord],
+    context: Context[TrainOptions], network: nn.Module, name: str, weights: Path, records: Sequence[PlaceRecord]
 ) -> Whitening:
     """The whitening to ``--whiten_dim`` of one teacher: read from beside the stores, or fitted and kept there.
 
     Fitted on ``--whiten_samples`` random training images, as training sees them (augmented once); of videos, on random
     frames. The file's name holds the hash of its fingerprint: network, width, and the very images.
     """
+    options, data = context.options, context.data
     assert options.whiten_dim is not None
-    embedder = replace(embedder, rates=rates_of(options), view=WHITENING_VIEW.get(embedder.data.views, 0))
-    chosen = chosen_records(embedder.data.whitening_records(records, options.seed), options)
-    made_from = whitening_made_from(options, embedder, name, weights, chosen)
+    augmented = Augmented(options.seed, rates_of(options), WHITENING_VIEW.get(data.views, 0))
+    chosen = chosen_records(data.whitening_records(records, options.seed), options)
+    made_from = whitening_made_from(context, name, weights, chosen, augmented)
     home, label = Path(options.logdir) / "teacher_stores", f"whitening-{name.replace(':', '_').replace('/', '_')}"
     path = home / f"{label}-{made_from.digest()[:16]}.safetensors"
     if path.is_file():
         LOG.info("whitening of %s: read from %s", name, path)
         return Whitening.load(path, made_from.text())
     log_nearest(f"whitening of {name}", sorted(home.glob(f"{glob.escape(label)}-*.safetensors")), made_from)
-    _, table = embedder.embed(network, chosen, "training images, to whiten", options.seed)
+    _, table = Embedder(context).embed(network, chosen, "training images, to whiten", augmented)
     whitening = Whitening.fit(functional.normalize(table["embedding"], dim=1), options.whiten_dim)
     path.parent.mkdir(parents=True, exist_ok=True)
     whitening.save(path, made_from.text())
@@ -75,12 +71,12 @@ def fitted_whitening(
 
 
 def whitening_made_from(
-    options: TrainOptions, embedder: Embedder, name: str, weights: Path, chosen: Sequence[PlaceRecord]
+    context: Context[TrainOptions], name: str, weights: Path, chosen: Sequence[PlaceRecord], augmented: Augmented
 ) -> Fingerprint:
-    """What a whitening depends on: network, width, and the images ``chosen`` as ``embedder`` augments them."""
+    """What a whitening depends on: network, width, and the images ``chosen`` as they are augmented."""
+    options = context.options
     network = of_network(name, teacher_settings(options, name), sha256(weights), options.precision)
-    augmented = Augmented(options.seed, embedder.rates, embedder.view)
-    frames = of_frames("training images", embedder.data, chosen, model_requires(name), augmented=augmented)
+    frames = of_frames("training images", context.data, chosen, model_requires(name), augmented=augmented)
     return network | Fingerprint({"width": options.whiten_dim}) | frames
 
 

@@ -97,9 +97,9 @@ def test_the_store_holds_the_teachers_view_of_clean_inputs(oxford, teacher_run, 
     seeds = []
     embed = Embedder.embed
 
-    def watch(self, network, records, title, augment_seed=None):
-        seeds.append((title, augment_seed))
-        return embed(self, network, records, title, augment_seed)
+    def watch(self, network, records, title, augmented=None):
+        seeds.append((title, augmented and augmented.seed))
+        return embed(self, network, records, title, augmented)
 
     monkeypatch.setattr(Embedder, "embed", watch)
     assert train.main(distilled_flags(oxford, teacher_run, tmp_path, "clean")) == 0

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from distilplace.common.errors import UserError
-from distilplace.engine.embedding import move
+from distilplace.engine.context import to_device
 from distilplace.engine.maps import map_builder
 from distilplace.engine.step import split_batch
 from distilplace.models import create_model
@@ -36,7 +36,7 @@ def test_a_model_with_maps_from_a_worker_computes_the_same_and_builds_none(setti
     assert not torch.equal(wanted[0], wanted[1])
     manager = travelled["maps"][0]
     before = set(manager._maps)
-    assert torch.equal(model(move(travelled, torch.device("cpu")))["embedding"], wanted)
+    assert torch.equal(model(to_device(travelled, torch.device("cpu")))["embedding"], wanted)
     assert set(manager._maps) == before
     assert not manager._neighbours
 

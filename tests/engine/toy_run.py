@@ -20,7 +20,8 @@ from distilplace.datasets.records import CloudSettings, EvaluationSet, PlaceReco
 from distilplace.datasets.relations import training_relations, true_neighbours
 from distilplace.engine.assembly import Parts, assemble
 from distilplace.engine.building import build_distiller, build_task_loss
-from distilplace.engine.embedding import Embedder
+from distilplace.engine.context import Context
+from distilplace.engine.model_card import describe_network
 from distilplace.engine.options import TrainOptions
 from distilplace.engine.options.command_line import parse
 from distilplace.engine.runs.folder import RunFolder
@@ -131,12 +132,12 @@ def options_of(folder: Path, *flags: str) -> TrainOptions:
 def build(options: TrainOptions, run: RunFolder, folder: Path) -> Trainer:
     """The trainer as ``train.py`` puts it together, with a live teacher where the method wants one."""
     data = ToyData(folder / "data")
-    embedder = Embedder(data, Fabric(accelerator="cpu", devices=1), options=options)
+    context = Context(options, data, Fabric(accelerator="cpu", devices=1))
     distiller = build_distiller(options)
     maps = () if distiller is None else distiller.teacher_maps(ToyNet.level_maps)
     teachers = [] if distiller is None else [LiveTeacher(ToyNet(seed=5), maps)]
-    parts = Parts(data.training_set(), ToyNet(), build_task_loss(options), distiller, teachers, embedder)
-    return assemble(options, parts, run)
+    parts = Parts(data.training_set(), ToyNet(), build_task_loss(options), distiller, teachers, context)
+    return assemble(parts, run)
 
 
 def run_toy(options: TrainOptions, folder: Path, watch: Callable[[Trainer], None] = lambda trainer: None) -> Trainer:
@@ -146,15 +147,15 @@ def run_toy(options: TrainOptions, folder: Path, watch: Callable[[Trainer], None
         run.begin(options, "cpu")
         trainer = build(options, run, folder)
         validation = ToyData(folder / "data").evaluation_set() if options.val_fraction else None
-        embedder = Embedder(ToyData(folder / "data"), trainer.fabric, options=options)
         selection = Selection(validation, options.val_min_queries, options.select_by)
+        described = describe_network(trainer.context, trainer.network, {}, trainer.context.data.records[0])
         if options.resume == "auto":
             trainer.resume()
         watch(trainer)
         while not trainer.is_done:
             means = train.train_epoch(trainer)
-            train.validate(trainer, embedder, selection, means)
-            train.keep(trainer, "toy", {})
+            result = train.validate(trainer, selection, means)
+            train.keep(trainer, described, result)
             trainer.stop_if_asked()
         return trainer
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from distilplace.engine import teacher_loading
-from distilplace.engine.building import build_data, build_fabric
 from distilplace.engine.caches import whitening
 from distilplace.engine.caches.fingerprint import Fingerprint
+from distilplace.engine.context import Context
 from distilplace.engine.embedding import Embedder
 from distilplace.engine.options import TrainOptions
 from distilplace.engine.options.command_line import parse
@@ -27,8 +27,8 @@ def asked(tmp_path, monkeypatch) -> list:
     """What embedders are asked for: title, seed, rates, recipe."""
     found = []
 
-    def embed(self, network, records, title, augment_seed=None):
-        found.append((title, augment_seed, self.rates, self.view))
+    def embed(self, network, records, title, augmented=None):
+        found.append((title, *(augmented or ())))
         return [record.key for record in records], {"embedding": torch.randn(len(records), 4)}
 
     monkeypatch.setattr(Embedder, "embed", embed)
@@ -50,27 +50,25 @@ def opened(tmp_path: Path, *flags: str):
     ]
     options = parse(TrainOptions, [*where, *RATES, "--model", "resnet18", *flags], home=tmp_path, environment={})
     options = options.model_copy(update={"logdir": str(tmp_path / "logs")})
-    data = build_data(options)
-    embedder = Embedder(data, build_fabric(options), 8, 0, options)
-    return options, data, embedder
+    return Context.open(options)
 
 
 def test_a_store_of_augmented_inputs_uses_the_given_rates(tmp_path, asked, monkeypatch):
     monkeypatch.setattr(teacher_loading, "write_store", lambda *_: None)
-    options, data, embedder = opened(tmp_path, "--cache_aug", "True")
-    records = data.training_set().records
-    opener = TeacherOpener(options, records, data.evaluation_set(), embedder, embedder, None)
+    context = opened(tmp_path, "--cache_aug", "True")
+    records, test = context.data.training_set().records, context.data.evaluation_set()
+    opener = TeacherOpener(context, context, records, test, None)
     opener._fill("resnet18", tmp_path, Fingerprint(), Network())
     assert asked[0][1:3] == (7, (0.4, 0.3, 0.25))
-    assert asked[1][1] is None
+    assert asked[1] == ("teacher on test places",)
 
 
 @pytest.mark.parametrize(("views", "recipe"), [("place", 0), ("svd", 2)])
 def test_a_whitening_is_fitted_with_the_given_rates_and_its_own_recipe(tmp_path, asked, views, recipe):
-    options, data, embedder = opened(tmp_path)
-    options, data.views = options.model_copy(update={"whiten_dim": 2}), views
+    context = opened(tmp_path, "--whiten_dim", "2", "--teacher_outputs", "live")
+    context.data.views = views
     (tmp_path / "t").write_bytes(b"weights")
-    arguments = (options, embedder, Network(), "resnet18", tmp_path / "t", data.training_set().records)
+    arguments = (context, Network(), "resnet18", tmp_path / "t", context.data.training_set().records)
     first = whitening.fitted_whitening(*arguments)
     assert asked == [("training images, to whiten", 7, (0.4, 0.3, 0.25), recipe)]
     again = whitening.fitted_whitening(*arguments)

@@ -8,9 +8,9 @@ from safetensors.torch import load_file, save_file
 
 from distilplace.common.errors import UserError
 from distilplace.engine.assembly import Parts
-from distilplace.engine.building import build_data, build_fabric, build_network, split_validation, student_settings
+from distilplace.engine.building import build_network, split_validation, student_settings
 from distilplace.engine.caches.clusters import start_clusters
-from distilplace.engine.embedding import Embedder
+from distilplace.engine.context import Context
 from distilplace.engine.options import TrainOptions
 from distilplace.engine.options.command_line import parse
 from distilplace.tools import cluster
@@ -31,11 +31,12 @@ def flags(tmp_path) -> list[str]:
 def start(home: Path, flags: list[str]) -> None:
     """What ``train.py`` does before its first step."""
     options = parse(TrainOptions, flags, home=home, environment={})
-    data, fabric = build_data(options), build_fabric(options)
+    context = Context.open(options)
+    data = context.data
     network = build_network(NETWORK, student_settings(options, NETWORK), seed=options.seed)
     training = split_validation(options, data, data.training_set(), data.evaluation_set()).training
-    parts = Parts(training, network, None, None, [], Embedder(data, fabric, 8, 0, options))
-    start_clusters(options, parts, SimpleNamespace(path=home / "run"))
+    parts = Parts(training, network, None, None, [], context)
+    start_clusters(parts, SimpleNamespace(path=home / "run"))
 
 
 def files(home: Path) -> list[Path]:

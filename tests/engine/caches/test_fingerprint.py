@@ -5,7 +5,6 @@ Every row of the tables changes one thing; the fingerprints of the four kinds of
 
 import os
 import shutil
-from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -19,12 +18,12 @@ from distilplace.common.randomness import forked_random_state
 from distilplace.datasets.io.images import ImageSize
 from distilplace.datasets.readers.poses.cambridge import CambridgeData
 from distilplace.engine.assembly import Parts
-from distilplace.engine.building import build_data, build_fabric, build_test_data, rates_of, teacher_settings
+from distilplace.engine.building import build_data, build_test_data, rates_of, teacher_settings
 from distilplace.engine.caches.clusters import clusters_made_from
 from distilplace.engine.caches.fingerprint import Augmented, of_frames, of_network
 from distilplace.engine.caches.reduction import pca_images, pca_made_from
 from distilplace.engine.caches.whitening import chosen_records, whitening_made_from
-from distilplace.engine.embedding import Embedder
+from distilplace.engine.context import Context
 from distilplace.engine.options import EvaluateOptions, TrainOptions
 from distilplace.engine.options.command_line import parse
 from distilplace.engine.teacher_loading import TeacherOpener
@@ -66,15 +65,13 @@ def fingerprints(world: Path, flags: list[str], network: torch.nn.Module) -> dic
     common = ["--dataset", "frames", "--dataset_folder", str(world / "frames"), *RADII, "--accelerator", "cpu"]
     own = ["--teacher_weights_path", str(world / "t.safetensors"), "--whiten_dim", "8"]
     options = parse(TrainOptions, [*common, *own, *flags], home=world, environment={})
-    data, fabric = build_data(options), build_fabric(options)
-    tested = build_test_data(options, data)
-    embedder = Embedder(data, fabric, options.val_batch_size, options.num_workers, options)
-    tester = replace(embedder, data=tested, scales=tuple(options.scales))
+    context = Context.open(options)
+    data, tested = context.data, build_test_data(options, context.data)
     training, weights = data.training_set(), Path(options.teacher_weights_path[0])
-    opener = TeacherOpener(options, training.records, tested.evaluation_set(), embedder, tester, None)
+    opener = TeacherOpener(context, context.testing(tested), training.records, tested.evaluation_set(), None)
     image_teacher = "resnet18" if options.model == ["minklocmmcat"] else options.model[0]
     chosen = chosen_records(data.whitening_records(training.records, options.seed), options)
-    augmenting = replace(embedder, rates=rates_of(options))
+    augmented = Augmented(options.seed, rates_of(options))
     shared = {
         name: value
         for name, value in options.model_dump().items()
@@ -84,12 +81,12 @@ def fingerprints(world: Path, flags: list[str], network: torch.nn.Module) -> dic
     settings = teacher_settings(options, image_teacher)
     pca_data, pca_records, problem = pca_images(evaluated, {}, data)
     assert not problem
-    parts = Parts(training, network, None, None, [], embedder)
+    parts = Parts(training, network, None, None, [], context)
     found = {
         "store": opener._made_from(options.model[0], weights),
-        "whitening": whitening_made_from(options, augmenting, image_teacher, weights, chosen),
+        "whitening": whitening_made_from(context, image_teacher, weights, chosen, augmented),
         "pca": pca_made_from(evaluated, image_teacher, settings, pca_data, pca_records),
-        "clusters": clusters_made_from(options, parts),
+        "clusters": clusters_made_from(parts),
     }
     return {name: each.digest() for name, each in found.items()}
 

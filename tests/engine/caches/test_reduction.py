@@ -9,9 +9,12 @@ import torch
 from torch import nn
 
 from distilplace.common.errors import UserError
+from distilplace.datasets.loading import RATES
 from distilplace.engine.building import build_fabric, build_test_data, rates_of
+from distilplace.engine.caches.fingerprint import Augmented
 from distilplace.engine.caches.reduction import whitening
 from distilplace.engine.caches.whitening import chosen_records
+from distilplace.engine.context import Context
 from distilplace.engine.embedding import Embedder
 from distilplace.engine.options import EvaluateOptions, TrainOptions
 from distilplace.engine.options.command_line import parse
@@ -56,9 +59,9 @@ def reduce(world: Path, *flags: str, trained: dict | None = None):
     rest = ["--train_fraction", "0.5", "--pca", "3", "--accelerator", "cpu", "--model", "resnet18"]
     weights = ["--weights", str(world / "models" / "best.safetensors")]
     options = parse(EvaluateOptions, [*where, *rest, *weights, *flags], home=world, environment={})
-    embedder = Embedder(build_test_data(options), build_fabric(options), 8, 0, options)
-    embedder = replace(embedder, scales=tuple(options.scales))
-    return whitening(options, trained or {}, embedder, Means(), "resnet18", SETTINGS), embedder
+    data = build_test_data(options)
+    context = Context(options, data, build_fabric(options)).testing(data)
+    return whitening(context, trained or {}, Means(), "resnet18", SETTINGS), context
 
 
 def of_run(world: Path) -> dict[str, str]:
@@ -70,7 +73,7 @@ def slow(world: Path, folder: str, vectors: torch.Tensor, name: str = "images") 
     flags = ["--dataset", name, "--dataset_folder", str(world / folder), "--frame_tolerance", "0"]
     options = parse(TrainOptions, [*flags, "--train_fraction", "0.5"], home=world, environment={})
     data = build_test_data(options)
-    _, table = Embedder(data, build_fabric(options)).embed(Means(), data.training_set().records, "x")
+    _, table = Embedder(Context(options, data, build_fabric(options))).embed(Means(), data.training_set().records, "x")
     return torch.from_numpy(PCAWhitening.fit(table["embedding"].numpy(), 3).transform(vectors.numpy()))
 
 
@@ -86,8 +89,8 @@ def test_it_is_fitted_on_the_runs_own_training_images_else_on_the_tested_sets(wo
 
 def test_the_runs_own_data_set_may_be_of_another_kind_than_the_tested_one(world):
     vectors, run = torch.rand(5, 12), {**of_run(world), "dataset": "sequences"}
-    found, embedder = reduce(world, trained=run)
-    assert embedder.data.name == "images"
+    found, context = reduce(world, trained=run)
+    assert context.data.name == "images"
     torch.testing.assert_close(found(vectors), slow(world, "own", vectors, "sequences"))
     assert not torch.allclose(slow(world, "own", vectors, "sequences"), slow(world, "tested", vectors))
 
@@ -145,9 +148,9 @@ def test_a_damaged_file_is_one_line_with_the_remedy(world, content):
 
 
 def test_with_several_scales_it_is_fitted_on_unit_embeddings_of_one(world):
-    found, embedder = reduce(world, "--scales", "1", "0.5")
-    records = embedder.data.training_set().records
-    _, table = replace(embedder, scales=(1.0,)).embed(Means(), records, "x")
+    found, context = reduce(world, "--scales", "1", "0.5")
+    records = context.data.training_set().records
+    _, table = Embedder(replace(context, scales=(1.0,))).embed(Means(), records, "x")
     units = nn.functional.normalize(table["embedding"], dim=1)
     expected = PCAWhitening.fit(units.numpy(), 3).transform(units.numpy())
     torch.testing.assert_close(found(units), torch.from_numpy(expected))
@@ -176,9 +179,9 @@ def test_augmented_outputs_use_the_rates_that_were_given(world):
     flags += ["--train_fraction", "0.5", "--bcs_aug_rate", "0", "--hue_aug_rate", "0", "--erasing_aug_rate", "0"]
     options = parse(TrainOptions, flags, home=world, environment={})
     data = build_test_data(options)
-    embedder, records = Embedder(data, build_fabric(options)), data.training_set().records
+    embedder, records = Embedder(Context(options, data, build_fabric(options))), data.training_set().records
     _, clean = embedder.embed(Means(), records, "x")
-    _, drawn = embedder.embed(Means(), records, "x", 7)
-    _, unchanged = replace(embedder, rates=rates_of(options)).embed(Means(), records, "x", 7)
+    _, drawn = embedder.embed(Means(), records, "x", Augmented(7, RATES))
+    _, unchanged = embedder.embed(Means(), records, "x", Augmented(7, rates_of(options)))
     assert not torch.allclose(clean["embedding"], drawn["embedding"], atol=1e-3)
     torch.testing.assert_close(clean["embedding"], unchanged["embedding"], rtol=1e-5, atol=1e-5)
