@@ -127,7 +127,7 @@ def validate(trainer: Trainer, selection: Selection, means: dict[str, float]) ->
     if selection.validation is not None:
         if progress.epoch % trainer.options.eval_every and progress.epoch != trainer.epochs:
             LOG.info(line)
-            return
+            return None
         result = Embedder(trainer.context).score(trainer.network, selection.validation, "validation")
         log_validation(trainer.folder, progress.step, result, selection.validation)
         line += f", validation {selection.told(result)}"
