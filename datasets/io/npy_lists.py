@@ -8,7 +8,7 @@ import numpy as np
 from distilplace.common.errors import UserError
 from distilplace.common.files import require_file
 from distilplace.common.npy import load_npy
-from distilplace.common.pickle_reader import ForeignClassError
+from distilplace.common.pickles.reader import ForeignClassError
 from distilplace.datasets.image_sets import Truth
 from distilplace.datasets.io.pickles import unpickle
 

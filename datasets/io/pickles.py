@@ -1,6 +1,6 @@
 """Upstream's pickles, opened without running anything they name.
 
-A pickle may name any callable. This reader (:mod:`distilplace.common.pickle_reader`) admits plain containers, NumPy
+A pickle may name any callable. This reader (:mod:`distilplace.common.pickles.reader`) admits plain containers, NumPy
 arrays and scalars, and the training tuples of the MinkLoc family, which become :class:`TrainingTuple`.
 """
 
@@ -11,8 +11,8 @@ import numpy as np
 
 from distilplace.common.errors import UserError
 from distilplace.common.files import require_file
-from distilplace.common.pickle_numpy import PLAIN, Array
-from distilplace.common.pickle_reader import Call, ForeignClassError, PickleError, Stateful, read_pickle
+from distilplace.common.pickles.plain_classes import PLAIN, Array
+from distilplace.common.pickles.reader import Call, ForeignClassError, PickleError, Stateful, read_pickle
 
 MAX_DEPTH = 12
 

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from distilplace.common.errors import UserError
-from distilplace.common.pickle_numpy import Array
-from distilplace.common.pickle_reader import Foreign
+from distilplace.common.pickles.plain_classes import Array
+from distilplace.common.pickles.reader import Foreign
 from distilplace.models.checkpoints.torch_files import TensorRecord, Unusable
 
 NESTS = (

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from distilplace.common.errors import UserError
-from distilplace.common.pickle_reader import ForeignClassError
+from distilplace.common.pickles.reader import ForeignClassError
 from distilplace.common.tensor_files import content_hash, read_tensors, write_tensors
 from distilplace.models.checkpoints.content import Fits, State, find_state
 from distilplace.models.checkpoints.torch_files import open_torch_file

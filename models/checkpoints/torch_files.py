@@ -1,7 +1,7 @@
 """What ``torch.save`` wrote, read as data: tensors and plain values; a foreign class stays a name.
 
 ``torch.load(weights_only=True)`` refuses a whole file because of one foreign object beside its tensors, and believes
-the sizes that a file names. Here the pickle inside is interpreted (:mod:`distilplace.common.pickle_reader`), a tensor
+the sizes that a file names. Here the pickle inside is interpreted (:mod:`distilplace.common.pickles.reader`), a tensor
 stays a :class:`TensorRecord` until it is asked for, and every size is compared with the file before memory is reserved.
 
 Two formats: a zip archive with ``data.pkl`` and one stored entry per storage (since PyTorch 1.6), and before it five
@@ -20,8 +20,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from distilplace.common.pickle_numpy import OPAQUE, PLAIN
-from distilplace.common.pickle_reader import Call, Foreign, ForeignClassError, PickleError, Stateful, read_pickle
+from distilplace.common.pickles.plain_classes import OPAQUE, PLAIN
+from distilplace.common.pickles.reader import Call, Foreign, ForeignClassError, PickleError, Stateful, read_pickle
 
 MAGIC = 0x1950A86A20F9469CFC6C  # first pickle of the older format
 EXPANDED = 1 << 24  # numbers that a tensor may have beyond those of its storage (expanded ones)

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distilplace.common.pickle_numpy import PLAIN
-from distilplace.common.pickle_reader import Foreign, ForeignClassError, PickleError, read_pickle
+from distilplace.common.pickles.plain_classes import PLAIN
+from distilplace.common.pickles.reader import Foreign, ForeignClassError, PickleError, read_pickle
 
 LEAVES = st.one_of(
     *(st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False), st.text(), st.binary(max_size=300))

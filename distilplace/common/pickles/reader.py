@@ -11,7 +11,7 @@ import struct
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from distilplace.common.pickle_machine import (
+from distilplace.common.pickles.machine import (
     Call,
     Foreign,
     ForeignClassError,

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from distilplace.common.pickle_machine import Call, Foreign, PickleError, Stateful, checked_key
+from distilplace.common.pickles.machine import Call, Foreign, PickleError, Stateful, checked_key
 
 PLAIN_DTYPE = re.compile(r"[<>=|]?(?:[biufcSU?]\d*|O8?)")
 

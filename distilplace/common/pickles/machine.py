@@ -1,4 +1,4 @@
-"""The stack machine that a pickle is a program for: see :mod:`distilplace.common.pickle_reader`."""
+"""The stack machine that a pickle is a program for: see :mod:`distilplace.common.pickles.reader`."""
 
 import struct
 from abc import ABC, abstractmethod
