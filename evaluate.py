@@ -4,9 +4,10 @@
     python evaluate.py --weights logs/<run>/models/best.safetensors
     python evaluate.py --weights published.pth --role teacher --model minklocmmcat --dataset oxford
 
-Beside a run's weights lies its ``config.yaml``: data set and architecture come from there, flags override them, the
-run's loss and training options are ignored. ``--compare`` adds further checkpoints to the table and the report: each
-takes the images, normalisation, views and voxels of its own run, on the same test records.
+Data set and architecture come from the ``config.yaml`` of the run beside the weights, or from the weights file itself
+where it lies elsewhere (folders then from flags or ``paths.yaml``). Flags override them; the run's loss and training
+options are ignored. ``--compare`` adds further checkpoints to the table and the report: each takes the images,
+normalisation, views and voxels of its own run, on the same test records.
 """
 
 import logging
@@ -25,6 +26,7 @@ from distilplace.engine.caches.reduction import whitening
 from distilplace.engine.comparison import preprocessing, require_same_test, row_names
 from distilplace.engine.context import Context
 from distilplace.engine.embedding import Embedder
+from distilplace.engine.model_card import card_options, unlike_trained
 from distilplace.engine.options import DataOptions, EvaluateOptions, ModelOptions
 from distilplace.engine.options.command_line import given, parse, without_options
 from distilplace.engine.options.relevance import refuse_unread
@@ -95,8 +97,10 @@ def evaluate(context: Context[EvaluateOptions], test: Benchmark, title: str) -> 
     settings = (teacher_settings if role == "teacher" else student_settings)(options, name)
     network = build_network(name, settings, seed=options.seed, weights=options.weights).to(context.device)
     LOG.info("%s: %s", title, preprocessing(options, context.data, model_requires(name)))
+    if told := unlike_trained(options.weights, settings, context.data):
+        LOG.warning("%s: not as it was trained: %s", title, told)
     if options.pca is not None:
-        trained = config_of(options.weights)
+        trained = trained_options(options.weights)
         with stage(f"{title}: PCA to {options.pca} numbers"):
             project = whitening(context, trained, network, name, settings)
     for file in options.whitening:
@@ -117,7 +121,8 @@ def role_of(options: EvaluateOptions) -> str:
         raise UserError(f"--weights {options.weights} hold one network, --model names {len(options.model)}: give one")
     if role is None:
         raise UserError(
-            f"no config.yaml of a run beside {options.weights}: name the network with --model or --student_model"
+            f"{options.weights} does not say which network it holds, and no config.yaml of a run lies beside it: name "
+            "the network with --model or --student_model"
         )
     return role
 
@@ -125,9 +130,14 @@ def role_of(options: EvaluateOptions) -> str:
 def saved_options(weights: str | None) -> dict[str, Any]:
     """Data set, architecture and role of the run that the weights belong to; empty when there is none."""
     kept = {*DataOptions.model_fields, *ModelOptions.model_fields}
-    config = config_of(weights)
+    config = trained_options(weights)
     role = {"role": config["train_mode"].removeprefix("train_")} if "train_mode" in config else {}
     return {name: value for name, value in config.items() if name in kept} | role
+
+
+def trained_options(weights: str | None) -> dict[str, Any]:
+    """Options of the run that made the weights: of its ``config.yaml``, else as the file tells them."""
+    return config_of(weights) or card_options(weights)
 
 
 def weights_flag(argv: Sequence[str]) -> str | None:

@@ -1,5 +1,6 @@
-"""What a run writes into its weights files, so that each can be used without the run."""
+"""What a run writes into its weights files, so that each can be used without the run, and how that is used again."""
 
+import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,14 +9,18 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from distilplace.common.errors import UserError
 from distilplace.common.randomness import forked_random_state
+from distilplace.datasets.base import PlaceData
 from distilplace.datasets.preprocessing import preprocessing_of
 from distilplace.datasets.records import PlaceRecord
 from distilplace.engine.context import Context
 from distilplace.engine.options import DataOptions, ModelOptions, TrainOptions
 from distilplace.evaluation.retrieval.measures import Result
-from distilplace.models import PlaceNetwork
-from distilplace.runtime.model_card import ModelCard
+from distilplace.models import PlaceNetwork, model_requires
+from distilplace.models.checkpoints import read_card
+from distilplace.runtime.model_card import NEUTRAL_SETTINGS, ModelCard
+from distilplace.runtime.resizing import read_steps
 
 # Options that say where files lie, or how fast a network runs.
 _ELSEWHERE = {"dataset_folder", "image_path", "test_folder", "mean_image_path", "distractors_folder", "pretrained"}
@@ -64,6 +69,46 @@ def describe_network(
     return Described(card, preprocessing.mean_image)
 
 
+def card_options(weights: str | Path | None) -> dict[str, Any]:
+    """The options of the run that made a weights file, as the file tells them, folders omitted; empty: it tells none.
+
+    Raises:
+        UserError: the file is damaged, or tells an option that is no plain value.
+
+    """
+    card = None if weights is None or not Path(weights).is_file() else read_card(weights)
+    if card is None:
+        return {}
+    told = {name: value for name, value in card.options.items() if name in CARD_OPTIONS}
+    for name, value in told.items():
+        if not all(each is None or isinstance(each, str | int | float) for each in _listed(value)):
+            raise UserError(f"weights file {weights}: option {name} is no plain value: fetch or make it again")
+    student = card.role == "student"
+    network = {"student_model": card.model} if student else {"model": [card.model]}
+    return {"dataset": card.dataset, **told, **network, "train_mode": f"train_{card.role}"}
+
+
+def unlike_trained(weights: str | Path, settings: Mapping[str, Any], data: PlaceData) -> str:
+    """How a network is used otherwise than its weights file says that it was trained, in words; empty: it is not.
+
+    Args:
+        weights: the file.
+        settings: that the network was built from.
+        data: what images come from.
+
+    """
+    card = read_card(weights)
+    if card is None:
+        return ""
+    source = f"weights file {weights}"
+    mine = {name: value for name, value in _plain(settings).items() if name not in NEUTRAL_SETTINGS}
+    pairs = [(name, value, card.settings[name]) for name, value in mine.items() if name in card.settings]
+    if "images" in model_requires(card.model):
+        now, then = (_pixels(values, source) for values in (preprocessing_of(data).to_dict(), card.preprocessing))
+        pairs += [(name, value, then[name]) for name, value in now.items()]
+    return "; ".join(f"{name} {value} (trained: {other})" for name, value, other in pairs if value != other)
+
+
 def scores_of(result: Result | None) -> dict[str, float | None]:
     """What a result logs, as JSON can say it: what is not finite is None."""
     found = {} if result is None else result.scalars()
@@ -85,3 +130,23 @@ def _embedding_of(context: Context[TrainOptions], network: PlaceNetwork, example
 
 def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {name: list(value) if isinstance(value, tuple) else value for name, value in settings.items()}
+
+
+def _listed(value: object) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def _pixels(values: Mapping[str, Any], source: str) -> dict[str, str]:
+    """A preprocessing in words."""
+
+    def size(steps: object) -> str:
+        words = [f"{step.kind} {'x'.join(map(str, step.sides))} {step.filter}" for step in read_steps(steps, source)]
+        return ", ".join(words) or "their own"
+
+    queries = values.get("query_steps")
+    return {
+        "size of images": size(values.get("steps")),
+        "size of queries": size(values.get("steps") if queries is None else queries),
+        "normalisation": json.dumps(values.get("normalisation"), sort_keys=True),
+        "turned upright": json.dumps(values.get("upright")),
+    }

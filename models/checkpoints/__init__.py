@@ -8,6 +8,7 @@ lists in ``unused_checkpoint_prefixes``; any other difference is refused.
 from distilplace.models.checkpoints.files import (
     WeightsFile,
     add_scores,
+    read_card,
     read_metadata,
     read_state,
     read_weights,
@@ -23,6 +24,7 @@ __all__ = [
     "expected_keys",
     "fit_state",
     "load_weights",
+    "read_card",
     "read_metadata",
     "read_state",
     "read_weights",

@@ -94,6 +94,12 @@ def read_metadata(path: Path | str) -> dict[str, Any]:
     return _own(path)[1] if _is_safetensors(path) else {}
 
 
+def read_card(path: Path | str) -> ModelCard | None:
+    """What a file says of the network that it holds; None where it says nothing. Raises as :func:`read_weights`."""
+    metadata = read_metadata(path)
+    return ModelCard.from_dict(metadata, f"weights file {path}") if "format" in metadata else None
+
+
 def read_state(path: Path | str, fits: Fits | None = None) -> dict[str, Tensor]:
     """The state dict in a file, unwrapped, on the CPU; UserError when there is none that can be opened safely."""
     return read_weights(path, fits).state.tensors
