@@ -34,7 +34,8 @@ def test_commands_and_files_of_the_pages_exist(root, pages):
     assert all(find_spec(name) for name in re.findall(r"python -m ([\w.]+\w)", text))
 
 
-def test_options_of_the_pages_exist(pages):
+def test_options_of_the_pages_exist(root, pages):
+    tools = "\n".join(path.read_text() for path in root.glob("tools/**/*.py"))
     known = {
         *TrainOptions.model_fields,
         *EvaluateOptions.model_fields,
@@ -49,7 +50,7 @@ def test_options_of_the_pages_exist(pages):
     without_tools = re.sub(r"python -m tools\.[^`\n]*|distilplace \w+ --help", "", text)  # these have their own
     found = set(re.findall(r"--[A-Za-z]\w*", without_tools)) - others
     assert len(found) > 60
-    assert found <= {f"--{name}" for name in known}
+    assert found <= {f"--{name}" for name in known} | {*re.findall(r'"(--[a-z]\w*)"', tools)}
 
 
 def test_links_of_the_pages_resolve(root, pages):
