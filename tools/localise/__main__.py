@@ -1,0 +1,7 @@
+"""``python -m tools.localise``."""
+
+import sys
+
+from distilplace.tools.localise.run import main
+
+sys.exit(main())

@@ -1,0 +1,45 @@
+"""Which model belongs to a map: the one given, or the one beside it."""
+
+from pathlib import Path
+from typing import Any
+
+from distilplace.common.errors import UserError
+from distilplace.runtime.map import BaseMap, open_map
+from distilplace.tools.map.models import Model, load_model
+
+MOST = 12
+
+
+def open_with_model(where: str, model: Path | None, threads: int | None, index: str) -> tuple[BaseMap, Model]:
+    """The map, and the model that made it: ``model``, else the student (.onnx) beside the map that fits.
+
+    Raises:
+        UserError: no model fits, or the one given made another map.
+
+    """
+    if model is not None:
+        found = load_model(model, threads)
+        return open_map(where, found.metadata, index=index), found
+    places = open_map(where, index=index)
+    try:
+        return places, _beside(where, places.space.fingerprint, threads)
+    except BaseException:
+        places.close()
+        raise
+
+
+def _beside(where: str, fingerprint: str, threads: int | None) -> Model:
+    folder = Path(where).parent
+    files = sorted(folder.glob("*.onnx")) if folder.is_dir() and "://" not in where else []
+    others: list[str] = []
+    for file in files[:MOST]:
+        try:
+            candidate: Any = load_model(file, threads)
+        except UserError:
+            others.append(file.name)
+            continue
+        if candidate.metadata["fingerprint"] == fingerprint:
+            return candidate
+        others.append(file.name)
+    seen = f" ({', '.join(others)} made others)" if others else ""
+    raise UserError(f"no student beside map {where} is the one that made it{seen}: give --model student.onnx")
