@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from distilplace.common.errors import UserError
-from distilplace.common.inputs.image_files import depth_notes, find_images
+from distilplace.common.inputs.image_files import depth_notes, find_images, natural_order
 from distilplace.common.inputs.text_tables import read_table
 from distilplace.datasets.image_sets import Truth
 
@@ -25,12 +25,6 @@ def listed_images(folder: Path, notes: list[str]) -> list[str]:
     found = find_images(folder)
     notes += [*found.notes, *depth_notes(folder.name, found.files[0])]
     return sorted((path.relative_to(folder).as_posix() for path in found.files), key=natural_order)
-
-
-def natural_order(name: str) -> tuple[list[tuple[str, int]], str]:
-    """A sort key by which ``db2`` comes before ``db10``; equal numbers written differently fall back to the text."""
-    words = re.split(r"([0-9]+)", name)
-    return [(words[i], int(words[i + 1]) if i + 1 < len(words) else -1) for i in range(0, len(words), 2)], name
 
 
 def frame_numbers(names: Sequence[str]) -> np.ndarray:

@@ -26,6 +26,10 @@ COMMANDS = {
     "demo-papers": Command("distilplace.tools.demo.papers", "the published methods on the generated world"),
     "demo-seeds": Command("distilplace.tools.demo.seeds", "the demo over several seeds"),
     "map": Command("distilplace.tools.map.run", "a map of places: add, info, delete, search", trains=False),
+    "localise": Command(
+        "distilplace.tools.localise.run", "where pictures were taken, and how sure that is", trains=False
+    ),
+    "calibrate": Command("distilplace.tools.localise.calibrate", "how far a map's answers can be trusted"),
     "whiten": Command("distilplace.tools.whiten", "fit the whitening of a teacher's embeddings"),
     "cluster": Command("distilplace.tools.cluster", "find the centroids that a NetVLAD head starts from"),
     "list-models": Command("distilplace.tools.list_models", "networks, their sizes and settings"),

@@ -30,8 +30,10 @@ def calibrate(known: argparse.Namespace) -> None:
         if not 0 < getattr(known, name) < 1:
             raise UserError(f"--{name} {getattr(known, name):g} is no probability: give one between 0 and 1")
     if known.radius <= 0 or known.near < 1:
-        raise UserError(f"--radius {known.radius:g} and --near {known.near}: give more than 0 metres and 1 place or more")
-    source = from_folder(known.images, known.positions, None)
+        raise UserError(
+            f"--radius {known.radius:g} and --near {known.near}: give more than 0 metres and 1 place or more"
+        )
+    source = from_folder(known.images, known.positions, str(known.images))
     places, model = open_with_model(known.map, known.model, known.threads, "auto")
     with places:
         embeddings = model.embed(source.images)
@@ -40,7 +42,7 @@ def calibrate(known: argparse.Namespace) -> None:
             found["sequence"] = along(places, embeddings, source, known)
         places.calibration = {name: each.to_dict() for name, each in found.items()}
     for name, each in found.items():
-        LOG.info("%s: %s; %.0f %% of these would be accepted", _TITLES[name], each.promise(), 100 * each.accepted)
+        LOG.info("%s: %s; accepted: %.0f %%", _TITLES[name], each.promise(), 100 * each.accepted)
 
 
 _TITLES = {"single": "single pictures", "sequence": "sequences"}
@@ -67,9 +69,7 @@ def along(places: PlaceMap, embeddings: Any, source: Source, known: argparse.Nam
         follower.filter.restart()
         for each in similarities[max(0, last - known.length + 1) : last + 1]:
             belief = follower.filter.update(follower.distances(each))
-        features.append(
-            features_of_belief(belief, similarities[last], follower.positions, known.radius, known.near)
-        )
+        features.append(features_of_belief(belief, similarities[last], follower.positions, known.radius, known.near))
         best = follower.positions[int(belief.places.argmax())]
         right.append(np.hypot(*(source.positions[last] - best)) <= known.radius)
     return _fitted(features, right, source, known, SEQUENCE_FEATURES)
@@ -94,7 +94,7 @@ def _parser() -> argparse.ArgumentParser:
         program("tools.localise.calibrate"), description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--map", required=True, metavar="MAP", help="the map's file, or a Milvus address")
-    parser.add_argument("--images", required=True, type=Path, metavar="FOLDER", help="pictures of a drive not in the map")
+    parser.add_argument("--images", required=True, type=Path, metavar="FOLDER", help="a drive that is not in the map")
     parser.add_argument("--positions", required=True, type=Path, metavar="CSV", help="frame,timestamp,easting,northing")
     parser.add_argument("--model", type=Path, metavar="FILE", help="the map's model; default: the .onnx beside the map")
     parser.add_argument("--radius", type=float, default=RADIUS, help="metres within which an answer is right (25)")

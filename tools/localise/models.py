@@ -1,7 +1,6 @@
 """Which model belongs to a map: the one given, or the one beside it."""
 
 from pathlib import Path
-from typing import Any
 
 from distilplace.common.errors import UserError
 from distilplace.runtime.map import BaseMap, open_map
@@ -19,7 +18,7 @@ def open_with_model(where: str, model: Path | None, threads: int | None, index: 
     """
     if model is not None:
         found = load_model(model, threads)
-        return open_map(where, found.metadata, index=index), found
+        return open_map(where, found.card.to_dict(), index=index), found
     places = open_map(where, index=index)
     try:
         return places, _beside(where, places.space.fingerprint, threads)
@@ -34,11 +33,11 @@ def _beside(where: str, fingerprint: str, threads: int | None) -> Model:
     others: list[str] = []
     for file in files[:MOST]:
         try:
-            candidate: Any = load_model(file, threads)
+            candidate = load_model(file, threads)
         except UserError:
             others.append(file.name)
             continue
-        if candidate.metadata["fingerprint"] == fingerprint:
+        if candidate.card.fingerprint == fingerprint:
             return candidate
         others.append(file.name)
     seen = f" ({', '.join(others)} made others)" if others else ""

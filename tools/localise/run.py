@@ -8,15 +8,16 @@ import argparse
 import csv
 import io
 import json
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from distilplace.common.console import LOG, exit_code
+from distilplace.common.console import exit_code
 from distilplace.common.decoding import image_suffixes
 from distilplace.common.errors import UserError
 from distilplace.common.home import program
-from distilplace.common.inputs.image_files import natural_key
+from distilplace.common.inputs.image_files import natural_order
 from distilplace.runtime.localise.localiser import Localiser, Location, Prior
 from distilplace.tools.localise.models import open_with_model
 from distilplace.tools.map.printing import rows_of
@@ -30,6 +31,10 @@ def localise(known: argparse.Namespace) -> None:
     prior = None if known.prior is None else prior_of(known.prior)
     if known.sequence and prior is not None:
         raise UserError("--prior is for single pictures: omit it, or --sequence")
+    if known.k < 1:
+        raise UserError(f"--k {known.k} is none: give 1 place or more")
+    if known.step is not None and not known.step > 0:
+        raise UserError(f"--step {known.step:g} is none: give metres above 0")
     if known.step is not None and not known.sequence:
         raise UserError("--step is read with --sequence alone")
     places, model = open_with_model(known.map, known.model, known.threads, "exact" if known.sequence else known.index)
@@ -37,11 +42,16 @@ def localise(known: argparse.Namespace) -> None:
         localiser = Localiser(places, model, known.step)
         promise = localiser.along if known.sequence else localiser.single
         if promise is None:
-            LOG.warning("note: map %s is not calibrated for this: no picture can be called off the map", known.map)
+            note(f"map {known.map} is not calibrated for this: no picture can be called off the map")
         elif prior is not None:
-            LOG.warning("note: the confidence was calibrated without a prior")
+            note("the confidence was calibrated without a prior")
         follow = localiser.follow(pictures, known.k) if known.sequence else localiser.localise(pictures, known.k, prior)
         write(zip(pictures, follow, strict=True), known)
+
+
+def note(text: str) -> None:
+    """A line for people, beside the answers."""
+    print(f"note: {text}", file=sys.stderr)
 
 
 def write(answers: Iterable[tuple[Path, Location]], known: argparse.Namespace) -> None:
@@ -87,7 +97,7 @@ def pictures_of(given: Sequence[Path]) -> Iterator[Path]:
             files = [file for file in path.iterdir() if file.suffix.lower() in suffixes and file.is_file()]
             if not files:
                 raise UserError(f"folder {path} holds no image: give one with pictures, or a picture")
-            yield from sorted(files, key=lambda file: natural_key(file.name))
+            yield from sorted(files, key=lambda file: natural_order(file.name))
         elif path.is_file():
             yield path
         else:
@@ -99,7 +109,9 @@ def prior_of(text: str) -> Prior:
     try:
         east, north, radius = map(float, text.split(","))
     except ValueError as error:
-        raise UserError(f"--prior {text} is none: give easting,northing,radius in metres, such as 4231.5,880,50") from error
+        raise UserError(
+            f"--prior {text} is none: give easting,northing,radius in metres, such as 4231.5,880,50"
+        ) from error
     return Prior(east, north, radius)
 
 

@@ -1,6 +1,7 @@
 """Which files of a folder are images: listing at any depth, counting what is left out, refusing what would hang."""
 
 import os
+import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -187,3 +188,9 @@ def _listed_files(listed: Path, folder: Path) -> list[Path]:
         if not path.is_file():
             raise UserError(f"image list {listed}: {path} does not exist: remove the list, or write it again")
     return found
+
+
+def natural_order(name: str) -> tuple[list[tuple[str, int]], str]:
+    """A sort key by which ``db2`` comes before ``db10``; equal numbers written differently fall back to the text."""
+    words = re.split(r"([0-9]+)", name)
+    return [(words[i], int(words[i + 1]) if i + 1 < len(words) else -1) for i in range(0, len(words), 2)], name

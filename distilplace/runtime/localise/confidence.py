@@ -74,13 +74,12 @@ class Confidence:
         """What the threshold stands for, in words."""
         if self.threshold is None:
             return (
-                f"no threshold gives {self.precision:.0%} right among accepted answers on {self.queries} calibration "
-                f"images ({self.source}): nothing is accepted"
+                f"no threshold gives {self.precision:.0%} correct on {self.queries} pictures of {self.source}: nothing "
+                "is accepted"
             )
         return (
-            f"accepted from confidence {self.threshold:.2f}: at least {self.precision:.0%} right at a level of "
-            f"{self.level:.0%}, by {self.queries} calibration images ({self.source}); under other conditions it may "
-            "not hold"
+            f"accepted from confidence {self.threshold:.2f}, {self.precision:.0%} correct at a level of "
+            f"{self.level:.0%} ({self.queries} pictures of {self.source})"
         )
 
     def _sound(self) -> bool:

@@ -114,7 +114,7 @@ class PlaceMap(BaseMap):
             if not len(self._places.ids) or (rows is not None and not len(rows)):
                 return []
             found, similarities = self._places.index.search(query, k, rows)
-        return [self._match(int(row), float(value)) for row, value in zip(found, similarities, strict=True)]
+        return [self.match(int(row), float(value)) for row, value in zip(found, similarities, strict=True)]
 
     def similarities(self, embedding: Any) -> np.ndarray:
         """Similarity of every place, float32 [n], in the order of :meth:`columns`; for maps with an exact index."""
@@ -134,7 +134,8 @@ class PlaceMap(BaseMap):
         keys = ("timestamp", "easting", "northing", "altitude", "yaw")
         return {"id": places.ids, "run": names, **dict(zip(keys, places.numbers.T, strict=True))}
 
-    def _match(self, row: int, similarity: float) -> Match:
+    def match(self, row: int, similarity: float) -> Match:
+        """The place in ``row`` of :meth:`columns`, with a similarity to go with it."""
         places = self._places
         numbers = places.numbers[row].tolist()
         return make_match(int(places.ids[row]), places.run_of(row), numbers, places.images[row], similarity)

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distilplace.common.errors import UserError
-from distilplace.datasets.matches import frame_numbers, matches_by_number, natural_order
+from distilplace.common.inputs.image_files import natural_order
+from distilplace.datasets.matches import frame_numbers, matches_by_number
 from distilplace.datasets.readers.frames.image_folder import ImagesData
 from tests.miniature_images import (
     numbered,
