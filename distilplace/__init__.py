@@ -27,10 +27,9 @@ def load(path: Path | str, device: Any = None) -> Any:
 
     """
     if Path(path).suffix.lower() == ".onnx":
-        import importlib
+        from distilplace.runtime.student import Student
 
-        student: Any = importlib.import_module("distilplace.runtime").Student
-        return student(path)
+        return Student(path)
     from distilplace.models.loaded import load_network
 
     return load_network(path, device)

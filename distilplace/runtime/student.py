@@ -1,6 +1,6 @@
 """A student exported to ONNX, run by ONNX Runtime: images in, embeddings out."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -8,6 +8,7 @@ import numpy as np
 
 from distilplace.common.errors import UserError, unknown_name
 from distilplace.common.files import require_file
+from distilplace.runtime.embedding import embed_images
 from distilplace.runtime.model_card import KEY, ModelCard
 from distilplace.runtime.preprocessing import Preprocessing
 
@@ -55,7 +56,7 @@ class Student:
         """Embeddings, float32 [n, D]; a progress bar where it takes more than 3 s.
 
         Args:
-            images: a path, Pillow image or uint8 RGB array [H, W, 3], or a sequence of these.
+            images: a path, Pillow image or uint8 RGB array [H, W, 3], or several of these.
             batch_size: images that go through the network together.
             as_query: in the size of queries, for students of data sets whose queries have one of their own.
 
@@ -63,14 +64,9 @@ class Student:
             UserError: something that is no image, or a network without embeddings.
 
         """
-        if batch_size < 1:
-            raise UserError(f"batches of {batch_size} images: give 1 or more")
         if OUTPUT not in self._outputs:
             raise UserError(f"student {self._path} gives {', '.join(self._outputs)}, no embedding: give another")
-        found = [np.empty((0, self.width), dtype=np.float32)]
-        for batch in self._batches(_as_list(images), batch_size, as_query):
-            found.append(self._run(batch))
-        return np.concatenate(found)
+        return embed_images(images, self.preprocessing, self._run, self.width, batch_size, as_query=as_query)
 
     def _run(self, batch: np.ndarray) -> np.ndarray:
         try:
@@ -87,27 +83,6 @@ class Student:
                 f"{[len(batch), self.width]} are expected: the file is damaged; copy it again"
             )
         return np.asarray(rows, dtype=np.float32)
-
-    def _batches(self, pictures: Sequence[Any], size: int, as_query: bool) -> Iterator[np.ndarray]:
-        """Uint8 [b, H, W, 3]: images of one size that follow each other."""
-        from tqdm import tqdm
-
-        waiting: list[np.ndarray] = []
-        for each in tqdm(pictures, "embedding", delay=3, unit="image", leave=False, disable=None):
-            pixels = self.preprocessing.apply(each, as_query=as_query)
-            if waiting and (len(waiting) == size or waiting[0].shape != pixels.shape):
-                yield np.stack(waiting)
-                waiting = []
-            waiting.append(pixels)
-        if waiting:
-            yield np.stack(waiting)
-
-
-def _as_list(images: Any) -> Sequence[Any]:
-    """A sequence of images; an array [n, H, W, 3] is one."""
-    if isinstance(images, list | tuple) or (isinstance(images, np.ndarray) and images.ndim == 4):
-        return list(images)
-    return [images]
 
 
 def _session(path: Path, threads: int | None, providers: Sequence[str] | None) -> "InferenceSession":

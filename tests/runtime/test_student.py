@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import distilplace
 from distilplace.common.errors import UserError
 from distilplace.runtime import Student
 from tests.runtime.students import SIZE, WIDTH, card, expected, write_student
@@ -37,6 +38,12 @@ def test_arrays_images_and_paths_give_the_same(file, tmp_path):
         assert found == pytest.approx(wanted, abs=1e-3)
     assert student.embed(paths[3]) == pytest.approx(wanted[3:4], abs=1e-3)
     assert student.embed([]).shape == (0, WIDTH)
+
+
+def test_distilplace_load_gives_the_same(file):
+    student = distilplace.load(file)
+    assert isinstance(student, Student)
+    assert np.array_equal(student.embed(iter(pictures(3))), Student(file).embed(pictures(3)))
 
 
 def test_it_says_what_it_is(file):
@@ -75,11 +82,17 @@ def test_damaged_files_and_settings_are_one_line(file, tmp_path):
         Student(file, providers=["CPU"])
     with pytest.raises(UserError, match="is no image"):
         Student(file).embed([3])
+    with pytest.raises(UserError, match="a int is no image"):
+        Student(file).embed(3)
+    with pytest.raises(UserError, match=r"an array uint8 \[24, 32\] is no image"):
+        Student(file).embed(pictures(1)[0, ..., 0])
+    with pytest.raises(UserError, match="batches of 0 images"):
+        Student(file).embed(pictures(2), batch_size=0)
 
 
 def test_the_runtime_loads_nothing_heavy(root, file):
-    program = "import sys, numpy, distilplace.runtime, distilplace.tools.map.run as m\n"
-    program += f"distilplace.runtime.Student({str(file)!r}).embed(numpy.zeros((1, 24, 32, 3), numpy.uint8))\n"
+    program = "import sys, numpy, distilplace, distilplace.tools.map.run as m\n"
+    program += f"distilplace.load({str(file)!r}).embed(numpy.zeros((1, 24, 32, 3), numpy.uint8))\n"
     program += f"print(sorted(set({FOREIGN}) & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", program], cwd=root, capture_output=True, text=True, check=False)
     assert (done.stdout, done.stderr) == ("[]\n", "")
