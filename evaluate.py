@@ -19,7 +19,7 @@ from typing import Any
 from distilplace.common.errors import UserError
 from distilplace.common.files import require_file
 from distilplace.common.home import home
-from distilplace.datasets.records import Benchmark
+from distilplace.datasets.records import Benchmark, EvaluationSet
 from distilplace.engine.building import build_fabric, build_network, build_test_data, student_settings, teacher_settings
 from distilplace.engine.caches.published_whitening import one_for_each, published_whitening, whitened
 from distilplace.engine.caches.reduction import whitening
@@ -36,6 +36,8 @@ from distilplace.engine.reporting import Outcome, report_outcome
 from distilplace.engine.runs.report_folder import report_folder
 from distilplace.engine.runs.saved import config_of
 from distilplace.evaluation.report.parts import ReportEntry
+from distilplace.evaluation.retrieval.results import RetrievalResult
+from distilplace.evaluation.retrieval.sequences import sequence_text, with_sequences
 from distilplace.models import model_requires
 
 LOG = logging.getLogger("distilplace")
@@ -109,9 +111,20 @@ def evaluate(context: Context[EvaluateOptions], test: Benchmark, title: str) -> 
     embedder = Embedder(context, project)
     with stage(f"{title}: describing and ranking {test.summary()}"):
         result = embedder.score(network, test, title)
+    if options.sequence:
+        with stage(f"{title}: sequences"):
+            result = sequences_too(result, test, options.sequence)
+        LOG.info("%s: %s", title, sequence_text(result))
     with stage(f"{title}: timing single places"):
         facts = embedder.facts(network, test.distinct_records())
     return ReportEntry(title, result, facts)
+
+
+def sequences_too(result: Any, test: Benchmark, lengths: Sequence[int]) -> RetrievalResult:
+    """The result with R@1 of sequences; :class:`UserError` where no places are retrieved."""
+    if not (isinstance(test, EvaluationSet) and isinstance(result, RetrievalResult)):
+        raise UserError("--sequence: this data set retrieves no places along runs; omit it")
+    return with_sequences(result, test, lengths)
 
 
 def role_of(options: EvaluateOptions) -> str:

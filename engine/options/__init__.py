@@ -4,7 +4,7 @@ The classes in this package are the truth, one file per group; ``distilplace.eng
 recipes and environment variables of them.
 """
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -69,6 +69,9 @@ class EvaluateOptions(DataOptions, ModelOptions, RunOptions, ReductionOptions):
         "auto", description="which network the checkpoint holds; auto: the run's, else the one that --model names"
     )
     compare: list[str] = Field([], description="further checkpoints for the same table and report")
+    sequence: list[Annotated[int, Field(ge=1, le=1000)]] = Field(
+        [], description="also R@1 from the last so many images of a query's run, such as 1 5 10"
+    )
     report: str | None = Field(
         None,
         description="folder of the report; None = <weights' run>/evaluation-<data set>, or below logs for other files",

@@ -12,6 +12,7 @@ from distilplace.evaluation.report.sections.poses import Poses, pose_errors, pos
 from distilplace.evaluation.report.sections.recall import recall_curves, recall_table, run_matrices
 from distilplace.evaluation.report.sections.results import results
 from distilplace.evaluation.report.sections.routes import routes
+from distilplace.evaluation.report.sections.sequences import sequences
 from distilplace.evaluation.report.sections.videos import Videos, video_examples, video_precisions
 
 
@@ -89,7 +90,7 @@ KINDS: dict[type[Benchmark], Kind] = {
     EvaluationSet: Kind(
         _check_places,
         _place_lead,
-        (recall_table, recall_curves, routes, run_matrices, place_examples, random_frames),
+        (recall_table, recall_curves, sequences, routes, run_matrices, place_examples, random_frames),
     ),
     PoseSet: Kind(
         _check_poses,

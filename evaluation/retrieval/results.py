@@ -1,7 +1,7 @@
 """What an evaluation found: recalls per pair, per run and on average, and the way back to single queries."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -44,6 +44,17 @@ class SkippedPair:
     reason: str
 
 
+@dataclass(frozen=True)
+class SequenceRecall:
+    """R@1 in percent with sequences of ``length`` images: mean over ``pairs`` pairs of runs, ``queries`` in all."""
+
+    length: int
+    filtered: float
+    diagonals: float
+    queries: int
+    pairs: int
+
+
 @dataclass
 class RetrievalResult:
     """What ``retrieval.evaluate_runs`` found; recalls in percent. ``result["recall"]`` works like ``result.recall``.
@@ -51,7 +62,8 @@ class RetrievalResult:
     ``recall`` rank -> mean over pairs; ``per_run`` database run -> rank -> mean over its evaluated pairs;
     ``top1_similarity`` mean similarity of right first answers (cosine, or the raw dot product for Euclidean; None when
     there is none); ``chance`` and ``one_percent_chance`` what a random ranking would expect on the same pairs;
-    ``extra`` further measures by name (``precision_recall.with_f1``); ``rules`` how rankings were read.
+    ``extra`` further measures by name (``precision_recall.with_f1``); ``rules`` how rankings were read; ``sequences``
+    recalls of sequences of images, where they were measured (:mod:`evaluation.retrieval.sequences`).
     """
 
     metric: Metric
@@ -68,6 +80,7 @@ class RetrievalResult:
     space: EmbeddingSpace = field(repr=False)
     rules: "RankingRules | None" = field(default=None, repr=False)
     extra: dict[str, float] = field(default_factory=dict)
+    sequences: tuple[SequenceRecall, ...] = ()
 
     def __getitem__(self, name: str) -> Any:
         if name.startswith("_") or not hasattr(self, name):
@@ -164,6 +177,7 @@ class RetrievalResult:
             "interval_95": {name: list(bounds) for name, bounds in self.intervals().items()},
             "unmatched": self.unmatched,
             "extra": dict(self.extra),
+            "sequences": [asdict(each) for each in self.sequences],
             "runs": list(self.runs),
             "per_run": {str(run): _text_keys(recall) for run, recall in self.per_run.items()},
             "per_run_one_percent": {str(run): value for run, value in self.per_run_one_percent.items()},

@@ -7,28 +7,19 @@ regions out of a run, starts a new sequence. Recall is the mean over pairs of ru
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from distilplace.common.errors import UserError
+from distilplace.datasets.records import EvaluationSet, PlaceRecord
+from distilplace.evaluation.retrieval.results import RetrievalResult, SequenceRecall
 from distilplace.runtime.localise.diagonals import diagonal_scores
 from distilplace.runtime.localise.sequence import MotionModel, PlaceFilter, headings_of, step_of
 
 BREAK_AT = 100.0
-
-
-@dataclass(frozen=True)
-class SequenceRecall:
-    """R@1 in percent with sequences of ``length`` images: mean over ``pairs`` pairs of runs, ``queries`` in all."""
-
-    length: int
-    filtered: float
-    diagonals: float
-    queries: int
-    pairs: int
 
 
 @dataclass(frozen=True)
@@ -37,6 +28,39 @@ class RunEmbeddings:
 
     embeddings: NDArray[Any]
     positions: NDArray[np.float64]
+
+
+def with_sequences(result: RetrievalResult, test: EvaluationSet, lengths: Sequence[int]) -> RetrievalResult:
+    """The result with the recalls of sequences of these ``lengths`` beside it.
+
+    Raises:
+        UserError: the protocol takes items out of rankings, which sequences do not know, or its places have no
+            positions to move between.
+
+    """
+    if test.rules.excluded or test.rules.groups:
+        raise UserError(f"--sequence: {test.name} takes items out of its rankings; sequences are not measured there")
+    sides = (test.database, result.space.database), (test.queries, result.space.queries)
+    database, queries = ([_run(run, rows) for run, rows in zip(*side, strict=True)] for side in sides)
+    if not any(len(np.unique(run.positions, axis=0)) > 1 for run in database):
+        raise UserError(f"--sequence: places of {test.name} have no positions to move between")
+    found = sequence_recall(database, queries, test.query_sets, lengths)
+    return replace(result, sequences=tuple(found))
+
+
+def _run(records: Sequence[PlaceRecord], rows: Any) -> RunEmbeddings:
+    positions = np.array([(record.easting, record.northing) for record in records], dtype=np.float64).reshape(-1, 2)
+    return RunEmbeddings(np.asarray(rows), positions)
+
+
+def sequence_text(result: RetrievalResult) -> str:
+    """The recalls of sequences in a line for the log."""
+    cells = [f"{each.length}: {each.filtered:.2f} ({each.diagonals:.2f})" for each in result.sequences]
+    pairs = result.sequences[0]
+    return (
+        f"R@1 by number of images, filter (diagonal sums), {pairs.queries} queries over {pairs.pairs} pairs of runs: "
+        + ", ".join(cells)
+    )
 
 
 def sequence_recall(
