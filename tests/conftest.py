@@ -1,6 +1,7 @@
 """Shared fixtures: where the goldens and real samples lie, if they do."""
 
 import logging
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,9 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def _log_of_its_own() -> None:
-    """Every test finds the log as a fresh process does, whatever command ran before it in this one."""
+def _as_in_a_fresh_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every test finds its own name and the log as a fresh process does, whatever command ran before it in this one."""
+    monkeypatch.setattr(sys, "argv", [*sys.argv])
     log = logging.getLogger("distilplace")
     log.propagate = True
     for handler in list(log.handlers):

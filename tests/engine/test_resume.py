@@ -16,7 +16,7 @@ TUPLES = ["--loss", "sare_ind", "--tuple_size", "2", "--neg_num", "2", "--pos_nu
 CASES = {
     "batch expansion and milestones": [*EXPANSION, "--milestones", "1_3"],
     "cosine per step": ["--scheduler", "CosineAnnealingLR", "--scheduler_step", "step", "--optimizer", "SGD"],
-    "mined tuples in generations": [*TUPLES, "--generations", "3", "--epochs", "2", "--milestones", "1"],
+    "mined tuples in generations": [*TUPLES, "--generations", "2", "--epochs", "2", "--milestones", "1"],
     "memory bank": ["--distil_method", "crd", "--crd_negatives", "5"],
 }
 MORE = {

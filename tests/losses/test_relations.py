@@ -148,8 +148,8 @@ class LargestTensor(TorchDispatchMode):
         return result
 
 
-def test_angles_of_512_rows_never_make_or_keep_512_cubed_numbers():
-    size, kept = 512, 0
+def test_angles_of_256_rows_never_make_or_keep_256_cubed_numbers():
+    size, kept = 256, 0
     student, teacher = rows(10, size, 8).requires_grad_(), rows(11, size, 8)
 
     def count(tensor: Tensor) -> Tensor:
@@ -162,7 +162,7 @@ def test_angles_of_512_rows_never_make_or_keep_512_cubed_numbers():
             loss = angle_loss(pairwise_distance(student), pairwise_distance(teacher))
         loss.backward()
     assert kept < 4 * size**2
-    assert largest.numbers <= max(relations.ANGLES_PER_BLOCK, size**2)
+    assert largest.numbers <= max(relations.ANGLES_PER_BLOCK, size**2) < size**3
     assert student.grad.isfinite().all()
 
 

@@ -1,8 +1,5 @@
 """Image networks: the published student's numbers, every network x cut x head, feature maps, image sizes."""
 
-import subprocess
-import sys
-
 import pytest
 import torch
 
@@ -146,14 +143,14 @@ def test_every_head_on_every_family(network, pool, width):
     assert [name for name, p in model.named_parameters() if not p.grad.abs().sum() > 0] == []
 
 
-@pytest.mark.parametrize("size", [(32, 32), (33, 47), (61, 90), (127, 153)])
 @pytest.mark.parametrize("network", ["resnet18", "convnext_tiny", "swin_t", "swin_v2_t"])
-def test_odd_image_sizes(network, size):
+def test_odd_image_sizes(network):
     model = create_model(network, output_dim=8, useallstages=True).eval()
-    with torch.no_grad():
-        embedding = model({"images": torch.randn(1, 3, *size)})["embedding"]
-    assert embedding.shape == (1, 8)
-    assert torch.isfinite(embedding).all()
+    for size in ((32, 32), (33, 47), (61, 90), (127, 153)):
+        with torch.no_grad():
+            embedding = model({"images": torch.randn(1, 3, *size)})["embedding"]
+        assert embedding.shape == (1, 8), size
+        assert torch.isfinite(embedding).all(), size
 
 
 def test_trunks_equal_torchvision_uncut():
@@ -218,21 +215,3 @@ def test_the_table_knows_the_names_and_refuses_others():
         create_model("resnet18", network="resnet34")
     with pytest.raises(UserError, match="must be at least 1"):
         create_model("resnet18", output_dim=0)
-
-
-def test_importing_the_room_is_silent_and_light(root):
-    code = (
-        "import sys\nfrom distilplace import models\nfrom distilplace.models import checkpoints, fused\n"
-        "import distilplace.models.image.network\n"
-        "heavy = {'torchvision', 'open3d', 'timm', 'faiss', 'matplotlib', 'MinkowskiEngine'} & set(sys.modules)\n"
-        "assert not heavy, heavy\n"
-        "models.create_model('resnet18')\n"
-        "assert 'torchvision' in sys.modules\n"
-        "unwanted = ('distilplace.models.cloud.minkloc', 'distilplace.models.sparse')\n"
-        "cloud = {m for m in sys.modules if m.startswith(unwanted)}\n"
-        "assert not cloud, cloud\n"
-    )
-    result = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr
-    assert result.stdout == ""
-    assert result.stderr == ""

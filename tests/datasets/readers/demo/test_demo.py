@@ -8,6 +8,7 @@ import pickletools
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,9 +21,10 @@ from distilplace.datasets.readers.demo.data import MANIFEST, ORIGIN, VERSION, ge
 from distilplace.datasets.readers.oxford.data import OxfordData
 from distilplace.datasets.readers.oxford.layout import TEST_FOLDER, TRAINING_FOLDER, WrittenRun, write_lists
 from distilplace.demoworld import conditions
+from distilplace.demoworld.drive import Drive
 from distilplace.demoworld.layout import make_layout
 from distilplace.demoworld.town import Town, make_town
-from distilplace.demoworld.traversal import Traversal
+from distilplace.demoworld.traversal import PlaceView, Traversal
 
 PLACES, TRAIN_RUNS, TEST_RUNS = 4, 2, 2
 
@@ -228,10 +230,22 @@ def test_a_folder_that_is_no_world_is_refused_and_kept(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.rglob("*")] == [mine.name, "diary.txt"]
 
 
-def test_losing_a_race_to_the_same_world_is_no_error(
-    town: Town, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("distilplace.demoworld.town.make_town", lambda _: town)
+class Parked(Drive):
+    """A traversal that sees the same everywhere: to build what it passes takes seconds."""
+
+    def __init__(self, town: Town, run: str, base: conditions.Condition, places: int, images: int) -> None:
+        super().__init__(town.route, town.seed, run, places)
+        self.seen = [np.zeros((120, 160, 3), np.uint8)] * images
+
+    def place(self, index: int) -> PlaceView:
+        stamp = self.stamp_at(self.start_of(index))
+        return PlaceView(stamp, 5.0 * index, 0.0, np.zeros((4096, 3)), [(stamp, image) for image in self.seen])
+
+
+def test_losing_a_race_to_the_same_world_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    empty = SimpleNamespace(route=make_layout(1).route, seed=1)
+    monkeypatch.setattr("distilplace.demoworld.town.make_town", lambda _: empty)
+    monkeypatch.setattr("distilplace.demoworld.traversal.Traversal", Parked)
     world = tmp_path / "world"
 
     def overtaken(self: Path, target: Path) -> Path:
