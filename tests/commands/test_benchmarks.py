@@ -1,6 +1,8 @@
 """Camera poses, landmarks and videos as whole runs of the one trainer, on miniature sets."""
 
 import json
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -45,9 +47,14 @@ def scene(tmp_path_factory) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def pose_teacher(scene, tmp_path_factory) -> Path:
+def pose_teacher(scene, tmp_path_factory) -> Iterator[Path]:
+    """There is no smaller pose network: its files are removed where nobody reads them any more."""
     teach = ["--train_mode", "train_teacher", "--model", "resnet18pose", "--val_fraction", "0.3"]
-    return run(tmp_path_factory.mktemp("pose_teacher"), "t", *scene, *teach)
+    folder = run(tmp_path_factory.mktemp("pose_teacher"), "t", *scene, *teach)
+    for path in (folder / "last.ckpt", folder / "models" / "last.safetensors"):
+        path.unlink()
+    yield folder
+    shutil.rmtree(folder)
 
 
 def test_a_pose_network_is_chosen_by_held_out_images_and_measured_in_metres(pose_teacher, scene):

@@ -48,7 +48,11 @@ def pyramid_teachers(pictures, tmp_path_factory) -> list[str]:
     logs = tmp_path_factory.mktemp("pyramids")
     teach = ["--train_mode", "train_teacher", "--model", "dsformer", "--teacher_output_dim", "16"]
     teach += ["--loss", "CorrelationRankingCrossEntropy"]
-    return [weights(run(pictures, logs, f"t{seed}", *teach, "--seed", str(seed))) for seed in (1, 2)]
+    folders = [run(pictures, logs, f"t{seed}", *teach, "--seed", str(seed)) for seed in (1, 2)]
+    for folder in folders:
+        (folder / "last.ckpt").unlink()  # large, and nobody goes on with them
+        (folder / "models" / "last.safetensors").unlink()
+    return [weights(folder) for folder in folders]
 
 
 def asht_flags(teachers: list[str]) -> list[str]:

@@ -23,9 +23,19 @@ class AbsentClouds(Exception):
     """These clouds are not on this machine; the message says where they were looked for."""
 
 
+VARIABLE = "DISTILPLACE_SHARED"
+
+
 def shared_folder() -> Path:
-    """Where real data lies beside the repository; the environment variable DISTILPLACE_SHARED moves it."""
-    return Path(os.environ.get("DISTILPLACE_SHARED", home().parent / "shared"))
+    """Where real data lies: the folder that the environment variable names.
+
+    Raises:
+        AbsentClouds: it names none.
+
+    """
+    if not os.environ.get(VARIABLE):
+        raise AbsentClouds(f"no KITTI frames are known (set {VARIABLE} to a folder with data/kitti_frames)")
+    return Path(os.environ[VARIABLE])
 
 
 def normalised(cloud: np.ndarray, points: int, *names: int | str) -> np.ndarray:
@@ -62,7 +72,7 @@ def real_clouds(points: int, count: int) -> list[np.ndarray]:
     folder = shared_folder() / "data"
     files = sorted(folder.glob("kitti_frames/*/cloud/*.bin")) + sorted(folder.glob("samples/kitti/*.bin"))
     if not files:
-        raise AbsentClouds(f"no KITTI frames under {folder} (set DISTILPLACE_SHARED)")
+        raise AbsentClouds(f"no KITTI frames under {folder} (set {VARIABLE})")
     scans = {path for path in files if path.parent.name == "kitti"}  # x, y, z, intensity
     return [
         normalised(read_cloud(path, 4 if path in scans else 3), points, path.parent.parent.name, path.stem)

@@ -11,7 +11,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
@@ -19,7 +18,7 @@ from distilplace.models.sparse import CoordinateManager, SparseConv, SparseTenso
 from distilplace.models.sparse import backends as sparse_backends
 from distilplace.models.sparse.manager import Manager
 from distilplace.tools.bench_sparse.cases import GROUPS, TRUNK_BACKWARD, TRUNK_FORWARD, cases, common_order, deviations
-from distilplace.tools.bench_sparse.clouds import AbsentClouds, batch_of, normalised, voxel_clouds
+from distilplace.tools.bench_sparse.clouds import batch_of, voxel_clouds
 from distilplace.tools.bench_sparse.engines import LAYERS, OwnEngine, own_trunk
 from distilplace.tools.bench_sparse.floor import pairs, trunk_traffic
 from distilplace.tools.bench_sparse.native import NAME as NATIVE
@@ -213,36 +212,6 @@ def test_absent_clouds_are_skipped_with_a_line(
     assert json.loads(output.read_text())["skipped"] == {"real": line}
     assert main([*arguments, "--clouds", "real"]) == 2
     assert "--clouds real: none of them is on this machine" in capsys.readouterr().err
-
-
-def test_real_and_demo_clouds_are_scaled_like_the_benchmarks(real_data: Callable[[str], Path]) -> None:
-    real_data("kitti_frames")  # or skipped
-    for source in ("real", "demo"):
-        try:
-            clouds = voxel_clouds(source, 1000, 140)
-        except AbsentClouds:
-            continue
-        assert len(clouds) > 100
-        for cloud in clouds:
-            assert 300 < len(cloud) <= 1000
-            assert -101 <= cloud.min() <= cloud.max() <= 101
-        assert len({cloud.tobytes() for cloud in clouds}) == len(clouds)
-
-
-def test_normalised_clouds_fill_the_cube_and_depend_on_their_name_alone() -> None:
-    cloud = np.random.default_rng(1).normal(5, 30, (500, 3)).astype(np.float32)
-    small = normalised(cloud, 100, "a")
-    assert small.shape == (100, 3)
-    assert np.abs(small).max() == pytest.approx(1)
-    assert np.abs(small.mean(0)).max() < 1e-5
-    assert (normalised(cloud, 100, "a") == small).all()
-    assert not (normalised(cloud, 100, "b") == small).all()
-    assert len(normalised(cloud, 500, "a")) == 500
-
-
-def test_batches_repeat_clouds_where_there_are_too_few() -> None:
-    clouds = [np.array([[1, 2, 3]], dtype=np.int32), np.array([[4, 5, 6]], dtype=np.int32)]
-    assert batch_of(clouds, 3).tolist() == [[0, 1, 2, 3], [1, 4, 5, 6], [2, 1, 2, 3]]
 
 
 def test_narrow_chain_asks_for_the_trunks_kernel_maps(monkeypatch: pytest.MonkeyPatch, coords: torch.Tensor) -> None:
