@@ -1,4 +1,5 @@
-"""``make demo``: generate the world, train a teacher, train a student with and without it, compare the three.
+"""``make demo``: generate the world, train a teacher, train a student with and without it, compare the three; then
+export the distilled student, build a map and localise three pictures with it.
 
 Every step is a ``train.py`` command, shown before it runs; run it yourself with other options. Finished steps are not
 repeated (``--resume auto``), so an interrupted demo goes on. ``--quick`` does the same on a smaller world with fewer
@@ -19,6 +20,7 @@ from distilplace.engine.program import exit_code
 from distilplace.engine.reporting import Outcome, report_outcome
 from distilplace.engine.runs.folder import LOG
 from distilplace.evaluation.report.parts import ReportEntry
+from distilplace.tools.demo.on_robot import on_robot
 from distilplace.tools.shared_flags import only_read, refuse_in_vain
 from distilplace.train import run
 
@@ -59,7 +61,9 @@ def demo(logdir: Path, flags: list[str]) -> Path:
     entries = [ReportEntry(name, entry.result, entry.facts) for name, entry in zip(names, networks, strict=True)]
     LOG.info("\n=== result, on traversals none of the three has seen (%.0f s)", time.perf_counter() - start)
     outcome = Outcome(logdir, entries, teacher.test, teacher.notes)
-    return report_outcome(outcome, title="DistilPlace demo", seed=1)
+    page = report_outcome(outcome, title="DistilPlace demo", seed=1)
+    on_robot(logdir, teacher.test)
+    return page
 
 
 def quick_flags(logdir: Path, flags: list[str]) -> list[str]:
