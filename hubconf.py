@@ -3,15 +3,17 @@
 from pathlib import Path
 from typing import Any
 
-from distilplace import load
-
 dependencies = ["torch", "torchvision", "numpy", "PIL", "safetensors", "tqdm"]  # torch.hub asks for them
 
 
-def student(weights: str | Path, device: Any = None) -> Any:
+def student(weights: str | Path, device: Any = None, unit: bool = False) -> Any:
     """The network of a weights file that describes itself: float32 images [B, 3, H, W] -> [B, D]; ``.embed(files)``.
 
     A torch module in eval mode, on ``device`` (None: CUDA where there is one). Images are normalised and sized as
-    ``.preprocessing`` says.
+    ``.preprocessing`` says. ``unit``: embeddings of length 1, for programs that rank by Euclidean distance.
     """
-    return load(weights, device)
+    from distilplace.models.loaded import load_network
+
+    network = load_network(weights, device)
+    network.unit = unit
+    return network

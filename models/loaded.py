@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from distilplace.common.errors import UserError
 from distilplace.models import create_model, list_models, model_settings
@@ -27,7 +28,8 @@ class LoadedNetwork(nn.Module):
     """A network in eval mode: ``forward`` takes normalised images [B, 3, H, W] (or a batch) and gives [B, D].
 
     ``network`` is what :func:`distilplace.models.create_model` builds, ``card`` what its file says,
-    ``preprocessing`` how images become its input.
+    ``preprocessing`` how images become its input. ``unit``: are embeddings brought to the length 1, so that Euclidean
+    distances rank as cosines do?
     """
 
     def __init__(self, network: PlaceNetwork, card: ModelCard, preprocessing: Preprocessing, source: str) -> None:
@@ -36,7 +38,13 @@ class LoadedNetwork(nn.Module):
         self.card = card
         self.preprocessing = preprocessing
         self.source = source
+        self.unit = False
         self.eval()
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """The card as plain values, which a map asks for."""
+        return self.card.to_dict()
 
     def forward(self, images: Tensor | Mapping[str, Any]) -> Tensor:
         """Embeddings [B, D] of ``images`` float32 [B, 3, H, W] or of a batch with all that the network requires."""
@@ -45,7 +53,7 @@ class LoadedNetwork(nn.Module):
         if lacking:
             raise UserError(f"{self.source} needs {', '.join(lacking)} beside images: {self._remedy()}")
         embedding: Tensor = self.network(batch)["embedding"]
-        return embedding
+        return functional.normalize(embedding, dim=1) if self.unit else embedding
 
     def embed(
         self,

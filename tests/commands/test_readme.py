@@ -10,11 +10,8 @@ import yaml
 import distilplace
 from distilplace.engine.options import EvaluateOptions, TrainOptions
 from distilplace.engine.options.aliases import ALIASES
-from distilplace.models import create_model
-from distilplace.models.checkpoints import save_weights
 from distilplace.tools.docs.pages import pages as reference_pages
 from tests.commands.test_readme_commands import BOREAS, OXFORD
-from tests.miniature_frames import straight, write_run
 
 
 @pytest.fixture(scope="module")
@@ -45,9 +42,11 @@ def test_options_of_the_pages_exist(root, pages):
         *(alias for aliases in ALIASES.values() for alias in aliases),
     }
     theirs = re.sub(r"^\| [^|]*\|", "|", pages["docs/migration.md"], flags=re.MULTILINE)  # that column has their flags
-    others = {"--strict", "--KLSC"}  # of mkdocs; of SCKD
+    others = {"--strict", "--KLSC", "--recursive"}  # of mkdocs; of SCKD; of git
     text = "\n".join({**pages, "docs/migration.md": theirs}.values())
-    without_tools = re.sub(r"python -m tools\.[^`\n]*|distilplace \w+ --help", "", text)  # these have their own
+    without_tools = re.sub(
+        r"python (-m tools\.|main\.py)[^`\n]*|distilplace \w+ --help", "", text
+    )  # these have their own
     found = set(re.findall(r"--[A-Za-z]\w*", without_tools)) - others
     assert len(found) > 60
     assert found <= {f"--{name}" for name in known} | {*re.findall(r'"(--[a-z]\w*)"', tools)}
@@ -92,20 +91,6 @@ def test_no_page_names_documents_that_a_user_does_not_have(root):
 def test_upstreams_commands_stand_in_the_tutorial_as_they_are_run_in_tests(pages):
     assert f"python {OXFORD}\n" in pages["docs/tutorials/distilvpr-oxford.md"]
     assert f"python {BOREAS}\n" in pages["docs/tutorials/distilvpr-oxford.md"]
-
-
-def test_python_of_the_readme_runs(pages, tmp_path, monkeypatch, capsys):
-    (block,) = re.findall(r"```python\n(.*?)```", pages["README.md"], flags=re.DOTALL)
-    for number in (0, 1):
-        write_run(tmp_path / f"my_drives/run{number}", straight(400, 10.0, easting=float(number)), image_size=(80, 60))
-    weights = tmp_path / "logs/my_student/models/best.safetensors"
-    weights.parent.mkdir(parents=True)
-    save_weights(create_model("resnet18"), weights)
-    monkeypatch.chdir(tmp_path)
-    names: dict = {}
-    exec(block, names)
-    assert names["output"]["embedding"].shape == (1, 384)
-    assert {name: value.item() for name, value in names["terms"].items()} == {"pkt": pytest.approx(0, abs=1e-6)}
 
 
 def test_python_of_the_tutorial_is_a_method(pages):

@@ -138,7 +138,10 @@ def test_a_file_that_says_nothing_is_refused_with_a_remedy(tmp_path):
 
 def test_torch_hub_loads_a_student(root, path, pictures):
     student = torch.hub.load(str(root), "student", weights=path, device="cpu", source="local")
-    assert np.array_equal(student.embed(pictures), distilplace.load(path, "cpu").embed(pictures))
+    plain = distilplace.load(path, "cpu").embed(pictures)
+    assert np.array_equal(student.embed(pictures), plain)
+    unit = torch.hub.load(str(root), "student", weights=path, device="cpu", unit=True, source="local").embed(pictures)
+    np.testing.assert_allclose(unit, plain / np.linalg.norm(plain, axis=1, keepdims=True), rtol=1e-5)
 
 
 def test_importing_the_package_loads_no_torch(root):
