@@ -24,13 +24,14 @@ from distilplace.runtime.localise.neighbours import Pairs, pairs_within
 class MotionModel:
     """How the robot moves from image to image, metres.
 
-    Without odometry it goes ``step`` along the run that it is on, give or take as much again, and never farther than
-    four of them. Odometry, a distance or an (easting, northing) displacement, is off by ``sigma`` metres plus ``drift``
-    times the distance travelled. ``leaves``, ``stays_away``: probabilities of leaving the map in a step and of staying
+    Without odometry it goes ``step`` along the run that it is on, give or take ``spread`` of that, and never farther
+    than four of them. Odometry, a distance or an (easting, northing) displacement, is off by ``sigma`` metres plus
+    ``drift`` times the distance travelled. ``leaves``, ``stays_away``: probabilities of leaving the map in a step and of staying
     off it.
     """
 
     step: float
+    spread: float = 0.5
     sigma: float = 3.0
     drift: float = 0.1
     leaves: float = 0.02
@@ -140,7 +141,8 @@ class PlaceFilter:
     def _weights(self, odometry: float | NDArray[Any] | None) -> NDArray[np.float64]:
         """Relative probability of every pair of places."""
         if odometry is None:
-            return np.exp(-0.5 * np.square((self.ahead - self.motion.step) / self.motion.step))
+            usual, spread = self.motion.step, self.motion.spread
+            return np.exp(-0.5 * np.square((self.ahead - usual) / (spread * usual)))
         travelled = np.asarray(odometry, dtype=np.float64)
         error = np.linalg.norm(self.pairs.offset - travelled, axis=1) if travelled.ndim else self.ahead - travelled
         sigma = self.motion.sigma + self.motion.drift * float(np.linalg.norm(travelled))

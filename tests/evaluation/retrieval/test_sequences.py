@@ -38,7 +38,7 @@ def test_one_image_is_the_ranking_and_more_are_better():
 
 def test_a_jump_starts_a_new_sequence():
     """Where the street's second half lies 10 km away, images before the jump say nothing."""
-    single, test = street()
+    single, test = street(noise=1.6)
     moved = [
         [PlaceRecord(r.key, r.run, None, (), 0.0, r.easting + 10_000 * (i >= 20)) for i, r in enumerate(run)]
         for run in test.queries

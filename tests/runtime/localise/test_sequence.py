@@ -65,7 +65,7 @@ def test_the_filter_equals_a_dense_forward_pass(seed, kind):
             weights = (apart <= 20).astype(float)
             ahead = np.array([[offset[i, j] @ headings[i] for j in range(25)] for i in range(25)])
             if odometry is None:
-                weights = weights * np.exp(-0.5 * ((ahead - 5) / 5) ** 2)
+                weights = weights * np.exp(-0.5 * ((ahead - 5) / 2.5) ** 2)
             else:
                 error = ahead - 8.0 if kind == "distance" else np.linalg.norm(offset - odometry, axis=2)
                 squared = np.square(error / (1.5 + 0.2 * np.linalg.norm(odometry)))
