@@ -26,8 +26,8 @@ class MotionModel:
 
     Without odometry it goes ``step`` along the run that it is on, give or take ``spread`` of that, and never farther
     than four of them. Odometry, a distance or an (easting, northing) displacement, is off by ``sigma`` metres plus
-    ``drift`` times the distance travelled. ``leaves``, ``stays_away``: probabilities of leaving the map in a step and of staying
-    off it.
+    ``drift`` times the distance travelled. ``leaves``, ``stays_away``: probabilities of leaving the map in a step and
+    of staying off it.
     """
 
     step: float
