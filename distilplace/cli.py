@@ -35,7 +35,7 @@ COMMANDS = {
     "list-models": Command("distilplace.tools.list_models", "networks, their sizes and settings"),
     "check-poses": Command("distilplace.tools.check_poses", "what may be wrong with a scene of posed images"),
     "convert-7scenes": Command("distilplace.tools.convert_7scenes", "7-Scenes as PoseNet-style lists"),
-    "bench": Command("distilplace.tools.bench.run", "speed and memory against plain references"),
+    "bench": Command("distilplace.tools.bench.run", "speed and memory of the parts; bench student: of a student"),
     "bench-sparse": Command("distilplace.tools.bench_sparse.run", "sparse engines side by side"),
     "install-minkowski": Command("distilplace.tools.install_minkowski", "build MinkowskiEngine for this machine"),
 }

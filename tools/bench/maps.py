@@ -79,6 +79,11 @@ def measure(size: int, indexes: Sequence[str], folder: Path, queries: int = 100)
     return found
 
 
+def indexes_for(size: int) -> list[str]:
+    """What a map of this size is searched through beside the exact search."""
+    return ["ivfpq"] if size >= 1_000_000 else []
+
+
 def table(rows: Sequence[Row]) -> str:
     """The rows, aligned."""
     lines = [HEADER, *(row.cells() for row in rows)]
@@ -125,11 +130,11 @@ def _search(
     path: Path, index: str, asked: Sequence[np.ndarray], centres: np.ndarray
 ) -> tuple[list[float], list[float], np.ndarray, float, float | None]:
     """Milliseconds without and with a prior, the first ids, seconds to open, MiB that opening took at its peak."""
-    before = _peak(reset=True)
+    before = peak_mib(reset=True)
     start = time.perf_counter()
     with PlaceMap(path, index=index) as places:
         places.search(asked[0])
-        opened, after = time.perf_counter() - start, _peak()
+        opened, after = time.perf_counter() - start, peak_mib()
         ram = None if before is None or after is None else after - before
         times, priors, ids = [], [], []
         for query, centre in zip(asked, centres.tolist(), strict=True):
@@ -142,7 +147,7 @@ def _search(
     return times, priors, np.array(ids), opened, ram
 
 
-def _peak(reset: bool = False) -> float | None:
+def peak_mib(reset: bool = False) -> float | None:
     """MiB that this process held at most (Linux); ``reset``: from now on."""
     with suppress(OSError, StopIteration):
         if reset:
@@ -168,7 +173,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         rows: list[Row] = []
         with tempfile.TemporaryDirectory(dir=known.folder) as folder:
             for size in map(int, known.sizes.split(",")):
-                wanted = known.indexes.split(",") if known.indexes else ["ivfpq"] if size >= 1_000_000 else []
+                wanted = known.indexes.split(",") if known.indexes else indexes_for(size)
                 rows += measure(size, wanted, Path(folder))
                 print(table(rows), flush=True)
 

@@ -4,11 +4,12 @@ Ours and the reference alternate, so that a change of the machine's load meets b
 the ratio (ours / reference; below 1 is faster) is the median of the rounds' ratios. Before anything is timed the two
 must agree. "Kept" is what autograd keeps for the backward pass, each storage counted once; index tables are left out on
 both sides, and it is not the peak within the forward pass. On the CPU; set OMP_NUM_THREADS to choose the threads.
+
+``distilplace bench student WEIGHTS`` measures a trained student instead.
 """
 
 import argparse
 import json
-import platform
 import sys
 import time
 import warnings
@@ -26,6 +27,7 @@ from distilplace.common.home import program
 from distilplace.engine.program import exit_code
 from distilplace.tools.bench.cases import cases
 from distilplace.tools.bench.inputs import QUICK, Case, Sizes
+from distilplace.tools.bench.machine import device_name
 
 HEADER = ("name", "ours ms", "ref. ms", "ratio", "ours kept", "ref. kept", "reference")
 MIN_ROUNDS, MAX_ROUNDS = 5, 100
@@ -117,14 +119,6 @@ def _kept(line: Measurement) -> tuple[int | None, int | None]:
     return line.ours_kept_bytes, line.reference_kept_bytes
 
 
-def device_name() -> str:
-    """The processor, as the machine names it."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.is_file() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return f"CPU ({names[0] if names else platform.processor() or platform.machine()})"
-
-
 def bench(sizes: Sizes, seconds: float, output: Path) -> list[Measurement]:
     """Measure everything, print the table and write it to ``output``."""
     machine = {"device": device_name(), "threads": torch.get_num_threads(), "torch": torch.__version__}
@@ -142,13 +136,18 @@ def bench(sizes: Sizes, seconds: float, output: Path) -> list[Measurement]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Command line: ``python -m tools.bench [--quick] [--output bench/bench.json]``."""
+    """Command line: ``python -m tools.bench [--quick] [--output bench/bench.json]``, or ``student WEIGHTS``."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if words[:1] == ["student"]:
+        from distilplace.tools.bench import student
+
+        return student.main(words[1:])
     parser = argparse.ArgumentParser(
         prog=program("tools.bench"), description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--quick", action="store_true", help="tiny sizes, to see that it runs; the ratios mean little")
     parser.add_argument("--output", type=Path, default=Path("bench/bench.json"), help="where the numbers go")
-    known = parser.parse_args(arguments)
+    known = parser.parse_args(words)
 
     def work() -> None:
         with warnings.catch_warnings():

@@ -30,7 +30,8 @@ from distilplace.common.files import atomic_path
 from distilplace.common.home import program
 from distilplace.engine.program import exit_code
 from distilplace.models.sparse.backends import available_backends, choose_backend, list_backends
-from distilplace.tools.bench.run import STOPPED, device_name
+from distilplace.tools.bench.machine import device_name
+from distilplace.tools.bench.run import STOPPED
 from distilplace.tools.bench_sparse.cases import GROUPS, TRUNK_BACKWARD, TRUNK_FORWARD, SparseCase, cases, deviations
 from distilplace.tools.bench_sparse.clouds import SOURCES, AbsentClouds, batch_of, voxel_clouds
 from distilplace.tools.bench_sparse.engines import Engine, OwnEngine, own_trunk

@@ -63,7 +63,8 @@ def export(chosen: argparse.Namespace, flags: Sequence[str]) -> Path:
         images = data.calibration.spread(chosen.calibration_images)
         calibrated = len(images)
         with stage(f"{source.card.model}: calibrating on {images}"):
-            model = quantise(model, images.batches(1, "calibrating"), chosen.int8_target)
+            model, integer, convolutions = quantise(model, list(images.batches(1, "calibrating")), chosen.int8_target)
+        LOG.info("%d of %d convolutions in INT8", integer, convolutions)
     parity = compared(network, model, source, data)
     default = DEFAULTS[precision]
     drop, agreement = chosen.max_drop, chosen.min_agreement
