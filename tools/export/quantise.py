@@ -4,7 +4,7 @@ In integers: convolutions and linear layers on feature maps, and what joins maps
 pooling into a vector (GeM's floor, power and mean), everything behind it, lengths, soft assignments, attention; and the
 network up to the last convolution that 8 bits would drown in noise: MobileNetV2's first ones, whose batch norms divide
 by next to nothing, so that their weights are in the hundreds and cancel. A float convolution in the midst of integers
-is no choice: ONNX Runtime quantises it while it loads the file, with one scale for all channels.
+is no choice: under ONNX Runtime's graph optimisation such a network fell to cosine 0.34 (0.98 without it).
 """
 
 import logging
