@@ -243,7 +243,7 @@ def test_names_that_are_no_text_and_folders_that_cannot_be_read(tmp_path, monkey
     real = os.scandir
 
     def refuse(folder):
-        if Path(folder).name == "queries":
+        if Path(str(folder)).name == "queries":
             raise PermissionError(13, "Permission denied", str(folder))
         return real(folder)
 
