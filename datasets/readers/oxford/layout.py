@@ -112,16 +112,21 @@ def _dump(path: Path, content: object) -> None:
 
 @contextmanager
 def _upstream_tuple() -> Iterator[type]:
-    """A class that pickles as ``datasets.oxford.TrainingTuple`` while the block runs."""
+    """A class that pickles as ``datasets.oxford.TrainingTuple`` while the block runs.
+
+    Both modules of that path are stand-ins: the pickler imports them, and ``datasets`` is nobody's, a checkout's folder
+    or Hugging Face's.
+    """
     made = type("TrainingTuple", (), {"__module__": "datasets.oxford", "__qualname__": "TrainingTuple"})
-    stand_in = ModuleType("datasets.oxford")
-    stand_in.TrainingTuple = made  # type: ignore[attr-defined]
-    real = sys.modules.get("datasets.oxford")
-    sys.modules["datasets.oxford"] = stand_in
+    package, module = ModuleType("datasets"), ModuleType("datasets.oxford")
+    module.TrainingTuple = made  # type: ignore[attr-defined]
+    package.oxford = module  # type: ignore[attr-defined]
+    real = {name: sys.modules.pop(name, None) for name in ("datasets", "datasets.oxford")}
+    sys.modules.update({"datasets": package, "datasets.oxford": module})
     try:
         yield made
     finally:
-        if real is None:
-            del sys.modules["datasets.oxford"]
-        else:
-            sys.modules["datasets.oxford"] = real
+        for name, before in real.items():
+            del sys.modules[name]
+            if before is not None:
+                sys.modules[name] = before

@@ -140,8 +140,17 @@ def test_evaluation_pickles_list_true_neighbours_of_other_runs_only(world: Path)
             assert query == {**database[n][i], **{k: v for k, v in query.items() if isinstance(k, int)}}
 
 
-def test_radii_of_the_lists(tmp_path: Path) -> None:
-    """Places on a line, just inside and just outside 10, 25 and 50 m."""
+class NobodysDatasets:
+    """An installed package without a folder called ``datasets`` beside it."""
+
+    def find_spec(self, name: str, *_: object) -> None:
+        assert name.partition(".")[0] != "datasets"
+
+
+def test_radii_of_the_lists(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Places on a line, just inside and just outside 10, 25 and 50 m; no module called datasets is imported."""
+    monkeypatch.delitem(sys.modules, "datasets", raising=False)
+    monkeypatch.setattr(sys, "meta_path", [NobodysDatasets(), *sys.meta_path])
     runs = [WrittenRun(f"run{n}", TRAINING_FOLDER if n < 2 else TEST_FOLDER) for n in range(4)]
     for run, norths in zip(runs, [[0.0, 200], [9.9, 10.1, 49.9, 50.1], [0, 200], [24.9, 25.1, 176]], strict=True):
         run.positions = [(5e6 + north, 6e5) for north in norths]
