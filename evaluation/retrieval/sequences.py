@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distilplace.common.errors import UserError
-from distilplace.datasets.records import EvaluationSet, PlaceRecord
+from distilplace.datasets.records import EvaluationSet, PlaceRecord, positions
 from distilplace.evaluation.retrieval.results import RetrievalResult, SequenceRecall
 from distilplace.runtime.localise.diagonals import diagonal_scores
-from distilplace.runtime.localise.sequence import MotionModel, PlaceFilter, headings_of, step_of
+from distilplace.runtime.localise.sequence import MotionModel, PlaceFilter, chords, headings_of, step_of
 
 BREAK_AT = 100.0
 
@@ -49,8 +49,7 @@ def with_sequences(result: RetrievalResult, test: EvaluationSet, lengths: Sequen
 
 
 def _run(records: Sequence[PlaceRecord], rows: Any) -> RunEmbeddings:
-    positions = np.array([(record.easting, record.northing) for record in records], dtype=np.float64).reshape(-1, 2)
-    return RunEmbeddings(np.asarray(rows), positions)
+    return RunEmbeddings(np.asarray(rows), positions(records)[:, ::-1])
 
 
 def sequence_text(result: RetrievalResult) -> str:
@@ -127,7 +126,7 @@ def _starts(positions: NDArray[np.float64], break_at: float) -> NDArray[np.int64
 def _distances(queries: NDArray[Any], places: NDArray[Any]) -> NDArray[np.float64]:
     """Euclidean distances of the unit embeddings: ``[Q, N]``."""
     one, other = (_unit(np.asarray(rows, dtype=np.float64)) for rows in (queries, places))
-    return np.sqrt(np.maximum(2.0 - 2.0 * one @ other.T, 0.0))
+    return chords(one @ other.T)
 
 
 def _unit(rows: NDArray[np.float64]) -> NDArray[np.float64]:

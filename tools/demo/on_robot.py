@@ -7,7 +7,7 @@ import numpy as np
 
 from distilplace.common.errors import UserError
 from distilplace.common.home import is_checkout
-from distilplace.datasets.records import Benchmark, EvaluationSet, PlaceRecord
+from distilplace.datasets.records import Benchmark, EvaluationSet, PlaceRecord, positions
 from distilplace.engine.runs.folder import LOG
 from distilplace.runtime import Localiser, Location, PlaceMap, Student
 from distilplace.tools.export.run import export, flag_parser
@@ -32,7 +32,7 @@ def on_robot(logdir: Path, test: Benchmark) -> list[Location]:
         left.unlink(missing_ok=True)
     with PlaceMap(map_file, student.metadata) as places:
         for run, records in zip(test.runs[:-1], test.database[:-1], strict=True):
-            places.add(run, student.embed(_images(records)), _positions(records), images=_images(records))
+            places.add(run, student.embed(_images(records)), positions(records)[:, ::-1], images=_images(records))
         held = test.queries[-1]
         chosen = [held[row] for row in np.linspace(0, len(held) - 1, PICTURES + 2).round().astype(int)[1:-1]]
         pictures = [str(record.images[0]) for record in chosen]
@@ -55,7 +55,3 @@ def _command(name: str) -> str:
 
 def _images(records: Sequence[PlaceRecord]) -> list[Path]:
     return [record.images[0] for record in records]
-
-
-def _positions(records: Sequence[PlaceRecord]) -> np.ndarray:
-    return np.array([(record.easting, record.northing) for record in records])

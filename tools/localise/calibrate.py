@@ -17,7 +17,7 @@ from distilplace.common.console import LOG, exit_code
 from distilplace.common.errors import UserError
 from distilplace.common.home import program
 from distilplace.evaluation.confidence import fit_confidence
-from distilplace.runtime.localise.confidence import SEQUENCE_FEATURES, Confidence
+from distilplace.runtime.localise.confidence import FEATURES, SEQUENCE_FEATURES, Confidence
 from distilplace.runtime.localise.localiser import CANDIDATES, RADIUS, Follower, features_of_belief, features_of_matches
 from distilplace.runtime.map import BaseMap, PlaceMap
 from distilplace.tools.localise.models import open_with_model
@@ -57,7 +57,7 @@ def single(places: BaseMap, embeddings: Any, source: Source, known: argparse.Nam
             raise UserError(f"map {known.map} holds no place: add a run first")
         features.append(features_of_matches(matches, known.radius, known.near))
         right.append(np.hypot(*(position - (matches[0].easting, matches[0].northing))) <= known.radius)
-    return _fitted(features, right, source, known)
+    return _fitted(features, right, source, known, FEATURES)
 
 
 def along(places: PlaceMap, embeddings: Any, source: Source, known: argparse.Namespace) -> Confidence:
@@ -75,8 +75,7 @@ def along(places: PlaceMap, embeddings: Any, source: Source, known: argparse.Nam
     return _fitted(features, right, source, known, SEQUENCE_FEATURES)
 
 
-def _fitted(features: Any, right: Any, source: Source, known: argparse.Namespace, *names: Any) -> Confidence:
-    extra = {"names": names[0]} if names else {}
+def _fitted(features: Any, right: Any, source: Source, known: argparse.Namespace, names: Sequence[str]) -> Confidence:
     return fit_confidence(
         np.array(features),
         np.array(right),
@@ -85,7 +84,7 @@ def _fitted(features: Any, right: Any, source: Source, known: argparse.Namespace
         source=source.run,
         precision=known.precision,
         level=known.level,
-        **extra,
+        names=names,
     )
 
 

@@ -59,13 +59,13 @@ def write(answers: Iterable[tuple[Path, Location]], known: argparse.Namespace) -
     if known.csv:
         print(_csv_line(COLUMNS))
     for picture, location in answers:
-        rows = [_row(picture, location, match) for match in rows_of(location.matches)] or [
-            _row(picture, location, {"rank": None})
-        ]
+        facts: dict[str, Any] = {"query": str(picture), "on_map": location.on_map}
+        facts |= {"confidence": location.confidence, "off_map": location.off_map}
+        places = rows_of(location.matches)
         if known.json:
-            facts = {name: rows[0][name] for name in ("query", "on_map", "confidence", "off_map")}
-            print(json.dumps({**facts, "places": rows_of(location.matches)}), flush=True)
+            print(json.dumps({**facts, "places": places}), flush=True)
         elif known.csv:
+            rows = [{**facts, **place} for place in places or [{}]]
             print("\n".join(_csv_line([row.get(name) for name in COLUMNS]) for row in rows), flush=True)
         else:
             print(sentence(picture, location), flush=True)
@@ -113,11 +113,6 @@ def prior_of(text: str) -> Prior:
             f"--prior {text} is none: give easting,northing,radius in metres, such as 4231.5,880,50"
         ) from error
     return Prior(east, north, radius)
-
-
-def _row(picture: Path, location: Location, match: dict[str, Any]) -> dict[str, Any]:
-    facts = {"on_map": location.on_map, "confidence": location.confidence, "off_map": location.off_map}
-    return {"query": str(picture), **facts, **match}
 
 
 def _csv_line(values: Sequence[Any]) -> str:

@@ -30,12 +30,22 @@ def features_of_answer(
     the root mean square distance of the first k places from their centre, as log(1 + metres).
     """
     best = int(np.argmax(similarities))
+    lead = lead_of(best, similarities, positions, radius)
+    return np.array([similarities[best], lead, log_spread(similarities, positions, k)], dtype=np.float64)
+
+
+def lead_of(best: int, similarities: NDArray[Any], positions: NDArray[Any], radius: float) -> float:
+    """The similarity of the place ``best`` less that of the best place beyond ``radius`` of it, else of the worst."""
     elsewhere = np.linalg.norm(positions - positions[best], axis=1) > radius
     rival = similarities[elsewhere].max() if elsewhere.any() else similarities.min()
-    count = min(k, len(similarities))
-    first = positions[np.argpartition(-similarities, count - 1)[:count]]
-    spread = np.sqrt(np.square(first - first.mean(axis=0)).sum(axis=1).mean())
-    return np.array([similarities[best], similarities[best] - rival, np.log1p(spread)], dtype=np.float64)
+    return float(similarities[best] - rival)
+
+
+def log_spread(scores: NDArray[Any], positions: NDArray[Any], k: int) -> float:
+    """How far the ``k`` places of the highest ``scores`` lie from their centre: log(1 + root mean square metres)."""
+    count = min(k, len(scores))
+    first = positions[np.argpartition(-scores, count - 1)[:count]]
+    return float(np.log1p(np.sqrt(np.square(first - first.mean(axis=0)).sum(axis=1).mean())))
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distilplace.common.errors import UserError
-from distilplace.runtime.localise.confidence import Confidence, features_of_answer
-from distilplace.runtime.localise.sequence import Belief, MotionModel, PlaceFilter, headings_of, step_of
+from distilplace.runtime.localise.confidence import Confidence, features_of_answer, lead_of, log_spread
+from distilplace.runtime.localise.sequence import Belief, MotionModel, PlaceFilter, chords, headings_of, step_of
 from distilplace.runtime.map import BaseMap, Match, PlaceMap
 
 RADIUS = 25.0
@@ -101,12 +101,10 @@ class Localiser:
         follower = self._follower
         similarities = follower.similarities(embedding)
         belief = follower.filter.update(follower.distances(similarities), odometry)
-        radius, k_near = (RADIUS, 10) if self.along is None else (self.along.radius, self.along.k)
-        features = features_of_belief(belief, similarities, follower.positions, radius, k_near)
         matches = follower.matches(belief, similarities, k)
         if self.along is None:
-            near = belief.best(follower.positions, radius)[1]
-            return Location(matches, near, None, belief.off_map)
+            return Location(matches, belief.best(follower.positions, RADIUS)[1], None, belief.off_map)
+        features = features_of_belief(belief, similarities, follower.positions, self.along.radius, self.along.k)
         confidence = float(self.along.probability(features))
         accepted = self.along.accepts(confidence) and belief.off_map < 0.5
         return Location(matches, confidence, accepted, belief.off_map)
@@ -122,11 +120,12 @@ class Follower:
         if not len(columns["id"]):
             raise UserError("the map holds no place: add a run first")
         self._places = places
-        self.order = _by_run_and_time(columns["run"], columns["timestamp"])
+        numbers = _run_numbers(columns["run"])
+        self.order = np.lexsort((columns["timestamp"], numbers))
         self.positions = np.stack([columns["easting"], columns["northing"]], axis=1)[self.order]
-        _, lengths = np.unique(_run_numbers(columns["run"])[self.order], return_counts=True)
-        motion = MotionModel(step_of(self.positions, lengths.tolist()) if step is None else step)
-        self.filter = PlaceFilter(self.positions, motion, headings_of(self.positions, lengths.tolist()))
+        lengths = np.bincount(numbers).tolist()
+        motion = MotionModel(step_of(self.positions, lengths) if step is None else step)
+        self.filter = PlaceFilter(self.positions, motion, headings_of(self.positions, lengths))
 
     def similarities(self, embedding: NDArray[Any]) -> NDArray[Any]:
         """With every place, in the filter's order: ``[n]``; :class:`UserError` where the map has grown since."""
@@ -138,7 +137,7 @@ class Follower:
     def distances(self, similarities: NDArray[Any]) -> NDArray[np.float64]:
         """Euclidean distances of embeddings, by their similarities ``[n]``."""
         wide = np.asarray(similarities, dtype=np.float64)
-        return np.sqrt(np.maximum(2.0 - 2.0 * wide, 0.0)) if self._places.space.spherical else -wide
+        return chords(wide) if self._places.space.spherical else -wide
 
     def matches(self, belief: Belief, similarities: NDArray[Any], k: int) -> tuple[Match, ...]:
         """The k most probable places."""
@@ -161,11 +160,9 @@ def features_of_belief(
     The similarity is that of the most probable place, and its lead that over the best place elsewhere.
     """
     best, near = belief.best(positions, radius)
-    elsewhere = np.linalg.norm(positions - positions[best], axis=1) > radius
-    rival = similarities[elsewhere].max() if elsewhere.any() else similarities.min()
-    spread = features_of_answer(belief.places, positions, radius, k)[2]
+    lead, spread = lead_of(best, similarities, positions, radius), log_spread(belief.places, positions, k)
     odds = np.clip(near, 1e-6, 1 - 1e-6)
-    return np.array([similarities[best], similarities[best] - rival, spread, np.log(odds / (1 - odds))])
+    return np.array([similarities[best], lead, spread, np.log(odds / (1 - odds))])
 
 
 def _confidence(calibration: dict[str, Any], kind: str) -> Confidence | None:
@@ -177,7 +174,3 @@ def _run_numbers(runs: NDArray[Any]) -> NDArray[np.int64]:
     """Number of each row's run, in the order in which runs first appear."""
     _, first, inverse = np.unique(runs, return_index=True, return_inverse=True)
     return np.argsort(np.argsort(first))[inverse]
-
-
-def _by_run_and_time(runs: NDArray[Any], times: NDArray[Any]) -> NDArray[np.int64]:
-    return np.lexsort((times, _run_numbers(runs)))

@@ -150,6 +150,11 @@ class PlaceFilter:
         return np.where(squared <= 9.0, np.exp(-0.5 * squared), 0.0)
 
 
+def chords(cosines: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Euclidean distances of unit vectors by their cosines."""
+    return np.sqrt(np.maximum(2.0 - 2.0 * cosines, 0.0))
+
+
 def step_of(positions: NDArray[Any], run_lengths: Sequence[int]) -> float:
     """How far apart a map's images lie: the median step within its runs, metres; at least 0.1, and 1 where none moves.
 
