@@ -2,15 +2,24 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 
 from distilplace.common.errors import UserError, unknown_name
-from distilplace.runtime.map.rows import Match, RunInfo
+from distilplace.runtime.map.rows import Columns, Match, RunInfo, checked_columns, checked_name, in_blocks
 from distilplace.runtime.map.space import Space
+
+
+class Storage(NamedTuple):
+    """Address, format version, kind of stored embeddings, size (None: not known)."""
+
+    where: str
+    format: int
+    dtype: str
+    bytes: int | None
 
 
 class BaseMap(ABC):
@@ -21,8 +30,9 @@ class BaseMap(ABC):
 
     space: Space
     """Which model made the embeddings, and how they are compared."""
+    _block_rows = 4096
+    """Rows of an array that are stored together."""
 
-    @abstractmethod
     def add(
         self,
         run: str,
@@ -49,12 +59,19 @@ class BaseMap(ABC):
             UserError: the run is there already, rows that do not fit together, numbers that are not finite.
 
         """
+        name = checked_name(run)
+        columns = checked_columns(positions, timestamps, altitudes, yaws, images)
+        self._add(name, columns, (self.space.prepared(block) for block in in_blocks(embeddings, self._block_rows)))
+        return len(columns)
+
+    @abstractmethod
+    def _add(self, name: str, columns: Columns, blocks: Iterator[np.ndarray]) -> None:
+        """Store a run whose names and numbers were checked; ``blocks`` are prepared as they are drawn."""
 
     @abstractmethod
     def delete(self, run: str) -> int:
         """Remove a run; how many places it had. :class:`UserError` where there is none of that name."""
 
-    @abstractmethod
     def search(
         self,
         embedding: Any,
@@ -73,6 +90,13 @@ class BaseMap(ABC):
             run: only places of this run.
 
         """
+        return self._search(self._query(embedding), k, checked_prior(k, centre, radius), run)
+
+    @abstractmethod
+    def _search(
+        self, query: np.ndarray, k: int, prior: tuple[float, float, float] | None, run: str | None
+    ) -> list[Match]:
+        """:meth:`search` for a prepared query [D] and a checked prior: easting, northing, radius."""
 
     @abstractmethod
     def runs(self) -> list[RunInfo]:
@@ -82,9 +106,26 @@ class BaseMap(ABC):
     def compact(self) -> None:
         """Give the room of deleted runs back."""
 
-    @abstractmethod
     def info(self) -> dict[str, Any]:
         """Model, counts and sizes, as plain values."""
+        runs, storage = self.runs(), self._storage()
+        return {
+            "map": storage.where,
+            "format": storage.format,
+            "model": self.space.model,
+            "fingerprint": self.space.fingerprint,
+            "width": self.space.width,
+            "metric": self.space.metric,
+            "dtype": storage.dtype,
+            "places": sum(run.places for run in runs),
+            "bytes": storage.bytes,
+            "calibrated": self.calibration is not None,
+            "runs": [run._asdict() for run in runs],
+        }
+
+    @abstractmethod
+    def _storage(self) -> Storage:
+        """Where and how places lie."""
 
     @abstractmethod
     def close(self) -> None:

@@ -7,19 +7,18 @@ add a run of the same name at the same time are not told apart.
 
 import json
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from distilplace.common.errors import UserError
-from distilplace.runtime.map.base import BaseMap, checked_prior
+from distilplace.runtime.map.base import BaseMap, Storage
 from distilplace.runtime.map.milvus_client import MOST, NUMBERS, Client
-from distilplace.runtime.map.rows import Columns, Match, RunInfo, checked_columns, checked_name, in_blocks, make_match
+from distilplace.runtime.map.rows import Columns, Match, RunInfo, make_match
 from distilplace.runtime.map.space import Space
 
-BATCH = 2000  # rows in one call
 FORMAT = 1
 RUN = "run:"
 
@@ -41,6 +40,8 @@ class MilvusMap(BaseMap):
         UserError: no pymilvus, no answer, no map there, or one of another model.
 
     """
+
+    _block_rows = 2000  # in one call
 
     def __init__(self, where: str, model: Mapping[str, Any] | Space | None = None) -> None:
         space = None if model is None else Space.of(model)
@@ -70,33 +71,19 @@ class MilvusMap(BaseMap):
         except (ValueError, TypeError, KeyError) as error:
             raise UserError(f"map {self._where} does not say which model made it: build it again") from error
 
-    def add(
-        self,
-        run: str,
-        embeddings: Any,
-        positions: Any,
-        *,
-        timestamps: Any = None,
-        altitudes: Any = None,
-        yaws: Any = None,
-        images: Sequence[Any] | None = None,
-    ) -> int:
-        """As :meth:`BaseMap.add`."""
-        name = checked_name(run)
-        columns = checked_columns(positions, timestamps, altitudes, yaws, images)
+    def _add(self, name: str, columns: Columns, blocks: Iterator[np.ndarray]) -> None:
         if name in self._read_runs():
             raise UserError(
                 f"map {self._where} holds a run {name} already: give another --run, or delete that one first"
             )
         token = uuid.uuid4().hex
         try:
-            self._insert(name, token, columns, (self.space.prepared(block) for block in in_blocks(embeddings, BATCH)))
+            self._insert(name, token, columns, blocks)
             entry = {"token": token, "places": len(columns), "added": datetime.now(UTC).isoformat()}
             self._client.set_fact(RUN + name, json.dumps(entry))
         except BaseException:
             self._client.delete_places(f'token == "{token}"')
             raise
-        return len(columns)
 
     def _insert(self, name: str, token: str, columns: Columns, blocks: Iterator[np.ndarray]) -> None:
         numbers, count = columns.numbers(), 0
@@ -118,16 +105,10 @@ class MilvusMap(BaseMap):
         self._client.delete_places(f'token == "{gone.token}"')
         return gone.info.places
 
-    def search(
-        self,
-        embedding: Any,
-        k: int = 5,
-        centre: Sequence[float] | None = None,
-        radius: float | None = None,
-        run: str | None = None,
+    def _search(
+        self, query: np.ndarray, k: int, prior: tuple[float, float, float] | None, run: str | None
     ) -> list[Match]:
-        """As :meth:`BaseMap.search`, by the server's index; at most 16,384 places."""
-        query, prior = self._query(embedding), checked_prior(k, centre, radius)
+        """By the server's index; at most 16,384 places."""
         names = {each.token: name for name, each in self._read_runs().items()}
         conditions = []
         if run is not None:
@@ -175,22 +156,8 @@ class MilvusMap(BaseMap):
         self._client.delete_places(f"token not in {tokens}" if self._runs else 'token != ""')
         self._client.compact()
 
-    def info(self) -> dict[str, Any]:
-        """As :meth:`BaseMap.info`."""
-        runs = self.runs()
-        return {
-            "map": self._where,
-            "format": FORMAT,
-            "model": self.space.model,
-            "fingerprint": self.space.fingerprint,
-            "width": self.space.width,
-            "metric": self.space.metric,
-            "dtype": "float32",
-            "places": sum(run.places for run in runs),
-            "bytes": None,
-            "calibrated": self.calibration is not None,
-            "runs": [run._asdict() for run in runs],
-        }
+    def _storage(self) -> Storage:
+        return Storage(self._where, FORMAT, "float32", None)
 
     def close(self) -> None:
         """As :meth:`BaseMap.close`."""

@@ -1,19 +1,19 @@
 """The map as one SQLite file."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from distilplace.common.errors import UserError, unknown_name
-from distilplace.runtime.map.base import BaseMap, checked_prior
+from distilplace.runtime.map.base import BaseMap, Storage
 from distilplace.runtime.map.database import FORMAT
 from distilplace.runtime.map.file import DTYPES, MapFile
 from distilplace.runtime.map.indexes import Exact
 from distilplace.runtime.map.loaded import LoadedPlaces
-from distilplace.runtime.map.rows import Match, RunInfo, checked_columns, checked_name, in_blocks, make_match
+from distilplace.runtime.map.rows import Columns, Match, RunInfo, make_match
 from distilplace.runtime.map.space import Space
 
 
@@ -68,25 +68,11 @@ class PlaceMap(BaseMap):
         except (ValueError, TypeError) as error:
             raise self._file.damaged(f"it does not say which model made it ({error})") from error
 
-    def add(
-        self,
-        run: str,
-        embeddings: Any,
-        positions: Any,
-        *,
-        timestamps: Any = None,
-        altitudes: Any = None,
-        yaws: Any = None,
-        images: Sequence[Any] | None = None,
-    ) -> int:
-        """As :meth:`BaseMap.add`. Other writers wait while blocks are drawn from an iterable."""
-        name = checked_name(run)
-        columns = checked_columns(positions, timestamps, altitudes, yaws, images)
-        blocks = (self.space.prepared(block) for block in in_blocks(embeddings))
+    def _add(self, name: str, columns: Columns, blocks: Iterator[np.ndarray]) -> None:
+        """In one transaction: other writers wait while blocks are drawn from an iterable."""
         with self._file.writing():
             self._file.add_run(name, columns, blocks, self._dtype)
         self._places.forget()
-        return len(columns)
 
     def delete(self, run: str) -> int:
         """As :meth:`BaseMap.delete`."""
@@ -98,16 +84,9 @@ class PlaceMap(BaseMap):
         self._places.forget()
         return runs[run].places
 
-    def search(
-        self,
-        embedding: Any,
-        k: int = 5,
-        centre: Sequence[float] | None = None,
-        radius: float | None = None,
-        run: str | None = None,
+    def _search(
+        self, query: np.ndarray, k: int, prior: tuple[float, float, float] | None, run: str | None
     ) -> list[Match]:
-        """As :meth:`BaseMap.search`."""
-        query, prior = self._query(embedding), checked_prior(k, centre, radius)
         with self._file.reading():
             self._places.refresh()
             rows = self._places.selected(prior, run)
@@ -149,22 +128,8 @@ class PlaceMap(BaseMap):
         """As :meth:`BaseMap.compact`; needs as much free disk as the map is large."""
         self._file.compact()
 
-    def info(self) -> dict[str, Any]:
-        """As :meth:`BaseMap.info`."""
-        runs = self.runs()
-        return {
-            "map": str(self._file.path),
-            "format": FORMAT,
-            "model": self.space.model,
-            "fingerprint": self.space.fingerprint,
-            "width": self.space.width,
-            "metric": self.space.metric,
-            "dtype": self._dtype,
-            "places": sum(run.places for run in runs),
-            "bytes": self._file.path.stat().st_size,
-            "calibrated": self.calibration is not None,
-            "runs": [run._asdict() for run in runs],
-        }
+    def _storage(self) -> Storage:
+        return Storage(str(self._file.path), FORMAT, self._dtype, self._file.path.stat().st_size)
 
     def verify(self) -> int:
         """Read and check every row; how many places there are. :class:`UserError` where the file is damaged."""
