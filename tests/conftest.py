@@ -1,11 +1,13 @@
 """Shared fixtures: where the goldens and real samples lie, if they do."""
 
 import logging
+import random
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tests.goldens import ROOT, SHARED, load_golden
@@ -27,6 +29,15 @@ def _as_in_a_fresh_process(monkeypatch: pytest.MonkeyPatch) -> None:
     log.propagate = True
     for handler in list(log.handlers):
         log.removeHandler(handler)
+
+
+@pytest.fixture(autouse=True)
+def _counted_randomness() -> None:
+    """A test draws the same numbers whichever tests ran before it in its process."""
+    random.seed(0)
+    np.random.seed(0)
+    if "torch" in sys.modules:
+        sys.modules["torch"].manual_seed(0)
 
 
 @pytest.fixture(scope="session")

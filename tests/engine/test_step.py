@@ -20,7 +20,8 @@ class Toy(nn.Module):
     def forward(self, batch):
         image = self.drop(self.norm(self.image(batch["images"].flatten(1))))
         rows = batch["coords"][:, 0].long()
-        cloud = torch.zeros(len(image), 3).index_add_(0, rows, batch["coords"][:, 1:].float() * batch["features"])
+        points = batch["coords"][:, 1:] * batch["features"]
+        cloud = points.new_zeros(len(image), 3).index_add_(0, rows, points)
         return {"embedding": torch.cat([image, cloud * self.image.weight[:3, 0]], 1), "image_embedding": image}
 
 
@@ -29,13 +30,14 @@ def fabric():
     return Fabric(accelerator="cpu", devices=1)
 
 
-def make_batch(count=8):
+def make_batch(count=8, dtype=torch.float32):
     torch.manual_seed(0)
     coords = torch.randint(-4, 4, (40, 4), dtype=torch.int32)
     coords[:, 0] = torch.arange(40) % count
     coords = coords[coords[:, 0].argsort(stable=True)]
     keys = [f"k{i}" for i in range(count)]
-    return {"keys": keys, "images": torch.randn(count, 3, 2, 2), "coords": coords, "features": torch.ones(40, 1)}
+    images = torch.randn(count, 3, 2, 2, dtype=dtype)
+    return {"keys": keys, "images": images, "coords": coords, "features": torch.ones(40, 1, dtype=dtype)}
 
 
 def relational(outputs):
@@ -53,13 +55,13 @@ def gradients(network, batch, split_size, fabric, key=(7, 1)):
 
 @pytest.mark.parametrize("split_size", [1, 3, 4, 7])
 def test_staged_gradients_equal_whole_gradients(fabric, split_size):
-    network, batch = Toy(), make_batch()
+    network, batch = Toy().double(), make_batch(dtype=torch.float64)
     loss, outputs, whole = gradients(network, batch, 8, fabric)
     staged_loss, staged_outputs, staged = gradients(network, batch, split_size, fabric)
     torch.testing.assert_close(staged_loss, loss)
     torch.testing.assert_close(staged_outputs["embedding"], outputs["embedding"])
     for name, gradient in whole.items():
-        torch.testing.assert_close(staged[name], gradient, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(staged[name], gradient, rtol=1e-10, atol=1e-12)
 
 
 def test_both_passes_drop_the_same_units(fabric):
