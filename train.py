@@ -39,7 +39,7 @@ from distilplace.engine.program import exit_code
 from distilplace.engine.reporting import Outcome, log_validation, report_outcome
 from distilplace.engine.runs.folder import LOG, RunFolder
 from distilplace.engine.selection import Selection
-from distilplace.engine.teacher_loading import LoadedTeacher, TeacherOpener
+from distilplace.engine.teachers.loading import LoadedTeacher, TeacherOpener
 from distilplace.engine.trainer import Trainer
 from distilplace.evaluation.report.parts import ReportEntry
 from distilplace.evaluation.retrieval.measures import Result

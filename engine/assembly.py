@@ -25,7 +25,7 @@ from distilplace.engine.optimisation import build_optimizer, build_scheduler
 from distilplace.engine.options import TrainOptions
 from distilplace.engine.runs.folder import RunFolder
 from distilplace.engine.step import forward_with_maps
-from distilplace.engine.teachers import LiveTeacher, TeacherSource
+from distilplace.engine.teachers.sources import LiveTeacher, TeacherSource
 from distilplace.engine.trainer import Trainer
 from distilplace.losses.distiller import Distiller
 from distilplace.losses.tasks.task_loss import TaskLoss

@@ -9,7 +9,7 @@ import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from distilplace.engine.teachers import Frozen
+from distilplace.engine.teachers.sources import Frozen
 from distilplace.models import PlaceNetwork
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from distilplace.common.errors import UserError
 from distilplace.datasets.benchmarks import LandmarkSet, PoseSet, VideoSet
 from distilplace.datasets.records import Benchmark, EvaluationSet, PlaceRecord
-from distilplace.engine.teachers import StoredTeacher
+from distilplace.engine.teachers.sources import StoredTeacher
 from distilplace.evaluation.retrieval.measures import Result
 
 Table = dict[str, Tensor]

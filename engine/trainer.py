@@ -25,7 +25,7 @@ from distilplace.engine.runs.folder import RunFolder
 from distilplace.engine.runs.state import Progress
 from distilplace.engine.runs.stopping import Stopping
 from distilplace.engine.step import Batch, Forward, Output
-from distilplace.engine.teachers import TeacherSource
+from distilplace.engine.teachers.sources import TeacherSource
 from distilplace.losses.distiller import Distiller
 from distilplace.losses.tasks.task_loss import TaskLoss
 from distilplace.models import PlaceNetwork

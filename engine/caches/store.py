@@ -20,7 +20,7 @@ from torch import Tensor
 from distilplace.common.errors import UserError
 from distilplace.common.files import atomic_path, sha256
 from distilplace.engine.caches.fingerprint import Comparison, Fingerprint
-from distilplace.engine.teachers import StoredTeacher
+from distilplace.engine.teachers.sources import StoredTeacher
 
 OUTPUTS, MANIFEST = "outputs.safetensors", "manifest.json"
 OWN_HASH = "manifest_sha256"

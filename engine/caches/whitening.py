@@ -18,7 +18,7 @@ from distilplace.engine.caches.fingerprint import Augmented, Fingerprint, log_ne
 from distilplace.engine.context import Context
 from distilplace.engine.embedding import Embedder
 from distilplace.engine.options import TrainOptions
-from distilplace.engine.teachers import LiveTeacher
+from distilplace.engine.teachers.sources import LiveTeacher
 from distilplace.models import model_requires
 from distilplace.models.whitening import Whitening
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from distilplace.engine.teachers import LiveTeacher, StoredTeacher
+from distilplace.engine.teachers.sources import LiveTeacher, StoredTeacher
 
 
 class Net(nn.Module):

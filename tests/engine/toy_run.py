@@ -27,7 +27,7 @@ from distilplace.engine.options.command_line import parse
 from distilplace.engine.runs.folder import RunFolder
 from distilplace.engine.selection import Selection
 from distilplace.engine.step import Forward
-from distilplace.engine.teachers import LiveTeacher
+from distilplace.engine.teachers.sources import LiveTeacher
 from distilplace.engine.trainer import Trainer
 from distilplace.models import PlaceNetwork
 

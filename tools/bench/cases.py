@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from distilplace.common.randomness import forked_random_state, generator
 from distilplace.datasets.records import PlaceRecord, TrainingSet
-from distilplace.engine.teachers import LiveTeacher, StoredTeacher
+from distilplace.engine.teachers.sources import LiveTeacher, StoredTeacher
 from distilplace.evaluation.retrieval.runs import evaluate_runs
 from distilplace.losses import create_distiller
 from distilplace.models import create_model

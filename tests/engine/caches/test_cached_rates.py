@@ -5,14 +5,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from distilplace.engine import teacher_loading
 from distilplace.engine.caches import whitening
 from distilplace.engine.caches.fingerprint import Fingerprint
 from distilplace.engine.context import Context
 from distilplace.engine.embedding import Embedder
 from distilplace.engine.options import TrainOptions
 from distilplace.engine.options.command_line import parse
-from distilplace.engine.teacher_loading import TeacherOpener
+from distilplace.engine.teachers import loading as teacher_loading
+from distilplace.engine.teachers.loading import TeacherOpener
 from tests.miniature_images import numbered, write_images
 
 RATES = ["--bcs_aug_rate", "0.4", "--hue_aug_rate", "0.3", "--erasing_aug_rate", "0.25"]

@@ -26,7 +26,7 @@ from distilplace.engine.caches.whitening import chosen_records, whitening_made_f
 from distilplace.engine.context import Context
 from distilplace.engine.options import EvaluateOptions, TrainOptions
 from distilplace.engine.options.command_line import parse
-from distilplace.engine.teacher_loading import TeacherOpener
+from distilplace.engine.teachers.loading import TeacherOpener
 from distilplace.models import create_model
 from tests.miniature_frames import straight, write_run
 from tests.miniature_images import numbered, write_images

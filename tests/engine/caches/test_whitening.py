@@ -6,7 +6,7 @@ from torch.nn import functional
 
 from distilplace.common.outputs import with_maps
 from distilplace.engine.caches.whitening import WhitenedTeacher
-from distilplace.engine.teachers import LiveTeacher
+from distilplace.engine.teachers.sources import LiveTeacher
 from distilplace.models.whitening import Whitening
 
 

@@ -19,7 +19,7 @@ from distilplace.engine.context import Context
 from distilplace.engine.embedding import Embedder
 from distilplace.engine.options import TrainOptions
 from distilplace.engine.scoring import score_store
-from distilplace.engine.teachers import LiveTeacher, TeacherSource
+from distilplace.engine.teachers.sources import LiveTeacher, TeacherSource
 from distilplace.evaluation.retrieval.measures import Result
 from distilplace.losses.distiller import Distiller
 from distilplace.models import PlaceNetwork, model_requires

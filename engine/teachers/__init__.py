@@ -1,0 +1,1 @@
+"""Teachers of a student run: where their outputs come from, how they are opened."""
