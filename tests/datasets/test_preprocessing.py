@@ -80,6 +80,7 @@ def test_pixels_are_those_of_evaluation(
     data.resize = None if size is None else parse_image_size(size)
     if view == "posenet":
         shape = np.asarray(data.image(path)).shape
+        data.crop_size = min(crop, *shape[:2])  # a crop that does not fit is refused, see below
         data.mean_image = np.random.default_rng(1).uniform(0, 255, shape).astype(np.float32)
     elif query is not None:
         data.query_resize = parse_image_size(query)
