@@ -49,11 +49,6 @@ def matches_by_number(database: np.ndarray, queries: np.ndarray, tolerance: int)
     return [np.sort(order[start:stop]).astype(np.int64) for start, stop in zip(first, last, strict=True)]
 
 
-def matches_by_order(database: int, queries: int, tolerance: int) -> Truth:
-    """Frame k of one sequence shows the place of frame k of the other: indices at most ``tolerance`` apart."""
-    return matches_by_number(np.arange(database), np.arange(queries), tolerance)
-
-
 def checked_tolerance(tolerance: int | None) -> int | None:
     """``tolerance`` when it is None or a number of frames from 0 on, else a :class:`UserError`."""
     if tolerance is not None and not 0 <= tolerance <= LARGEST_NUMBER:

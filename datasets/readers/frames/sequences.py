@@ -13,7 +13,6 @@ import numpy as np
 
 from distilplace.common.errors import UserError
 from distilplace.datasets.image_sets import Images
-from distilplace.datasets.matches import matches_by_order
 from distilplace.datasets.readers.frames.image_folder import FOLDERS, TRUTH, Listed, OwnImages
 
 
@@ -57,7 +56,7 @@ class SequencesData(OwnImages):
         reach = f"at most {self._tolerance} apart" if self._tolerance else "exact frame"
         self.notes.append(f"truth: same place in the order, {reach} (--frame_tolerance{beside})")
         self._radius = float(self._tolerance)
-        return listed.by_matches(matches_by_order(len(listed.database), len(listed.queries), self._tolerance))[0]
+        return listed.by_numbers(np.arange(len(listed.database)), np.arange(len(listed.queries)), self._tolerance)
 
     def _without_truth(self) -> UserError:
         return UserError(

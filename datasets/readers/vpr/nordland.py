@@ -84,11 +84,11 @@ class NordlandData(MatchedSet):
         self.notes.append(f"{pairs} true pairs, {apart if self._radius == 0 else f'at most {apart} apart'}")
         self._settle(test)
 
-    def _by_order(self, listed: Listed, step: int = 1) -> Matched:
-        """Query k shows the place of database image ``step`` k, give or take the tolerance."""
-        assert self._tolerance is not None
+    def _by_order(self, listed: Listed, step: int = 1, tolerance: int = 0) -> Matched:
+        """Query k shows the place of database image ``step`` k, give or take ``--frame_tolerance``, else this one."""
+        allowed = tolerance if self._tolerance is None else self._tolerance
         places = np.arange(len(listed.database)), step * np.arange(len(listed.queries))
-        return listed.by_numbers(*places, self._tolerance), float(self._tolerance)
+        return listed.by_numbers(*places, allowed), float(allowed)
 
     def _full(self) -> Matched:
         folders = season_folder(self._folder, self._seasons[0]), season_folder(self._folder, self._seasons[1])
@@ -105,9 +105,7 @@ class NordlandData(MatchedSet):
                 f"frame numbers of {folders[0].name} and {folders[1].name} differ: places go by order; check that "
                 "both downloads start at one frame"
             )
-        if self._tolerance is not None:
-            return self._by_order(listed)
-        return listed.by_matches(variant_matches("full", *counts))
+        return self._by_order(listed, tolerance=TOLERANCES["full"])
 
     def _patchnetvlad(self) -> Matched:
         truth_file = found_file(self._folder, ("nordland.npz", "dataset_gt_files/nordland.npz"))

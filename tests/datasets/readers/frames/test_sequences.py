@@ -25,6 +25,8 @@ def test_the_tolerance_counts_images_not_numbers(tmp_path, sides, memory, live, 
     bare = sum(not row for row in expected)
     assert any(f"{bare} of {live} queries have no match" in note for note in data.notes) == (bare > 0)
     assert tests.radius == tolerance
+    # Every query stands at its number, the first and last too, whose matches lie on one side.
+    assert [record.northing for record in tests.queries[1]] == list(range(live))
 
 
 def test_a_table_may_say_that_nothing_matches(tmp_path):
