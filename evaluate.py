@@ -33,6 +33,7 @@ from distilplace.engine.options.relevance import refuse_unread
 from distilplace.engine.program import exit_code
 from distilplace.engine.progress import stage
 from distilplace.engine.reporting import Outcome, report_outcome
+from distilplace.engine.runs.predictions import require_ranked
 from distilplace.engine.runs.report_folder import report_folder
 from distilplace.engine.runs.saved import config_of
 from distilplace.evaluation.report.parts import ReportEntry
@@ -54,6 +55,7 @@ def run(argv: Sequence[str]) -> Path:
             data = build_test_data(options)
             own = data.evaluation_set()
             own.require_queries()
+            require_ranked(options.predictions, own)
         if not entries:
             test, notes, tested = own, data.notes, data.name
         require_same_test(test, own, (names[0], name))
@@ -62,7 +64,8 @@ def run(argv: Sequence[str]) -> Path:
         LOG.info("%s", note)
     outcome = Outcome(report_folder(rows), entries, test, notes)
     with stage("report"):
-        return report_outcome(outcome, title=f"{names[0]} on {tested}", seed=rows[0].seed)
+        title, listed = f"{names[0]} on {tested}", rows[0].predictions
+        return report_outcome(outcome, title=title, seed=rows[0].seed, predictions=listed)
 
 
 def read_rows(argv: Sequence[str]) -> list[EvaluateOptions]:

@@ -38,6 +38,7 @@ from distilplace.engine.options.command_line import parse
 from distilplace.engine.program import exit_code
 from distilplace.engine.reporting import Outcome, log_validation, report_outcome
 from distilplace.engine.runs.folder import LOG, RunFolder
+from distilplace.engine.runs.predictions import require_ranked
 from distilplace.engine.selection import Selection
 from distilplace.engine.teachers.loading import LoadedTeacher, TeacherOpener
 from distilplace.engine.trainer import Trainer
@@ -62,6 +63,7 @@ def train_and_test(options: TrainOptions, fabric: Any, folder: RunFolder) -> Out
     testing = context.testing(tested)
     everything, test = data.training_set(), tested.evaluation_set()
     test.require_queries()
+    require_ranked(options.predictions, test)
     if tested is data:
         require_one_input_per_key([*everything.records, *test.distinct_records()])
     held = split_validation(options, data, everything, test)
@@ -103,7 +105,8 @@ def train_and_test(options: TrainOptions, fabric: Any, folder: RunFolder) -> Out
     entries += [ReportEntry(f"teacher {t.name}", t.result, t.facts) for t in teachers]
     outcome = Outcome(folder.path, entries, test, notes)
     title = f"{role(options, name)} on {tested.name}"
-    report_outcome(outcome, title=title, seed=options.seed, settings=options.model_dump())
+    settings, listed = options.model_dump(), options.predictions
+    report_outcome(outcome, title=title, seed=options.seed, settings=settings, predictions=listed)
     add_scores(best, "test", scores_of(entries[0].result))
     return outcome
 

@@ -3,19 +3,21 @@
 import json
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from distilplace.common.files import atomic_path
 from distilplace.datasets.records import Benchmark, EvaluationSet
 from distilplace.engine.runs.folder import RunFolder
+from distilplace.engine.runs.predictions import write_predictions
 from distilplace.evaluation.report.kinds import kind_of
 from distilplace.evaluation.report.parts import ReportEntry
 from distilplace.evaluation.report.sections.contact_sheet import example_retrievals
 from distilplace.evaluation.report.writer import write_report
 from distilplace.evaluation.retrieval.intervals import FEW, interval_text
 from distilplace.evaluation.retrieval.measures import Result
+from distilplace.evaluation.retrieval.predictions import predictions_of
 from distilplace.evaluation.retrieval.results import RetrievalResult
 
 LOG = logging.getLogger("distilplace")
@@ -59,9 +61,21 @@ def certainty(entries: Sequence[ReportEntry]) -> str:
     return f"in brackets: 95 % interval, {count} queries{few}"
 
 
-def report_outcome(outcome: Outcome, *, title: str, seed: int, settings: Mapping[str, object] | None = None) -> Path:
-    """Write ``test.json`` and the report below the outcome's folder, log the table; path of ``index.html``."""
-    folder, entries = outcome.folder, outcome.entries
+def report_outcome(
+    outcome: Outcome,
+    *,
+    title: str,
+    seed: int,
+    settings: Mapping[str, object] | None = None,
+    predictions: str = "parquet",
+) -> Path:
+    """Write ``test.json``, the predictions and the report below the outcome's folder, log the table.
+
+    Returns the path of ``index.html``; ``predictions``: as ``--predictions`` has it.
+    """
+    folder = outcome.folder
+    entries = [replace(each, predictions=predictions_of(each.result, outcome.test)) for each in outcome.entries]
+    write_predictions(folder, entries, predictions)
     if isinstance(outcome.test, EvaluationSet):
         _state_what_was_left_out(entries[0].result, outcome.test)
     numbers = {entry.name: {**entry.result.to_dict(), "facts": entry.facts} for entry in entries}

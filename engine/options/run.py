@@ -19,6 +19,9 @@ class RunOptions(OptionGroup):
     precision: Literal["32-true", "bf16-mixed"] = Field("32-true", description="number format of the forward pass")
     accelerator: Literal["auto", "cpu", "cuda"] = Field("auto", description="device kind")
     cuda: Count = Field(0, description="index of the GPU")
+    predictions: Literal["parquet", "csv", "none"] = Field(
+        "parquet", description="what was retrieved for every test query, in the run folder; csv: as text too"
+    )
     dry_run: bool = Field(False, description="build everything, take one step, save nothing")
 
     def device_kind(self) -> str:

@@ -25,6 +25,7 @@ from distilplace.engine.runs.saved import typed_config
 LOG = logging.getLogger("distilplace")
 # Options that change where or how fast a run goes, not what it computes.
 NEUTRAL = {"logdir", "exp_name", "resume", "save_every", "num_workers", "accelerator", "cuda", "dry_run", "tryid"}
+NEUTRAL |= {"predictions"}
 NEUTRAL |= {"val_batch_size", "teacher_store", "rebuild_store", "sparse_backend", "sparse_maps", "save_epoch_freq"}
 PACKAGES = ("torch", "torchvision", "numpy", "pytorch-metric-learning", "lightning-fabric", "open3d", "safetensors")
 

@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
+from distilplace.evaluation.retrieval.predictions import Predictions
+
 if TYPE_CHECKING:
     from distilplace.evaluation.report.pictures import PictureFolder
 
@@ -19,11 +21,16 @@ Verdict = Literal["correct", "wrong", "ignored", "middle", "differ", ""]
 
 @dataclass(frozen=True)
 class ReportEntry(Generic[Result]):
-    """One model in the report. ``facts``: what the table says beside its result (parameters, ms per place, ...)."""
+    """One model in the report.
+
+    ``facts``: what the table says beside its result (parameters, ms per place, ...). ``predictions``: what it
+    retrieved for every query; None where nothing is ranked.
+    """
 
     name: str
     result: Result
     facts: Mapping[str, str] = field(default_factory=dict)
+    predictions: Predictions | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)

@@ -191,20 +191,35 @@ class EmbeddingSpace:
     ) -> Indices:
         """Indices ``[len(rows), min(k, N)]`` of the nearest database items, nearest first, ties by lower index.
 
-        With ``candidates`` (of this query run) only those that may answer; a shorter ranking is filled up with -1.
+        As :meth:`ranked`, without similarities.
+        """
+        return self.ranked(database_run, query_run, k, rows, candidates)[0]
+
+    def ranked(
+        self, database_run: int, query_run: int, k: int, rows: Indices, candidates: Candidates | None = None
+    ) -> tuple[Indices, Floats]:
+        """Indices and similarities ``[len(rows), min(k, N)]`` of the nearest database items, nearest first.
+
+        Ties go to the lower index. With ``candidates`` (of this query run) only those that may answer; a shorter
+        ranking is filled up with -1. Similarities are cosines, or (Euclidean) minus the distance.
         """
         database, queries = self.prepared_database(database_run), self.prepared_queries([query_run])
         k = min(k, len(database))
-        nearest = np.empty((len(rows), k), dtype=np.int64)
+        nearest, values = np.empty((len(rows), k), dtype=np.int64), np.empty((len(rows), k))
         if k == 0:
-            return nearest
+            return nearest, values
         for block in query_blocks(rows, database):
             similarity = similarities(queries, rows[block], database)
             if candidates is not None:
                 candidates.suppress(similarity, rows[block])
-            first = np.argsort(-similarity, axis=1, kind="stable")[:, :k]
-            nearest[block] = np.where(np.isneginf(np.take_along_axis(similarity, first, axis=1)), -1, first)
-        return nearest
+            first = leading(similarity, k)
+            values[block] = np.take_along_axis(similarity, first, axis=1)
+            nearest[block] = np.where(np.isneginf(values[block]), -1, first)
+            values[block] /= _GRID
+            if self.metric == "euclidean":
+                squares = np.square(queries.take(rows[block])[:, :-1]).sum(axis=1, keepdims=True)
+                values[block] = -self._scale * np.sqrt(np.maximum(squares - 2.0 * values[block], 0.0))
+        return nearest, values
 
     def dot(self, database_run: int, query_run: int, rows: Indices, items: Indices) -> Floats:
         """Similarity of query ``rows[i]`` with item ``items[i]``: cosine, or (Euclidean) the raw dot product."""
@@ -218,6 +233,18 @@ class EmbeddingSpace:
                 left, right = unit_rows(left), unit_rows(right)
             found[block] = np.einsum("qd,qd->q", left, right)
         return found
+
+
+def leading(values: Floats, k: int) -> Indices:
+    """Columns ``[n, k]`` of the k largest of each row of ``values`` ``[n, N]``, largest first, ties by lower index."""
+    if 4 * k >= values.shape[1]:
+        return np.argsort(-values, axis=1, kind="stable")[:, :k]
+    bounds = np.partition(values, -k, axis=1)[:, -k]
+    found = np.empty((len(values), k), dtype=np.int64)
+    for row, (line, bound) in enumerate(zip(values, bounds, strict=True)):
+        near = np.flatnonzero(line >= bound)
+        found[row] = near[np.argsort(-line[near], kind="stable")[:k]]
+    return found
 
 
 def unit_rows(matrix: Floats) -> Floats:
