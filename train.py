@@ -32,6 +32,7 @@ from distilplace.engine.building import (
 from distilplace.engine.caches.clusters import start_clusters
 from distilplace.engine.context import Context
 from distilplace.engine.embedding import Embedder
+from distilplace.engine.heads.learned import add_learned_head
 from distilplace.engine.model_card import Described, describe_network, scores_of
 from distilplace.engine.options import TrainOptions
 from distilplace.engine.options.command_line import parse
@@ -75,6 +76,7 @@ def train_and_test(options: TrainOptions, fabric: Any, folder: RunFolder) -> Out
     distiller = build_distiller(options)
     network = build_network(name, settings, seed=options.seed).to(context.device)
     teachers = TeacherOpener(context, testing, everything.records, test, distiller).open_all()
+    add_learned_head(options, network, [teacher.source for teacher in teachers])
     parts = Parts(training, network, task_loss, distiller, [teacher.source for teacher in teachers], context)
 
     notes = list(dict.fromkeys([*data.notes, *tested.notes]))

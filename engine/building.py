@@ -22,7 +22,8 @@ from distilplace.losses.distiller import Distiller
 from distilplace.losses.tasks.task_loss import TaskLoss
 from distilplace.losses.terms import term_settings
 from distilplace.models import PlaceNetwork
-from distilplace.models.checkpoints import load_weights
+from distilplace.models.checkpoints import load_weights, read_metadata
+from distilplace.models.head import SETTING, head_in
 
 LOG = logging.getLogger("distilplace")
 STAGES = ("layer1", "layer2", "layer3")  # what an image network has, for asking a method whether it wants maps at all
@@ -174,9 +175,10 @@ def learner(options: TrainOptions) -> tuple[str, dict[str, Any]]:
 
 
 def build_network(name: str, settings: dict[str, Any], *, seed: int, weights: str | None = None) -> PlaceNetwork:
-    """A network whose random start depends on the seed alone; ``weights`` replaces that start."""
-    if weights is not None and "pretrained" in settings:
-        settings = {**settings, "pretrained": "none"}
+    """A network whose random start depends on the seed alone; ``weights`` replaces that start, and brings its head."""
+    if weights is not None:
+        start = {"pretrained": "none"} if "pretrained" in settings else {}
+        settings = {**settings, **start, SETTING: head_in(read_metadata(weights))}
     with forked_random_state("network", seed, name):
         network = models.create_model(name, **settings)
     if weights is not None:

@@ -19,6 +19,7 @@ from distilplace.engine.options import DataOptions, ModelOptions, TrainOptions
 from distilplace.evaluation.retrieval.measures import Result
 from distilplace.models import PlaceNetwork, model_requires
 from distilplace.models.checkpoints import read_card
+from distilplace.models.head import SETTING
 from distilplace.runtime.model_card import NEUTRAL_SETTINGS, ModelCard
 from distilplace.runtime.resizing import read_steps
 
@@ -56,10 +57,12 @@ def describe_network(
     preprocessing = preprocessing_of(data, None if seen is None else Path(seen))
     embedding = _embedding_of(context, network, example)
     unit = bool((embedding.norm(dim=1) - 1).abs().max() < _UNIT)
+    neutral = {name: to for name, to in _NEUTRAL.items() if name in settings}
+    head = {} if network.embedding_head is None else {SETTING: list(network.embedding_head.names)}
     card = ModelCard(
         role="student" if student else "teacher",
         model=options.student_model if student else options.model[0],
-        settings={**_plain(settings), **{name: to for name, to in _NEUTRAL.items() if name in settings}},
+        settings={**_plain(settings), **neutral, **head},
         preprocessing=preprocessing.to_dict(),
         embedding={"width": embedding.shape[1], "metric": "cosine", "unit": unit},
         dataset=data.name,

@@ -8,6 +8,7 @@ from distilplace.common.extras import require_training
 require_training("distilplace.models")
 
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 from distilplace.common.registry import Entry, Registry, check_settings, parameters
@@ -131,7 +132,7 @@ def keeps_its_width(name: str) -> bool:
     return width is not None and width.default is None
 
 
-def create_model(name: str, **settings: Any) -> PlaceNetwork:
+def create_model(name: str, *, embedding_head: Sequence[str] = (), **settings: Any) -> PlaceNetwork:
     """A new network with the public interface of this room.
 
     Every model takes a batch and returns a dict with ``embedding`` [B, output_dim]; what it says of itself is in
@@ -139,17 +140,24 @@ def create_model(name: str, **settings: Any) -> PlaceNetwork:
 
     Args:
         name: one of :func:`list_models`.
+        embedding_head: layers behind the embedding (:mod:`distilplace.models.head`), of every network but pose ones;
+            where ``pretrained`` is a file of a whole network with a head, that one.
         settings: those of :func:`model_settings`; each has a default.
 
     Raises:
         UserError: unknown name or setting (the nearest valid one is offered), or values that do not fit together.
 
     """
-    build = functools.partial(_MODELS.create, name)
     if settings.get("pretrained", "none") in STARTS:
-        network: PlaceNetwork = build(**settings)
-        return network
+        return _build(name, embedding_head, **settings)
     check_settings(f"model {name}", settings, model_settings(name))
     from distilplace.models.starting import start_from_file
 
-    return start_from_file(name, build, settings)
+    return start_from_file(name, functools.partial(_build, name), settings, tuple(embedding_head))
+
+
+def _build(name: str, head: Sequence[str], **settings: Any) -> PlaceNetwork:
+    network: PlaceNetwork = _MODELS.create(name, **settings)
+    if head:
+        network.add_embedding_head(head)
+    return network

@@ -93,4 +93,5 @@ class MinkLocMultimodal(PlaceNetwork):
 
     def branch_parameters(self) -> dict[str, list[nn.Parameter]]:
         """The parameters that learn by branch, for learning rates of their own."""
-        return {"image": learning_parameters(self.image_fe), "cloud": learning_parameters(self.cloud_fe)}
+        head = [] if self.embedding_head is None else learning_parameters(self.embedding_head)
+        return {"image": [*learning_parameters(self.image_fe), *head], "cloud": learning_parameters(self.cloud_fe)}

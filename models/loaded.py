@@ -13,6 +13,7 @@ from distilplace.common.errors import UserError
 from distilplace.models import create_model, list_models, model_settings
 from distilplace.models.base import PlaceNetwork
 from distilplace.models.checkpoints import WeightsFile, load_weights, read_weights
+from distilplace.models.head import SETTING, linear_width
 from distilplace.runtime.embedding import embed_images
 from distilplace.runtime.model_card import ModelCard
 from distilplace.runtime.preprocessing import Preprocessing
@@ -127,7 +128,7 @@ def checked_settings(found: WeightsFile, card: ModelCard, source: str) -> dict[s
     known = card.model in list_models() or (card.model.startswith("timm:") and ":" not in card.model[5:])
     if not known:
         raise UserError(f"{source} names the unknown network {card.model!r}: it is of a newer version, or damaged")
-    accepted = model_settings(card.model)
+    accepted = (*model_settings(card.model), SETTING)
     tensors = found.state.tensors
     largest = sum(tensor.numel() for tensor in tensors.values())
     settings: dict[str, Any] = {}
@@ -138,6 +139,8 @@ def checked_settings(found: WeightsFile, card: ModelCard, source: str) -> dict[s
             )
         most = len(tensors) if name in COUNTS else largest
         values = value if isinstance(value, list) else [value]
+        if name == SETTING:
+            values = [linear_width(str(layer)) for layer in values]
         if len(values) > len(tensors) or not all(_is_plain(each, most) for each in values):
             raise UserError(f"{source}: setting {name} has a value that its tensors do not fit: fetch or make it again")
         settings[name] = tuple(value) if isinstance(value, list) else value

@@ -69,6 +69,7 @@ class PoseNetwork(PlaceNetwork):
 
     level_maps = ("layer1", "layer2", "layer3", "layer4")
     trunk_keys = ("", "")
+    compares_embeddings = False
 
     def __init__(self, network: str, pretrained: str = "none", dropout: float = 0.5) -> None:
         super().__init__()

@@ -13,21 +13,26 @@ from distilplace.models.base import PlaceNetwork
 from distilplace.models.checkpoints import load_weights
 from distilplace.models.checkpoints.content import is_counter
 from distilplace.models.checkpoints.files import read_weights
+from distilplace.models.head import head_in
 
 OF_NO_SHAPE = ("gem_p",)
 """Settings that change what a network with given weights computes and that no shape of a weight tells."""
 
 
-def start_from_file(name: str, build: Callable[..., PlaceNetwork], settings: Mapping[str, Any]) -> PlaceNetwork:
+def start_from_file(
+    name: str, build: Callable[..., PlaceNetwork], settings: Mapping[str, Any], head: tuple[str, ...] = ()
+) -> PlaceNetwork:
     """The network ``name`` with the weights of the file that its setting ``pretrained`` names.
 
     A file that holds the whole network (a run's best.safetensors, or published under names that the network knows)
-    gives all weights; one of a trunk under torchvision's (timm's) names starts the trunk, and the head is random.
+    gives all weights, with those of its embedding head; one of a trunk under torchvision's (timm's) names starts the
+    trunk, and the rest is random.
 
     Args:
         name: the network's, for messages.
-        build: makes it from ``settings``.
+        build: makes it from its head's layers and ``settings``.
         settings: of the network.
+        head: layers of the embedding head that is wanted behind a network whose file has none.
 
     Raises:
         UserError: no such file, or one that is damaged, of another network, or of other settings.
@@ -35,20 +40,30 @@ def start_from_file(name: str, build: Callable[..., PlaceNetwork], settings: Map
     """
     path = Path(settings["pretrained"])
     if not path.is_file():
-        return build(**settings)  # which names the file and what may be given instead
+        return build(head, **settings)  # which names the file and what may be given instead
     with torch.random.fork_rng(devices=[]):
-        network = build(**{**settings, "pretrained": "none"})
+        network = build((), **{**settings, "pretrained": "none"})
     (tensors, _), metadata, *_ = read_weights(path, lambda state: _is_whole(network, state))
     if _is_whole(network, tensors):
         _require_same_settings(path, metadata, settings)
+        theirs = head_in(metadata)
+        if head and theirs and head != theirs:
+            raise UserError(
+                f"--pretrained {path} has the embedding head {', '.join(theirs)}, wanted is {', '.join(head)}: ask for "
+                "none to go on with the file's"
+            )
+        if theirs:
+            network.add_embedding_head(theirs)
         load_weights(network, path)
+        if head and not theirs:
+            network.add_embedding_head(head)
         return network
     if "model" in metadata:
         raise UserError(
             f"--pretrained {path} is the whole network {metadata['model']} of a run, and this one is {name}: give a run"
             " of the same network, or an image trunk under torchvision's names"
         )
-    return build(**settings)
+    return build(head, **settings)
 
 
 def _is_whole(network: PlaceNetwork, tensors: dict[str, Tensor]) -> bool:

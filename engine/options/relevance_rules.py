@@ -31,7 +31,8 @@ RUNS = ("tryid", "logdir", "exp_name", "resume", "save_every", "dry_run")
 STARTS = ("pretrained", "dropout", "trainable_from")
 """Options of a network that learns: none of them changes what one with given weights computes."""
 RADII = ("eval_radius", "positive_radius", "negative_radius")
-OFF = (*RATES, "dropout", "pretrained", "alpha", "sigma")
+HEADS = ("embedding_head", "embedding_head_dim")
+OFF = (*RATES, "embedding_head", "dropout", "pretrained", "alpha", "sigma")
 Reasons = dict[str, str]
 
 
@@ -79,6 +80,7 @@ def unread_by_rule(options: OptionGroup, course: Course) -> Reasons:
     found = _evaluation(options, course) if isinstance(options, EvaluateOptions) else {}
     if isinstance(options, TrainOptions):
         found |= _mode(options, course) | _batches(options) | _optimiser(options, course) | _losses(options, course)
+        found |= _heads(options, course)
     return found | _inputs(options, course) | _radii(options, course) | _pooling(options, course) | _device(options)
 
 
@@ -141,6 +143,14 @@ def _optimiser(options: TrainOptions, course: Course) -> Reasons:
     if not models.has_clusters(course.learner):
         found |= _because(f"{course.learner} starts without clusters", ("clusters_file",))
     return found
+
+
+def _heads(options: TrainOptions, course: Course) -> Reasons:
+    if not models.model_class(course.learner).compares_embeddings:
+        return _because(f"{course.learner} compares no embeddings", HEADS)
+    if options.embedding_head == "none":
+        return _because("there is no --embedding_head linear", ("embedding_head_dim",))
+    return {}
 
 
 def _losses(options: TrainOptions, course: Course) -> Reasons:

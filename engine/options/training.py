@@ -4,10 +4,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt
 
-from distilplace.engine.options.fields import Count, Milestones, NonNegative, OptionGroup
+from distilplace.engine.options.fields import Count, Milestones, NonNegative
+from distilplace.engine.options.heads import HeadOptions
 
 
-class TrainingOptions(OptionGroup):
+class TrainingOptions(HeadOptions):
     """Optimiser, schedule, batches, teacher outputs."""
 
     train_mode: Literal["train_teacher", "train_student"] = Field("train_student", description="which network learns")

@@ -86,6 +86,7 @@ class ToyNet(PlaceNetwork):
     """Two convolutions, batch norm, dropout, a linear layer: all that has a state or draws numbers."""
 
     requires = ("images",)
+    output_dim = 8
     level_maps = ("layer1", "layer2")
 
     def __init__(self, seed: int = 0) -> None:

@@ -148,6 +148,8 @@ REFUSED = [
     ("--dataset cambridge --views place --mean_image_path m", ("mean_image_path", "place")),
     ("--distil_method asht --teacher_store s", ("teacher_store", "feature maps")),
     ("--distil_method sckd --rebuild_store", ("rebuild_store", "feature maps")),
+    ("--embedding_head_dim 8", ("embedding_head_dim", "embedding_head linear")),
+    ("--student_model resnet18pose --distil_method nokd --embedding_head linear", ("embedding_head", "no embeddings")),
 ]
 
 

@@ -1,0 +1,39 @@
+"""``--embedding_head linear``: a linear layer behind the embedding that learns with the network."""
+
+import logging
+from collections.abc import Sequence
+
+from distilplace.common.errors import UserError
+from distilplace.common.randomness import forked_random_state
+from distilplace.engine.options import TrainOptions
+from distilplace.engine.teachers.sources import TeacherSource
+from distilplace.models import PlaceNetwork
+from distilplace.models.head import LINEAR
+
+LOG = logging.getLogger("distilplace")
+
+
+def add_learned_head(options: TrainOptions, network: PlaceNetwork, teachers: Sequence[TeacherSource]) -> None:
+    """Put the layer behind the network, on its device; nothing where none is wanted, or ``--pretrained`` brought one.
+
+    Its start depends on the seed alone, and the network's own start not on whether it has one.
+
+    Raises:
+        UserError: ``--embedding_head_dim`` is not the width of the head that ``--pretrained`` brought.
+
+    """
+    if options.embedding_head == "none":
+        return
+    if network.embedding_head is not None:
+        if options.embedding_head_dim not in (None, network.output_dim):
+            raise UserError(
+                f"--embedding_head_dim {options.embedding_head_dim}: the network in --pretrained {options.pretrained} "
+                f"has a head of {network.output_dim} numbers; omit it, or start from another file"
+            )
+        LOG.info("embedding head of %s: %s", options.pretrained, ", ".join(network.embedding_head.names))
+        return
+    width = options.embedding_head_dim or network.output_dim
+    device = next(network.parameters()).device
+    with forked_random_state("embedding head", options.seed):
+        network.add_embedding_head([f"{LINEAR}{width}"]).to(device)
+    LOG.info("embedding head: a linear layer to %d numbers", width)
