@@ -16,7 +16,6 @@ from distilplace.datasets.sampling.batches import PairBatchSampler, PlaceSampler
 from distilplace.datasets.sampling.items import GroupPairSampler, ItemBatchSampler, ViewBatchSampler
 from distilplace.datasets.sampling.tuples import TupleBatchSampler
 from distilplace.engine.building import quantizer_for, rates_of
-from distilplace.engine.caches.whitening import WhitenedTeacher
 from distilplace.engine.context import Context
 from distilplace.engine.embedding import Embedder
 from distilplace.engine.generations import Generations
@@ -25,7 +24,7 @@ from distilplace.engine.optimisation import build_optimizer, build_scheduler
 from distilplace.engine.options import TrainOptions
 from distilplace.engine.runs.folder import RunFolder
 from distilplace.engine.step import forward_with_maps
-from distilplace.engine.teachers.sources import LiveTeacher, TeacherSource
+from distilplace.engine.teachers.sources import TeacherSource
 from distilplace.engine.trainer import Trainer
 from distilplace.losses.distiller import Distiller
 from distilplace.losses.tasks.task_loss import TaskLoss
@@ -64,7 +63,7 @@ def assemble(parts: Parts, folder: RunFolder) -> Trainer:
     if options.batch_expansion_rate is not None:
         refuse_idle_growth(options, parts.task_loss, layout)
     sampler = build_sampler(options, parts.training, layout)
-    live = [teacher.network for teacher in parts.teachers if isinstance(teacher, LiveTeacher | WhitenedTeacher)]
+    live = [teacher.network for teacher in parts.teachers if teacher.network is not None]
     loader = training_loader(
         context.data,
         parts.training,

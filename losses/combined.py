@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from distilplace.common.errors import UserError
-from distilplace.common.outputs import layer_maps
+from distilplace.common.outputs import ALIGNED, layer_maps
 from distilplace.common.randomness import counted_seed
 from distilplace.common.registry import check_settings
 from distilplace.losses import settings as rules
@@ -59,7 +59,8 @@ class Part(nn.Module):
         named = self.spec.student_layers if whose == "student" else self.spec.teacher_layers
         reads = self.spec.kind.reads
         if named or reads not in ("map", "maps"):
-            return named or (EMBEDDING if reads == "features" else reads,)
+            one = reads == "features" or (reads == ALIGNED and whose == "student")
+            return named or (EMBEDDING if one else reads,)
         maps = layer_maps(output)
         fitting = [layers for layers in self.level_maps[whose] if all(name in maps for name in self._default(layers))]
         found = self._default(max(fitting, key=len, default=tuple(maps)))
@@ -75,7 +76,7 @@ class Part(nn.Module):
         return [(self._at(student, "student", mine), self._at(teacher, "teacher", other)) for mine, other in pairs]
 
     def _at(self, output: Outputs, whose: str, layer: str) -> Tensor:
-        if layer in (EMBEDDING, "pose"):
+        if layer in (EMBEDDING, ALIGNED, "pose"):
             return output[layer]
         maps = layer_maps(output)
         if layer not in maps:
@@ -158,6 +159,9 @@ class Combined(Distiller):
         self.parts = nn.ModuleList(parts)
         keys = method.requires if method is not None else ()
         self.requires = tuple(dict.fromkeys((*keys, EMBEDDING, *(key for part in parts for key in part.requires))))
+        others = method.teacher_requires if method is not None else ()
+        aligned = tuple(ALIGNED for part in parts if part.spec.kind.reads == ALIGNED)
+        self.teacher_requires = tuple(dict.fromkeys((*others, *aligned)))
         self.teacher_count = method.teacher_count if method is not None else None
         # Poses belong to a crop as much as maps do.
         reads_poses = any(part.spec.kind.reads == "pose" for part in parts)

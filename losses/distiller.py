@@ -24,6 +24,8 @@ class Distiller(nn.Module):
 
     requires: tuple[str, ...] = ("embedding",)
     """Keys that the output of the student and of each teacher must have."""
+    teacher_requires: tuple[str, ...] = ()
+    """Keys that the output of each teacher must have besides."""
     teacher_count: int | None = 1
     """How many teachers the method takes; None: any number."""
     same_inputs: bool = False
@@ -87,12 +89,13 @@ class Distiller(nn.Module):
 
     def _inputs(self, output: Outputs, whose: str) -> dict[str, Any]:
         """What the method reads of an output: numbers in full precision, feature maps in float32 at least."""
-        missing = [key for key in self.requires if key not in output]
+        wanted = self.requires if whose == "student" else (*self.requires, *self.teacher_requires)
+        missing = [key for key in wanted if key not in output]
         if missing:
             raise UserError(f"this distillation method needs {', '.join(missing)}, which the {whose} does not give")
         maps = {name: value for name, value in output.items() if name.startswith(MAPS)}
         wide = {name: value.to(torch.promote_types(value.dtype, torch.float32)) for name, value in maps.items()}
-        return {**{key: in_full_precision(output[key]) for key in self.requires}, **wide}
+        return {**{key: in_full_precision(output[key]) for key in wanted}, **wide}
 
     @abstractmethod
     def terms(self, student: Outputs, teachers: Sequence[Outputs], batch: Mapping[str, Any]) -> dict[str, Tensor]:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from distilplace.common.errors import UserError, unknown_name
+from distilplace.common.outputs import ALIGNED
 from distilplace.common.registry import imported
 from distilplace.losses import settings
 from distilplace.losses.parts.checks import setting_defaults
@@ -28,9 +29,10 @@ EMBEDDING = "embedding"
 class Kind:
     """One line of the table: where a term is defined, and what it reads.
 
-    ``reads``: ``embedding`` [B, D]; ``pose`` [B, 7]; ``features``: the embedding, or any output that a layer names;
-    ``map``: a feature map [B, C, h, w], by default of the second layer (FitNet's hint); ``maps``: likewise, by default
-    of all. A term read at several layers is the sum over them.
+    ``reads``: ``embedding`` [B, D]; ``aligned_embedding``: the student's embedding [B, d], and the teacher's in the
+    space in which both are compared one by one; ``pose`` [B, 7]; ``features``: the embedding, or any output that a
+    layer names; ``map``: a feature map [B, C, h, w], by default of the second layer (FitNet's hint); ``maps``:
+    likewise, by default of all. A term read at several layers is the sum over them.
     """
 
     target: str
@@ -62,6 +64,7 @@ TERMS = {
     "at": Kind("distilplace.losses.baselines.maps:at", "maps"),
     "nst": Kind("distilplace.losses.baselines.maps:nst", "maps"),
     "posekd": Kind("distilplace.losses.baselines.pose:posekd", "pose"),
+    "align": Kind("distilplace.losses.align:align", ALIGNED),
     "ail": Kind("distilplace.losses.baselines.pose:AIL", "pose"),
     "aht": Kind("distilplace.losses.baselines.pose:AHT", "map"),
 }
@@ -104,8 +107,9 @@ def parse_term(text: str) -> TermSpec:
     weight = settings.weight(f"the weight of --kd {text}", number) if colon else 1.0
     if not at:
         return TermSpec(name, weight=weight)
-    if TERMS[name].reads in (EMBEDDING, "pose"):
-        raise UserError(f"--kd {text}: {name} reads the {TERMS[name].reads}, not a feature map; leave out '@{places}'")
+    if TERMS[name].reads in (EMBEDDING, ALIGNED, "pose"):
+        what = TERMS[name].reads.replace("_", " ")
+        raise UserError(f"--kd {text}: {name} reads the {what}, not a feature map; leave out '@{places}'")
     ours, slash, theirs = places.partition("/")
     student_layers = tuple(ours.split(","))
     teacher_layers = tuple(theirs.split(",")) if slash else student_layers

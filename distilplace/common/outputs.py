@@ -1,9 +1,13 @@
-"""The flat keys of a model's output: ``embedding``, ``pose`` ..., and ``maps.<layer>`` of feature maps."""
+"""The flat keys of a model's output: ``embedding``, ``pose`` ..., and ``maps.<layer>`` of feature maps.
+
+A teacher's output also holds ``aligned_embedding`` where a method compares the student's embeddings with it one by one.
+"""
 
 from collections.abc import Mapping
 from typing import Any
 
 MAPS = "maps."
+ALIGNED = "aligned_embedding"
 
 
 def with_maps(maps: Mapping[str, Any]) -> dict[str, Any]:

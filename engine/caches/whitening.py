@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional
 
 from distilplace.common.files import sha256
@@ -37,9 +37,13 @@ class WhitenedTeacher:
     def outputs(self, batch: dict[str, Any]) -> dict[str, Any]:
         """The source's outputs with the whitened embedding [B, dim2]."""
         outputs = self.source.outputs(batch)
-        whitening = self._whitening.to(outputs["embedding"].device)
-        unit = functional.normalize(outputs["embedding"].double(), dim=1)
-        return {**outputs, "embedding": functional.normalize(whitening(unit), dim=1).float()}
+        return {**outputs, "embedding": self.whitened(outputs["embedding"])}
+
+    def whitened(self, embeddings: Tensor) -> Tensor:
+        """Embeddings [n, dim1] of unit length, whitened, and of unit length again: [n, dim2]."""
+        whitening = self._whitening.to(embeddings.device)
+        unit = functional.normalize(embeddings.double(), dim=1)
+        return functional.normalize(whitening(unit), dim=1).float()
 
 
 def fitted_whitening(

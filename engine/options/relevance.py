@@ -12,6 +12,7 @@ from typing import Any
 
 from distilplace import datasets, losses, models
 from distilplace.common.errors import UserError
+from distilplace.common.outputs import ALIGNED
 from distilplace.engine.building import (
     build_distiller,
     data_settings,
@@ -24,6 +25,7 @@ from distilplace.engine.options.relevance_rules import STARTS, Course, asks_for_
 from distilplace.losses.terms import parse_term
 
 STORE = ("teacher_store", "rebuild_store")
+ALIGNING = ("align_space", "align_dim")
 SHOWN = 5  # names of readers that a message holds
 
 Part = tuple[str, str]
@@ -56,6 +58,8 @@ def unread(options: OptionGroup, names: Collection[str]) -> dict[str, str]:
     if isinstance(options, TrainOptions) and {*names} & {*STORE} - {*found}:
         what = distilled_live(build_distiller(options))
         found |= {} if what is None else dict.fromkeys(STORE, f"this method distils {what}, which no store holds")
+    if isinstance(options, TrainOptions) and {*names} & {*ALIGNING} - {*found}:
+        found |= _aligning(options)
     kinds = _kinds(options, course)
     for name in names:
         for kind in kinds:
@@ -64,6 +68,16 @@ def unread(options: OptionGroup, names: Collection[str]) -> dict[str, str]:
             if readers := [part for part in kind.everybody() if kind.reads(options, part, name)]:
                 found[name] = f"read by {_listed(readers)}, not by this run's {_listed(kind.mine) or 'parts'}"
     return {name: found[name] for name in names if name in found and not asks_for_nothing(options, name)}
+
+
+def _aligning(options: TrainOptions) -> dict[str, str]:
+    """Options of the teacher's space where no term compares embeddings in it, or the space has no width of its own."""
+    distiller = build_distiller(options)
+    if distiller is None or ALIGNED not in distiller.teacher_requires:
+        return dict.fromkeys(ALIGNING, "read by terms that compare embeddings one by one: --kd align")
+    if options.align_space == "whitened":
+        return {}
+    return {"align_dim": f"a {options.align_space} space has the teacher's width: --align_space whitened"}
 
 
 def refuse_unread(runs: Sequence[OptionGroup], names: Collection[str]) -> None:

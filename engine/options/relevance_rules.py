@@ -16,6 +16,8 @@ DISTILLING = (
     "whiten_dim",
     "whitening",
     "whiten_samples",
+    "align_space",
+    "align_dim",
     "cache_aug",
     "shuffle_teacher",
 )

@@ -33,6 +33,12 @@ class TrainingOptions(HeadOptions):
     whiten_samples: Count = Field(
         10_000, description="training images that a whitening is fitted on; 0 = all (svd: 60 frames of every video)"
     )
+    align_space: Literal["raw", "centred", "whitened"] = Field(
+        "centred", description="align: teacher's embeddings as they are, less their mean, or whitened"
+    )
+    align_dim: PositiveInt | None = Field(
+        None, description="width of --align_space whitened; None = the teacher's (fewer training places: one less)"
+    )
     cache_aug: bool = Field(False, description="store the teacher's view of augmented inputs, drawn once (upstream)")
     shuffle_teacher: bool = Field(False, description="control: hand each place another place's teacher output")
     epochs: Count = Field(60, description="passes over the training places")

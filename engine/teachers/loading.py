@@ -9,6 +9,7 @@ from torch import nn
 
 from distilplace.common.errors import UserError
 from distilplace.common.files import sha256
+from distilplace.common.outputs import ALIGNED
 from distilplace.datasets.records import Benchmark, PlaceRecord
 from distilplace.engine.building import build_network, distilled_live, rates_of, teacher_settings
 from distilplace.engine.caches.fingerprint import Augmented, Fingerprint, of_frames, of_network
@@ -19,6 +20,7 @@ from distilplace.engine.context import Context
 from distilplace.engine.embedding import Embedder
 from distilplace.engine.options import TrainOptions
 from distilplace.engine.scoring import score_store
+from distilplace.engine.teachers.aligned import aligned, live_training_outputs
 from distilplace.engine.teachers.sources import LiveTeacher, TeacherSource
 from distilplace.evaluation.retrieval.measures import Result
 from distilplace.losses.distiller import Distiller
@@ -90,6 +92,10 @@ class TeacherOpener:
             raise UserError(f"this method distils {what}, which no teacher store holds: omit --teacher_outputs")
         return what is not None or self.options.teacher_outputs == "live"
 
+    def _is_aligned(self) -> bool:
+        """Does the method compare the student's embeddings with the teacher's one by one?"""
+        return self.distiller is not None and ALIGNED in self.distiller.teacher_requires
+
     def _live(self, name: str, weights: Path, file: str | None) -> LoadedTeacher:
         network = self._load(name, weights)
         options = self.options
@@ -97,14 +103,18 @@ class TeacherOpener:
         assert self.distiller is not None
         maps = self.distiller.teacher_maps(network.level_maps)
         result, facts = self._measured(network)
-        source = LiveTeacher(network, maps)
+        live = LiveTeacher(network, maps)
+        source: TeacherSource = live
         if published is not None:
             LOG.info("whitening of %s: %d -> %d numbers, %s", name, published.dim1, published.dim2, file)
-            return LoadedTeacher(name, WhitenedTeacher(source, published), result, facts)
-        if options.whiten_dim is None or options.whitening:
-            return LoadedTeacher(name, source, result, facts)
-        fitted = fitted_whitening(self.context, network, name, weights, self.training)
-        return LoadedTeacher(name, WhitenedTeacher(source, fitted), result, facts)
+            source = WhitenedTeacher(live, published)
+        elif options.whiten_dim is not None and not options.whitening:
+            fitted = fitted_whitening(self.context, network, name, weights, self.training)
+            source = WhitenedTeacher(live, fitted)
+        if self._is_aligned():
+            known = live_training_outputs(self.context, source, name, network, weights, self.training)
+            source = aligned(options, name, source, known, self.training)
+        return LoadedTeacher(name, source, result, facts)
 
     def _stored(self, name: str, weights: Path) -> LoadedTeacher:
         made_from = self._made_from(name, weights)
@@ -116,7 +126,8 @@ class TeacherOpener:
         training, test = read_store(folder, made_from)
         if unknown := compare_store(folder, made_from).unknown:
             LOG.info("teacher %s: not on this machine, so not compared with the store: %s", name, ", ".join(unknown))
-        source: TeacherSource = training.shuffled(self.options.seed) if self.options.shuffle_teacher else training
+        known = training.shuffled(self.options.seed) if self.options.shuffle_teacher else training
+        source = aligned(self.options, name, known, known, self.training) if self._is_aligned() else known
         return LoadedTeacher(name, source, score_store(test, self.test), test.facts)
 
     def _made_from(self, name: str, weights: Path) -> Fingerprint:

@@ -13,16 +13,6 @@ from distilplace.engine.step import forward_with_maps
 from distilplace.models import PlaceNetwork
 
 
-class TeacherSource(Protocol):
-    """One teacher. ``requires``: the batch keys that must be loaded for it (none for a store)."""
-
-    requires: tuple[str, ...]
-
-    def outputs(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Teacher outputs for the places of the batch: ``embedding [B, D]``, ... without gradient."""
-        ...
-
-
 class Frozen(nn.Module):
     """A network that stays in eval mode and gets no gradient, whatever ``train()`` is called on its parents."""
 
@@ -41,16 +31,29 @@ class Frozen(nn.Module):
         return forward_with_maps(self.network, batch, self.feature_maps)
 
 
+class TeacherSource(Protocol):
+    """One teacher. ``requires``: the batch keys that must be loaded for it (none for a store)."""
+
+    requires: tuple[str, ...]
+    network: Frozen | None
+    """What runs in every step; None for a store."""
+
+    def outputs(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Teacher outputs for the places of the batch: ``embedding [B, D]``, ... without gradient."""
+        ...
+
+
 class LiveTeacher:
     """Runs the teacher on the very (augmented) samples that the student sees."""
 
     def __init__(self, network: PlaceNetwork, feature_maps: Sequence[str] = ()) -> None:
         self.requires = network.requires
-        self.network = Frozen(network, feature_maps)
+        self.network: Frozen | None = Frozen(network, feature_maps)
+        self._frozen = self.network
 
     def outputs(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Embeddings, and feature maps if any are wanted, of the batch's places."""
-        outputs: dict[str, Any] = self.network(batch)
+        outputs: dict[str, Any] = self._frozen(batch)
         return outputs
 
 
@@ -58,6 +61,7 @@ class StoredTeacher:
     """Looks up embeddings that were computed once, by place key."""
 
     requires: tuple[str, ...] = ()
+    network: Frozen | None = None
 
     def __init__(
         self, tables: dict[str, Tensor], keys: list[str], where: Path, facts: dict[str, str] | None = None

@@ -150,6 +150,9 @@ REFUSED = [
     ("--distil_method sckd --rebuild_store", ("rebuild_store", "feature maps")),
     ("--embedding_head_dim 8", ("embedding_head_dim", "embedding_head linear")),
     ("--student_model resnet18pose --distil_method nokd --embedding_head linear", ("embedding_head", "no embeddings")),
+    ("--distil_method rkdg --align_space raw", ("align_space", "--kd align")),
+    ("--distil_method align --align_dim 9", ("align_dim", "a centred space", "--align_space whitened")),
+    ("--distil_method nokd --align_space raw", ("align_space", "nokd")),
 ]
 
 
@@ -172,6 +175,8 @@ READ = [
     "--config wakd_pitts30k --student_model mobilenetv3_largenetvlad --model vgg16netvlad --tuple_size 2",
     "--config recipes/whiten_mtd/whiten_mtd_gldv2.yaml --strategy maxmin --student_temperature 0.05 --whiten_dim 64",
     "--dataset gldv2 --test_dataset roxford5k --test_folder R --query_crop --loss none --distil_method whiten_mtd",
+    "--rkdgloss_weight 1 --kd align:1 --align_space whitened --align_dim 48",
+    "--distil_method align --align_space centred",
     "--optimizer SGD --scheduler None --weight_decay 0.1 --image_lr 1",
     "--distil_method nokd --kd posekd --loss pose --dataset 7scenes --model resnet34pose --student_model resnet18pose",
     "--scheduler CosineAnnealingLR --scheduler_step step --lr_min 1e-6",

@@ -28,7 +28,8 @@ def network(seed: int, size: int = SIZE, width: int = 8, channels: int = 3, side
         return torch.randn(*shape, generator=generator, dtype=torch.float64)
 
     maps = {"layer1": draw(size, channels, 2 * side, side), "layer2": draw(size, channels + 1, side, side)}
-    return {"embedding": draw(size, width), "pose": draw(size, 7), **with_maps(maps)}
+    embedding = draw(size, width)
+    return {"embedding": embedding, "aligned_embedding": embedding, "pose": draw(size, 7), **with_maps(maps)}
 
 
 def world(seed: int, size: int = SIZE) -> dict:
@@ -54,7 +55,8 @@ def tensors(output: dict) -> list[Tensor]:
 def at_rows(values: dict, rows: Tensor) -> dict:
     """Rows of a network's output."""
     maps = {name: each[rows] for name, each in layer_maps(values).items()}
-    return {"embedding": values["embedding"][rows], "pose": values["pose"][rows], **with_maps(maps)}
+    plain = {name: values[name][rows] for name in ("embedding", "aligned_embedding", "pose")}
+    return {**plain, **with_maps(maps)}
 
 
 def reordered(batch: dict, rows: Tensor) -> dict:
@@ -178,7 +180,7 @@ def test_other_dimensions_are_compared_or_refused_in_one_line(name):
     from distilplace.common.errors import UserError
 
     student, teacher, batch = network(1), network(2, width=11, channels=5, side=3), world(3)
-    direct = {"kd", "mse", "epcnet", "mkd", "dist", "afd", "csd"}
+    direct = {"kd", "mse", "epcnet", "mkd", "dist", "afd", "csd", "align"}
     if name in direct:
         with pytest.raises(UserError, match="--student_output_dim 11"):
             method(name, student, teacher)
