@@ -31,7 +31,8 @@ def same_space(student: Tensor, teacher: Tensor) -> None:
     """Refuse a student whose embeddings [B, D] have another width than the teacher's space."""
     same_batch(student, teacher)
     if student.shape[1] != teacher.shape[1]:
+        width = teacher.shape[1]
         raise UserError(
-            f"the student's embedding has {student.shape[1]} numbers, the teacher's space {teacher.shape[1]}: give "
-            f"--student_output_dim {teacher.shape[1]}, or --embedding_head linear --embedding_head_dim {teacher.shape[1]}"
+            f"the student's embedding has {student.shape[1]} numbers, the teacher's space {width}: give "
+            f"--student_output_dim {width}, or --embedding_head linear --embedding_head_dim {width}"
         )
