@@ -14,10 +14,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from torch import nn
-
 from distilplace.common.home import home
-from distilplace.datasets.records import Benchmark, TrainingSet, require_one_input_per_key
+from distilplace.datasets.records import require_one_input_per_key
 from distilplace.engine.assembly import Parts, assemble
 from distilplace.engine.building import (
     build_data,
@@ -31,17 +29,18 @@ from distilplace.engine.building import (
 )
 from distilplace.engine.caches.clusters import start_clusters
 from distilplace.engine.context import Context
-from distilplace.engine.embedding import Embedder
+from distilplace.engine.embedding import Embedder, parameter_count
 from distilplace.engine.heads.learned import add_learned_head
 from distilplace.engine.model_card import Described, describe_network, scores_of
 from distilplace.engine.options import TrainOptions
 from distilplace.engine.options.command_line import parse
 from distilplace.engine.program import exit_code
-from distilplace.engine.reporting import Outcome, log_validation, report_outcome
+from distilplace.engine.reporting import Outcome, log_start, log_validation, report_outcome, role_name
 from distilplace.engine.runs.folder import LOG, RunFolder
 from distilplace.engine.runs.predictions import require_ranked
 from distilplace.engine.selection import Selection
-from distilplace.engine.teachers.loading import LoadedTeacher, TeacherOpener
+from distilplace.engine.teachers.asymmetric import TrainingFrames, compare_with_teachers
+from distilplace.engine.teachers.loading import TeacherOpener
 from distilplace.engine.trainer import Trainer
 from distilplace.evaluation.report.parts import ReportEntry
 from distilplace.evaluation.retrieval.measures import Result
@@ -80,7 +79,9 @@ def train_and_test(options: TrainOptions, fabric: Any, folder: RunFolder) -> Out
     parts = Parts(training, network, task_loss, distiller, [teacher.source for teacher in teachers], context)
 
     notes = list(dict.fromkeys([*data.notes, *tested.notes]))
-    describe(folder, [*notes, held.note], data.name, training, test, network, name, teachers)
+    counted = f"{data.name}: {len(training)} training places; test: {test.summary()}"
+    learns = f"learns: {name} ({parameter_count(network)} parameters)"
+    log_start(folder, [*notes, held.note, counted, learns], teachers)
     selection = Selection(validation, options.val_min_queries, options.select_by)
     start_clusters(parts, folder)
     trainer = assemble(parts, folder)
@@ -103,10 +104,13 @@ def train_and_test(options: TrainOptions, fabric: Any, folder: RunFolder) -> Out
     load_weights(network, best)
     tester = Embedder(testing)
     facts = tester.facts(network, test.distinct_records())
-    entries = [ReportEntry(role(options, name), tester.score(network, test, "test"), facts)]
+    own = tester.embed_and_score(network, test, "test")
+    frames = TrainingFrames(replace(context, scales=testing.scales), training.records)
+    asymmetric = compare_with_teachers(network, own, teachers, test, frames)
+    entries = [ReportEntry(role_name(options), own[1], facts, asymmetric=asymmetric)]
     entries += [ReportEntry(f"teacher {t.name}", t.result, t.facts) for t in teachers]
     outcome = Outcome(folder.path, entries, test, notes)
-    title = f"{role(options, name)} on {tested.name}"
+    title = f"{role_name(options)} on {tested.name}"
     settings, listed = options.model_dump(), options.predictions
     report_outcome(outcome, title=title, seed=options.seed, settings=settings, predictions=listed)
     add_scores(best, "test", scores_of(entries[0].result))
@@ -155,33 +159,6 @@ def keep(trainer: Trainer, described: Described, result: Result | None) -> None:
             save_weights(trainer.network, models / f"epoch_{progress.epoch}.safetensors", card, described.mean_image)
         save_weights(trainer.network, models / "last.safetensors", card, described.mean_image)
         trainer.save()
-
-
-def describe(
-    folder: RunFolder,
-    notes: Sequence[str],
-    data_name: str,
-    training: TrainingSet,
-    test: Benchmark,
-    network: nn.Module,
-    name: str,
-    teachers: list[LoadedTeacher],
-) -> None:
-    """What is about to happen, in a few lines."""
-    for note in notes:
-        LOG.info("%s", note)
-    LOG.info("%s: %d training places; test: %s", data_name, len(training), test.summary())
-    LOG.info("learns: %s (%s parameters)", name, f"{sum(p.numel() for p in network.parameters()):,}")
-    for teacher in teachers:
-        LOG.info("teacher %s: test %s", teacher.name, teacher.result.summary)
-    LOG.info("run folder: %s (watch: tensorboard --logdir %s)", folder.path, folder.path.parent)
-
-
-def role(options: TrainOptions, name: str) -> str:
-    """Name of the trained network in tables."""
-    if options.train_mode == "train_teacher":
-        return f"teacher {name}"
-    return f"student {name} ({' + '.join([options.distil_method, *options.kd])})"
 
 
 def rehearse(options: TrainOptions) -> None:

@@ -53,8 +53,12 @@ class Embedder:
 
     def score(self, network: nn.Module, test: Benchmark, title: str) -> Result:
         """What a network scores on a benchmark."""
+        return self.embed_and_score(network, test, title)[1]
+
+    def embed_and_score(self, network: nn.Module, test: Benchmark, title: str) -> tuple[Table, Result]:
+        """Outputs ``{name: [n, D]}`` of a benchmark's distinct records, in their order, and what they score."""
         keys, tables = self.embed(network, test.distinct_records(), title)
-        return score_table(keys, tables, test)
+        return tables, score_table(keys, tables, test)
 
     def facts(self, network: nn.Module, records: Sequence[PlaceRecord]) -> dict[str, str]:
         """Size and speed of a network, for tables: parameters, and the median time of a forward pass at batch 1.
@@ -71,9 +75,8 @@ class Embedder:
             self._forward(network, batch)
             _synchronise(self.context.device)
             times.append(1000 * (time.perf_counter() - start))
-        parameters = sum(parameter.numel() for parameter in network.parameters())
         taken = times[2:] or times
-        return {"parameters": f"{parameters:,}", "ms per place": f"{median(taken):.1f} (min {min(taken):.1f})"}
+        return {"parameters": parameter_count(network), "ms per place": f"{median(taken):.1f} (min {min(taken):.1f})"}
 
     def feature_maps(self, network: nn.Module, records: Sequence[PlaceRecord], name: str) -> Iterator[Tensor]:
         """One feature map [B, C, h, w] (CPU, float32) of the places, batch by batch."""
@@ -95,6 +98,11 @@ class Embedder:
         with self.context.fabric.autocast():
             found: Table = network(batch) if scales == (1.0,) else describe_at(network, batch, scales, self.project)
         return found
+
+
+def parameter_count(network: nn.Module) -> str:
+    """How many parameters a network has, as tables say it: 11,689,512."""
+    return f"{sum(parameter.numel() for parameter in network.parameters()):,}"
 
 
 def _synchronise(device: torch.device) -> None:

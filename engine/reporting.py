@@ -9,12 +9,15 @@ from typing import Any
 
 from distilplace.common.files import atomic_path
 from distilplace.datasets.records import Benchmark, EvaluationSet
+from distilplace.engine.options import TrainOptions
 from distilplace.engine.runs.folder import RunFolder
 from distilplace.engine.runs.predictions import write_predictions
+from distilplace.engine.teachers.loading import LoadedTeacher
 from distilplace.evaluation.report.kinds import kind_of
 from distilplace.evaluation.report.parts import ReportEntry
 from distilplace.evaluation.report.sections.contact_sheet import example_retrievals
 from distilplace.evaluation.report.writer import write_report
+from distilplace.evaluation.retrieval.asymmetric import STUDENT
 from distilplace.evaluation.retrieval.intervals import FEW, interval_text
 from distilplace.evaluation.retrieval.measures import Result
 from distilplace.evaluation.retrieval.predictions import predictions_of
@@ -34,6 +37,22 @@ class Outcome:
     notes: list[str]
 
 
+def role_name(options: TrainOptions) -> str:
+    """Name of the network that a run trains, in tables."""
+    if options.train_mode == "train_teacher":
+        return f"teacher {options.model[0]}"
+    return f"student {options.student_model} ({' + '.join([options.distil_method, *options.kd])})"
+
+
+def log_start(folder: RunFolder, lines: Sequence[str], teachers: Sequence[LoadedTeacher]) -> None:
+    """What is about to happen, in a few lines."""
+    for line in lines:
+        LOG.info("%s", line)
+    for teacher in teachers:
+        LOG.info("teacher %s: test %s", teacher.name, teacher.result.summary)
+    LOG.info("run folder: %s (watch: tensorboard --logdir %s)", folder.path, folder.path.parent)
+
+
 def result_table(entries: Sequence[ReportEntry]) -> str:
     """A plain-text table: one line per network, its measures, and what chance would give."""
     columns = list(dict.fromkeys(name for entry in entries for name in entry.result.columns()))
@@ -46,6 +65,25 @@ def result_table(entries: Sequence[ReportEntry]) -> str:
         rows.append((entry.name, *(cells.get(name, "") for name in columns), *facts))
     if chance := entries[0].result.chance_columns():
         rows.append(("chance", *(chance.get(name, "") for name in columns), *[""] * len(FACTS)))
+    return _plain_table(rows)
+
+
+def asymmetric_tables(entries: Sequence[ReportEntry]) -> list[str]:
+    """A plain-text table for every student and each of its teachers: who asks in whose map, raw and centred."""
+    tables = []
+    for student, found in [(entry.name, each) for entry in entries for each in entry.asymmetric]:
+        names = list(next(iter(found.spaces.values())).directions[STUDENT].cells)
+        rows = [("queries -> database", *(f"{space} {name}" for space in found.spaces for name in names))]
+        for direction in found.directions:
+            measured = [space.directions.get(direction) for space in found.spaces.values()]
+            cells = [each.cells.get(name, "") if each else "-" for each in measured for name in names]
+            rows.append((direction, *cells))
+        rows.append(("chance", *(found.chance.get(name, "") for _ in found.spaces for name in names)))
+        tables.append(f"{student} and teacher {found.teacher}\n{_plain_table(rows)}")
+    return tables
+
+
+def _plain_table(rows: Sequence[Sequence[str]]) -> str:
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = [
         "  ".join([row[0].ljust(widths[0]), *(t.rjust(w) for t, w in zip(row[1:], widths[1:], strict=True))])
@@ -78,14 +116,23 @@ def report_outcome(
     write_predictions(folder, entries, predictions)
     if isinstance(outcome.test, EvaluationSet):
         _state_what_was_left_out(entries[0].result, outcome.test)
-    numbers = {entry.name: {**entry.result.to_dict(), "facts": entry.facts} for entry in entries}
+    numbers = {entry.name: entry_numbers(entry) for entry in entries}
     with atomic_path(folder / "test.json") as temporary:
         temporary.write_text(json.dumps(numbers, indent=1))
     notes = [*outcome.notes, certainty(entries)]
     kind, target = kind_of(outcome.test), folder / "report"
     page = write_report(target, kind, entries, outcome.test, title=title, notes=notes, settings=settings, seed=seed)
-    LOG.info("\n%s\n(%s)\n\nreport: %s", result_table(entries), certainty(entries), page)
+    tables = "\n\n".join([f"{result_table(entries)}\n({certainty(entries)})", *asymmetric_tables(entries)])
+    LOG.info("\n%s\n\nreport: %s", tables, page)
     return page
+
+
+def entry_numbers(entry: ReportEntry) -> dict[str, Any]:
+    """A network's numbers for ``test.json``; of a student also those in the maps of its teachers, by teacher."""
+    numbers = {**entry.result.to_dict(), "facts": entry.facts}
+    if entry.asymmetric:
+        numbers["asymmetric"] = {each.teacher: each.to_dict() for each in entry.asymmetric}
+    return numbers
 
 
 def log_validation(folder: RunFolder, step: int, result: Result, validation: Benchmark) -> None:

@@ -152,11 +152,14 @@ class VideoResult:
         }
 
 
-def evaluate_videos(frames: Mapping[str, Any], video_set: "VideoSet") -> VideoResult:
+def evaluate_videos(
+    frames: Mapping[str, Any], video_set: "VideoSet", asked: Mapping[str, Any] | None = None
+) -> VideoResult:
     """Average precisions of embedded videos.
 
     ``frames``: video -> ``[frames, D]`` embeddings, any length, NumPy or torch; looked up as candidates pass, so a
-    mapping that reads from disk will do. UserError when a video that the set names is missing or empty.
+    mapping that reads from disk will do. ``asked``: likewise the query videos, where another network embeds them.
+    UserError when a video that the set names is missing or empty.
     """
     video_set.require_queries()
     names = sorted({*video_set.unlabelled, *(video for row in video_set.labels for video in row)})
@@ -165,7 +168,8 @@ def evaluate_videos(frames: Mapping[str, Any], video_set: "VideoSet") -> VideoRe
         raise UserError(f"data set {video_set.name}: video {missing[0]} has no embedded frames; check its frame folder")
     kind = video_set.similarity
     pools = _pools(video_set, names)
-    queries = _stack([_described(frames[video], f"video {video}", kind) for video in video_set.queries])
+    asked = frames if asked is None else asked
+    queries = _stack([_described(asked[video], f"video {video}", kind) for video in video_set.queries])
     ranks, leading = _ranks(_Candidates(frames, names, queries, kind), pools)
     precisions, chance = np.full((2, len(pools), len(MEASURES)), np.nan)
     for row, (pool, found) in enumerate(zip(pools, ranks, strict=True)):

@@ -19,24 +19,32 @@ from distilplace.engine.caches.whitening import WhitenedTeacher, fitted_whitenin
 from distilplace.engine.context import Context
 from distilplace.engine.embedding import Embedder
 from distilplace.engine.options import TrainOptions
-from distilplace.engine.scoring import score_store
+from distilplace.engine.scoring import Table, score_table
 from distilplace.engine.teachers.aligned import aligned, live_training_outputs
-from distilplace.engine.teachers.sources import LiveTeacher, TeacherSource
+from distilplace.engine.teachers.sources import LiveTeacher, StoredTeacher, TeacherSource
 from distilplace.evaluation.retrieval.measures import Result
 from distilplace.losses.distiller import Distiller
 from distilplace.models import PlaceNetwork, model_requires
 
 LOG = logging.getLogger("distilplace")
+EMBEDDINGS = ("embedding", "cloud_embedding", "image_embedding")
+"""Outputs of teachers that a student's embedding may be compared with."""
 
 
 @dataclass
 class LoadedTeacher:
-    """A teacher ready for the loop, and what it scores on the test set."""
+    """A teacher ready for the loop, and what it scores on the test set.
+
+    ``tested``: its embeddings ``{name: [n, D]}`` of the test set's distinct records, as they are distilled: whitened
+    where the source whitens them, while ``result`` is the network's own.
+    """
 
     name: str
     source: TeacherSource
     result: Result
     facts: dict[str, str]
+    tested: Table
+    whitened: bool = False
 
 
 @dataclass(frozen=True)
@@ -54,11 +62,11 @@ class TeacherOpener:
         """The run's."""
         return self.context.options
 
-    def _measured(self, network: nn.Module) -> tuple[Result, dict[str, str]]:
-        """What a teacher scores on the test set, and its size and speed."""
+    def _measured(self, network: nn.Module) -> tuple[Table, Result, dict[str, str]]:
+        """A teacher's embeddings of the test set, what they score, and its size and speed."""
         embedder = Embedder(self.testing)
-        result = embedder.score(network, self.test, "teacher on test places")
-        return result, embedder.facts(network, self.test.distinct_records())
+        tables, result = embedder.embed_and_score(network, self.test, "teacher on test places")
+        return embeddings_of(tables), result, embedder.facts(network, self.test.distinct_records())
 
     def open_all(self) -> list[LoadedTeacher]:
         """One per ``--model``; none without distillation. Mismatches raise :class:`UserError`."""
@@ -102,19 +110,20 @@ class TeacherOpener:
         published = published_whitening(file, network, name, options.whiten_dim) if file else None
         assert self.distiller is not None
         maps = self.distiller.teacher_maps(network.level_maps)
-        result, facts = self._measured(network)
+        tested, result, facts = self._measured(network)
         live = LiveTeacher(network, maps)
         source: TeacherSource = live
         if published is not None:
             LOG.info("whitening of %s: %d -> %d numbers, %s", name, published.dim1, published.dim2, file)
-            source = WhitenedTeacher(live, published)
         elif options.whiten_dim is not None and not options.whitening:
-            fitted = fitted_whitening(self.context, network, name, weights, self.training)
-            source = WhitenedTeacher(live, fitted)
+            published = fitted_whitening(self.context, network, name, weights, self.training)
+        if published is not None:
+            source = whitened = WhitenedTeacher(live, published)
+            tested = {**tested, "embedding": whitened.whitened(tested["embedding"])}
         if self._is_aligned():
             known = live_training_outputs(self.context, source, name, network, weights, self.training)
             source = aligned(options, name, source, known, self.training)
-        return LoadedTeacher(name, source, result, facts)
+        return LoadedTeacher(name, source, result, facts, tested, whitened=published is not None)
 
     def _stored(self, name: str, weights: Path) -> LoadedTeacher:
         made_from = self._made_from(name, weights)
@@ -128,7 +137,7 @@ class TeacherOpener:
             LOG.info("teacher %s: not on this machine, so not compared with the store: %s", name, ", ".join(unknown))
         known = training.shuffled(self.options.seed) if self.options.shuffle_teacher else training
         source = aligned(self.options, name, known, known, self.training) if self._is_aligned() else known
-        return LoadedTeacher(name, source, score_store(test, self.test), test.facts)
+        return stored_teacher(name, source, test, self.test)
 
     def _made_from(self, name: str, weights: Path) -> Fingerprint:
         """What the store that this run needs is made from."""
@@ -181,6 +190,18 @@ class TeacherOpener:
     def _augmented(self) -> Augmented | None:
         """How a store's training inputs are augmented: not at all without ``--cache_aug``."""
         return Augmented(self.options.seed, rates_of(self.options)) if self.options.cache_aug else None
+
+
+def stored_teacher(name: str, source: TeacherSource, tested: StoredTeacher, test: Benchmark) -> LoadedTeacher:
+    """A teacher from the test part of a store, with what it scores."""
+    keys = [record.key for record in test.distinct_records()]
+    tables = tested.outputs({"keys": keys})
+    return LoadedTeacher(name, source, score_table(keys, tables, test), tested.facts, embeddings_of(tables))
+
+
+def embeddings_of(tables: Table) -> Table:
+    """Of a network's outputs those that a student's embedding may be compared with."""
+    return {name: tables[name] for name in EMBEDDINGS if name in tables}
 
 
 def _numbered(teachers: list[LoadedTeacher]) -> list[LoadedTeacher]:

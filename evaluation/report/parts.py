@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
+from distilplace.evaluation.retrieval.asymmetric import AsymmetricResult
 from distilplace.evaluation.retrieval.predictions import Predictions
 
 if TYPE_CHECKING:
@@ -24,13 +25,15 @@ class ReportEntry(Generic[Result]):
     """One model in the report.
 
     ``facts``: what the table says beside its result (parameters, ms per place, ...). ``predictions``: what it
-    retrieved for every query; None where nothing is ranked.
+    retrieved for every query; None where nothing is ranked. ``asymmetric``: of a student, how it does
+    in the map of each of its teachers.
     """
 
     name: str
     result: Result
     facts: Mapping[str, str] = field(default_factory=dict)
     predictions: Predictions | None = field(default=None, repr=False)
+    asymmetric: Sequence[AsymmetricResult] = ()
 
 
 @dataclass(frozen=True)

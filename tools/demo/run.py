@@ -9,6 +9,7 @@ epochs: it shows that everything works here, its figures mean little.
 import argparse
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from distilplace.common.home import home, is_checkout, program, recipe
@@ -19,7 +20,6 @@ from distilplace.engine.options.command_line import last_of_each, parse
 from distilplace.engine.program import exit_code
 from distilplace.engine.reporting import Outcome, report_outcome
 from distilplace.engine.runs.folder import LOG
-from distilplace.evaluation.report.parts import ReportEntry
 from distilplace.tools.demo.on_robot import on_robot
 from distilplace.tools.shared_flags import only_read, refuse_in_vain
 from distilplace.train import run
@@ -58,7 +58,7 @@ def demo(logdir: Path, flags: list[str]) -> Path:
     distilled = step("3/3  student: image only, distilled", *student_flags(logdir, "distilled", *flags))
     names = ("teacher (LiDAR + image)", "student alone (image)", "student distilled (image)")
     networks = (teacher.entries[0], alone.entries[0], distilled.entries[0])
-    entries = [ReportEntry(name, entry.result, entry.facts) for name, entry in zip(names, networks, strict=True)]
+    entries = [replace(entry, name=name) for name, entry in zip(names, networks, strict=True)]
     LOG.info("\n=== result, on traversals none of the three has seen (%.0f s)", time.perf_counter() - start)
     outcome = Outcome(logdir, entries, teacher.test, teacher.notes)
     page = report_outcome(outcome, title="DistilPlace demo", seed=1)
