@@ -20,7 +20,12 @@ class Model(Protocol):
 
 
 def load_model(path: Path, threads: int | None = None) -> Model:
-    """The model in ``path``; raises :class:`UserError` where it is none, or torch is absent for a weights file."""
+    """The model in ``path``, of which images are enough.
+
+    Raises:
+        UserError: it is none, torch is absent for a weights file, or a network that reads clouds.
+
+    """
     if path.suffix.lower() == ".onnx":
         from distilplace.runtime.student import Student
 
@@ -31,5 +36,11 @@ def load_model(path: Path, threads: int | None = None) -> Model:
         raise UserError(f"{reason}; or export it to student.onnx elsewhere")
     from distilplace.models.loaded import load_network
 
-    model: Model = load_network(path)
+    network = load_network(path)
+    if tuple(network.network.requires) != ("images",):
+        raise UserError(
+            f"model {path} is a {network.card.role} that reads {', '.join(network.network.requires)}: a map is embedded "
+            "from images alone; give a student, or a teacher of images"
+        )
+    model: Model = network
     return model
