@@ -1,5 +1,6 @@
 """A student exported to ONNX, run by ONNX Runtime: images in, embeddings out."""
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,12 +10,14 @@ import numpy as np
 from distilplace.common.errors import UserError, unknown_name
 from distilplace.common.files import require_file
 from distilplace.runtime.embedding import embed_images
+from distilplace.runtime.file_hash import STATED, damaged, verify
 from distilplace.runtime.model_card import KEY, ModelCard
 from distilplace.runtime.preprocessing import Preprocessing
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
+LOG = logging.getLogger("distilplace")
 INPUT, OUTPUT = "images", "embedding"
 QUIET = 4  # ONNX Runtime's severity: fatal alone; what it logs is raised too
 IN_GRAPH = {"mean": [0.0, 0.0, 0.0], "std": [1.0, 1.0, 1.0]}
@@ -30,7 +33,7 @@ class Student:
             (``onnxruntime-gpu``: CUDA before the CPU).
 
     Raises:
-        UserError: no such file, no ONNX, not made by DistilPlace, or a provider that this install lacks.
+        UserError: no such file, no ONNX, damaged, not made by DistilPlace, or a provider that this install lacks.
 
     """
 
@@ -38,9 +41,14 @@ class Student:
         self._path = require_file(path, "student")
         if threads is not None and threads < 1:
             raise UserError(f"{threads} threads: give 1 or more")
+        verified = verify(self._path)
         self._session = _session(self._path, threads, providers)
         self._outputs = [output.name for output in self._session.get_outputs()]
         card = _card(self._path, self._session)
+        if not verified and (card.export or {}).get(STATED):
+            raise damaged(self._path)
+        if not verified:
+            LOG.info("student %s is of an older version and has no hash: damage to it would not be seen", path)
         self.card: ModelCard = card
         """Model, settings, preprocessing, scores ... as they were when it was exported."""
         self.metadata: dict[str, Any] = card.to_dict()
@@ -105,7 +113,10 @@ def _session(path: Path, threads: int | None, providers: Sequence[str] | None) -
 
 def _card(path: Path, session: "InferenceSession") -> ModelCard:
     """What the file says of itself, and that its input is ours."""
-    written = session.get_modelmeta().custom_metadata_map.get(KEY)
+    try:
+        written = session.get_modelmeta().custom_metadata_map.get(KEY)
+    except UnicodeDecodeError as error:
+        raise damaged(path) from error
     inputs = [(each.name, each.type, len(each.shape)) for each in session.get_inputs()]
     if written is None or inputs != [(INPUT, "tensor(uint8)", 4)]:
         raise UserError(f"{path} is an ONNX file that DistilPlace did not export: distilplace export makes one")

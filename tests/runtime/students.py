@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
+from distilplace.runtime.file_hash import EMPTY, HASH, STATED, stamped
 from distilplace.runtime.model_card import KEY, ModelCard
 
 WIDTH = 36
@@ -28,9 +29,10 @@ def card(model: str = "grid", **changes: object) -> ModelCard:
     return ModelCard(**values)
 
 
-def write_student(path: Path, model: str = "grid", text: str | None = None, **changes: object) -> Path:
-    """An ONNX file; ``text``: other metadata, "" for none."""
-    import onnx
+def write_student(
+    path: Path, model: str = "grid", text: str | None = None, hashed: bool = True, **changes: object
+) -> Path:
+    """An ONNX file; ``text``: other metadata, "" for none; ``hashed``: as this version writes it?"""
     from onnx import TensorProto, helper
 
     height, width = SIZE[0] // 3, SIZE[1] // 4
@@ -46,10 +48,14 @@ def write_student(path: Path, model: str = "grid", text: str | None = None, **ch
     grey = helper.make_tensor("grey", TensorProto.FLOAT, [1], [127.5])
     graph = helper.make_graph(nodes, "grid", [images], [embedding], [grey])
     made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
-    written = card(model, **changes).to_text() if text is None else text
+    stated = {"export": {STATED: True}} if hashed else {}
+    written = card(model, **stated, **changes).to_text() if text is None else text
     if written:
-        helper.set_model_props(made, {KEY: written})
-    onnx.save(made, path)
+        helper.set_model_props(made, {KEY: written, HASH: EMPTY})
+        if not hashed:
+            made.metadata_props.pop()
+    content = made.SerializeToString()
+    path.write_bytes(stamped(content) if written and hashed else content)
     return path
 
 

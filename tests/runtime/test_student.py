@@ -10,6 +10,7 @@ from PIL import Image
 import distilplace
 from distilplace.common.errors import UserError
 from distilplace.runtime import Student
+from distilplace.runtime.file_hash import HASH, STATED, stamped
 from tests.runtime.students import SIZE, WIDTH, card, expected, write_student
 
 FOREIGN = ("torch", "open3d", "timm", "faiss", "pymilvus", "sklearn", "scipy", "pandas")
@@ -88,6 +89,32 @@ def test_damaged_files_and_settings_are_one_line(file, tmp_path):
         Student(file).embed(pictures(1)[0, ..., 0])
     with pytest.raises(UserError, match="batches of 0 images"):
         Student(file).embed(pictures(2), batch_size=0)
+
+
+def test_a_flipped_bit_anywhere_is_one_line(file, tmp_path):
+    whole, path = file.read_bytes(), tmp_path / "bad.onnx"
+    draw, entry = np.random.default_rng(0), whole.rindex(HASH.encode())
+    for at in [*draw.integers(len(whole), size=150), *range(entry - 4, entry + len(HASH) + 4)]:
+        flipped = bytearray(whole)
+        flipped[at] ^= 1 << draw.integers(8)
+        path.write_bytes(flipped)
+        with pytest.raises(UserError, match=r"^student .*bad\.onnx is ") as refused:
+            Student(path, threads=1)
+        assert "\n" not in str(refused.value), at
+
+
+def test_a_file_without_a_hash_opens_with_a_line_and_one_that_lost_it_does_not(tmp_path, caplog):
+    older = write_student(tmp_path / "older.onnx", hashed=False)
+    with caplog.at_level("INFO", "distilplace"):
+        assert Student(older).embed(pictures(1)).shape == (1, WIDTH)
+    assert [record.getMessage() for record in caplog.records] == [
+        f"student {older} is of an older version and has no hash: damage to it would not be seen"
+    ]
+    lost = write_student(tmp_path / "lost.onnx", hashed=False, export={STATED: True})
+    with pytest.raises(UserError, match=r"lost\.onnx is damaged or was changed by another program"):
+        Student(lost)
+    with pytest.raises(ValueError, match="lack an entry distilplace_blake2b"):
+        stamped(older.read_bytes())
 
 
 def test_the_runtime_loads_nothing_heavy(root, file):

@@ -10,6 +10,7 @@ import onnx
 
 from distilplace.common.errors import UserError
 from distilplace.common.files import atomic_path
+from distilplace.runtime.file_hash import EMPTY, HASH, STATED, stamped
 from distilplace.runtime.model_card import KEY, ModelCard
 from distilplace.tools.export.graph import INPUT, opset
 from distilplace.tools.export.parity import Run
@@ -23,15 +24,15 @@ def described(model: onnx.ModelProto, card: ModelCard, export: Mapping[str, Any]
 
     Embeddings of a network and of its exports may be compared, so they are of one space.
     """
-    told = replace(card, export={**export, "opset": opset(model)})
-    onnx.helper.set_model_props(model, {KEY: told.to_text()})
+    told = replace(card, export={**export, "opset": opset(model), STATED: True})
+    onnx.helper.set_model_props(model, {KEY: told.to_text(), HASH: EMPTY})
     model.producer_name, model.producer_version = "distilplace", card.created_by.rpartition(" ")[2]
     return model
 
 
 def write(model: onnx.ModelProto, path: Path) -> None:
-    """Write the file, whole or not at all."""
-    content = model.SerializeToString()
+    """Write a model of :func:`described` with its hash, whole or not at all."""
+    content = stamped(_content(model))
     with atomic_path(path) as temporary:
         temporary.write_bytes(content)
 

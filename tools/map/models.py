@@ -39,8 +39,8 @@ def load_model(path: Path, threads: int | None = None) -> Model:
     network = load_network(path)
     if tuple(network.network.requires) != ("images",):
         raise UserError(
-            f"model {path} is a {network.card.role} that reads {', '.join(network.network.requires)}: a map is embedded "
-            "from images alone; give a student, or a teacher of images"
+            f"model {path} is a {network.card.role} that reads {', '.join(network.network.requires)}: a map is "
+            "embedded from images alone; give a student, or a teacher of images"
         )
     model: Model = network
     return model

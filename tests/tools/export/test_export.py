@@ -11,6 +11,8 @@ from torch import nn
 
 from distilplace.common.errors import UserError
 from distilplace.models.image.pooling import GeM
+from distilplace.runtime import Student
+from distilplace.runtime.file_hash import HASH
 from distilplace.runtime.model_card import KEY, ModelCard
 from distilplace.runtime.preprocessing import Preprocessing
 from distilplace.tools.export.files import runner
@@ -105,13 +107,14 @@ def test_int8_file_is_written_with_its_description(weights, pictures, tmp_path, 
     output = tmp_path / "robot" / "student.onnx"
     assert main([str(weights), "-o", str(output), "--int8", "--calibrate", str(pictures)]) == 0, capsys.readouterr().err
     model = onnx.load(output)
-    (entry,) = model.metadata_props
-    card = ModelCard.from_text(entry.value, "the file")
-    assert entry.key == KEY
+    texts = {entry.key: entry.value for entry in model.metadata_props}
+    card = ModelCard.from_text(texts[KEY], "the file")
+    assert len(texts[HASH]) == 64
+    assert Student(output).card == card
     assert (card.export["precision"], card.export["target"], card.export["opset"]) == ("int8", "cpu", 20)
     assert card.export["calibration_images"] == card.export["parity"]["queries"] == 12
     assert card.export["parity"]["agreement"] >= 80
-    assert card.fingerprint == json.loads(entry.value)["fingerprint"]
+    assert card.fingerprint == json.loads(texts[KEY])["fingerprint"]
     assert sorted(path.name for path in output.parent.iterdir()) == ["student.onnx"]
 
 
