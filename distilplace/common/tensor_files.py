@@ -1,11 +1,13 @@
 """Our own .safetensors files: named tensors and text beside them, with a hash that notices a flipped bit.
 
 The hash covers names, types, shapes, bytes and the text. Files of another origin, or of before the hash, are read too.
+The same tensors and text give the same bytes, so that a file written again is known by its hash.
 """
 
 import hashlib
 import json
 import re
+import struct
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -47,6 +49,20 @@ def write_tensors(path: Path | str, tensors: Mapping[str, Tensor], metadata: Map
     kept = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     with atomic_path(path) as temporary:
         save_file(kept, temporary, {**text, HASH: content_hash(kept, text)})
+        _sort_text(temporary)
+
+
+def _sort_text(path: Path) -> None:
+    """Bring the text in a file's header, which safetensors writes in random order, into the order of its names."""
+    with path.open("r+b") as stream:
+        (length,) = struct.unpack("<Q", stream.read(8))
+        header = json.loads(stream.read(length))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        written = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+        if len(written) > length:
+            raise ValueError(f"header of {path}: {len(written)} bytes sorted, {length} before")
+        stream.seek(8)
+        stream.write(written.ljust(length))  # spaces, which safetensors itself ends a header with
 
 
 def read_tensors(path: Path | str, what: str = "file", remedy: str = "fetch or make it again") -> TensorFile:

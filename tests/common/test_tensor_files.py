@@ -2,6 +2,8 @@
 
 import os
 import struct
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -27,6 +29,27 @@ def test_what_is_written_comes_back(tmp_path):
         assert torch.equal(tensors[name], value)
         assert tensors[name].dtype == value.dtype
     assert torch.equal(tensors["turned"], torch.arange(6.0).reshape(2, 3).T)
+
+
+def test_the_same_content_gives_the_same_bytes(tmp_path):
+    path, text = tmp_path / "a.safetensors", {**TEXT, "place": 'K\u00f6ln \U0001f697 "a"\n\x01\x7f\\'}
+    written = set()
+    for turn in range(8):
+        write_tensors(path, TENSORS, dict(list(text.items())[:: 1 if turn % 2 else -1]))
+        written.add(path.read_bytes())
+    assert len(written) == 1
+    assert read_tensors(path).metadata == text
+
+
+@pytest.mark.slow  # three processes with torch: 10 s
+def test_other_processes_write_the_same_bytes(root, tmp_path):
+    program = "import sys, torch\nfrom distilplace.common.tensor_files import write_tensors\n"
+    program += "text = {name: name for name in {'pt', 'card', 'facts', 'scores'}}\n"  # a set: of random order
+    program += "write_tensors(sys.argv[1], {'b': torch.arange(6.0), 'a': torch.ones(2)}, text)"
+    for seed in ("0", "1", "2"):
+        command = [sys.executable, "-c", program, str(tmp_path / f"{seed}.safetensors")]
+        subprocess.run(command, cwd=root, env={**os.environ, "PYTHONHASHSEED": seed}, check=True)
+    assert len({path.read_bytes() for path in tmp_path.iterdir()}) == 1
 
 
 def test_a_flipped_bit_anywhere_is_noticed(tmp_path):
