@@ -25,6 +25,11 @@ from distilplace.models import list_models, model_class, model_requires, model_s
 from distilplace.tools.docs.markdown import code, docstring, rows, summary
 
 API = (
+    "distilplace:load",
+    "distilplace.runtime:Student",
+    "distilplace.runtime:PlaceMap",
+    "distilplace.runtime:open_map",
+    "distilplace.runtime:Localiser",
     "distilplace.models:create_model",
     "distilplace.models:list_models",
     "distilplace.models:model_settings",
@@ -130,11 +135,29 @@ def api_page() -> str:
     text = ["# Python API", ""]
     for target in API:
         found, (module, name) = imported(target), target.split(":")
-        shown = "" if isinstance(found, type) and issubclass(found, BaseModel) else str(inspect.signature(found))
-        shown = re.sub(r"\b(?:\w+\.)+(\w+)", r"\1", shown)
+        shown = "" if isinstance(found, type) and issubclass(found, BaseModel) else _signature(found)
         text += [f"## {name}", "", "```python", f"from {module} import {name}", f"{name}{shown}", "```", ""]
         text += [docstring(found), ""]
+        if module.startswith("distilplace.runtime"):
+            for method, described in _methods(found).items():
+                text += [f"### {name}.{method}", "", "```python", f"{method}{_signature(described)}", "```", ""]
+                text += [docstring(described), ""]
     return "\n".join(text)
+
+
+def _signature(found: Any) -> str:
+    shown = re.sub(r"\b(?:\w+\.)+(\w+)", r"\1", str(inspect.signature(found)))
+    return re.sub(r"^\(self(, )?", "(", shown)
+
+
+def _methods(found: Any) -> dict[str, Any]:
+    """Public methods of a class in the order in which its bases and it name them, each as it is first described."""
+    methods: dict[str, Any] = {}
+    for owner in reversed(inspect.getmro(found) if isinstance(found, type) else ()):
+        for name, value in vars(owner).items():
+            if inspect.isfunction(value) and not name.startswith("_") and value.__doc__:
+                methods.setdefault(name, value)
+    return methods
 
 
 def _names(names: Iterable[str]) -> str:

@@ -42,6 +42,17 @@ def test_every_name_stands_on_its_page(made):
     assert {f"distilplace {name}" for name in cli.COMMANDS} == named(made["reference/commands.md"])
 
 
+def test_the_robots_api_stands_there_with_its_methods(made):
+    page = made["reference/api.md"]
+    titles = re.findall(r"^#+ (.*)$", page, flags=re.MULTILINE)
+    methods = ("add", "delete", "search", "runs", "compact", "info")
+    assert {"load", "Student", "Student.embed", "Localiser", "Localiser.follow"} <= set(titles)
+    assert {f"PlaceMap.{name}" for name in methods} <= set(titles)
+    add = page[page.index("### PlaceMap.add") :].split("###")[1]
+    assert "- `positions`: [n, 2] easting and northing, metres." in add
+    assert "As `BaseMap" not in page
+
+
 def test_tables_are_whole_and_every_name_is_explained(made):
     for path, page in made.items():
         width = 0
