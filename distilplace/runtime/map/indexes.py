@@ -89,54 +89,77 @@ class Exact(Index):
         return largest(scores, k + SPARE)
 
 
-class Hnsw(Index):
-    """A graph of neighbours (Malkov, Yashunin 2016) with all embeddings in memory."""
+class FaissIndex(Index):
+    """One of FAISS, new or, as ``built``, as it was kept on disk."""
 
-    def __init__(self, space: Space) -> None:
+    kind: str
+    letters: bytes
+    """By which FAISS knows the kind on disk."""
+
+    def __init__(self, space: Space, built: Any) -> None:
         super().__init__(space)
-        faiss = require_faiss("hnsw")
-        metric = faiss.METRIC_INNER_PRODUCT if space.spherical else faiss.METRIC_L2
-        self._index = faiss.IndexHNSWFlat(space.width, LINKS, metric)
-        self._index.hnsw.efConstruction = BUILD_WIDTH
-        self._index.hnsw.efSearch = SEARCH_WIDTH
+        self.built = built
+        self.count = int(built.ntotal)
+
+    @classmethod
+    def recipe(cls, space: Space) -> str:
+        """What an index on disk has to be built by to be used."""
+        numbers = (LINKS, BUILD_WIDTH, CODE_BYTES, SAMPLES_PER_LIST)
+        return f"faiss {require_faiss(cls.kind).__version__} {cls.kind} {numbers} {space.written()}"
 
     def add(self, block: np.ndarray) -> None:
-        """Link rows into the graph."""
-        self._index.add(block)
+        """Append rows: a graph links them, lists hold their codes."""
+        self.built.add(block)
         self.count += len(block)
+
+
+class Hnsw(FaissIndex):
+    """A graph of neighbours (Malkov, Yashunin 2016) with all embeddings in memory."""
+
+    kind, letters = "hnsw", b"IHNf"
+
+    def __init__(self, space: Space, built: Any = None) -> None:
+        faiss = require_faiss(self.kind)
+        if built is None:
+            metric = faiss.METRIC_INNER_PRODUCT if space.spherical else faiss.METRIC_L2
+            built = faiss.IndexHNSWFlat(space.width, LINKS, metric)
+            built.hnsw.efConstruction = BUILD_WIDTH
+        super().__init__(space, built)
 
     def take(self, rows: np.ndarray) -> np.ndarray:
         """The embeddings that the graph keeps."""
-        return np.asarray(self._index.reconstruct_batch(rows))
+        return np.asarray(self.built.reconstruct_batch(rows))
 
     def candidates(self, query: np.ndarray, k: int) -> np.ndarray:
         """What a walk through the graph meets."""
-        self._index.hnsw.efSearch = max(SEARCH_WIDTH, 2 * k)
-        return found_rows(self._index.search(query[None], min(self.count, k + SPARE))[1])
+        self.built.hnsw.efSearch = max(SEARCH_WIDTH, 2 * k)
+        return found_rows(self.built.search(query[None], min(self.count, k + SPARE))[1])
 
 
-class IvfPq(Index):
+class IvfPq(FaissIndex):
     """Codes of 64 bytes in lists (Jegou et al. 2011) in memory; the best are compared exactly, read from the file."""
 
-    def __init__(self, space: Space, capacity: int, sample: Fetch, fetch: Fetch) -> None:
-        """Train on a sample of the ``capacity`` rows to be added; ``fetch`` reads rows once they are."""
-        super().__init__(space)
-        faiss = require_faiss("ivfpq")
+    kind, letters = "ivfpq", b"IwPQ"
+
+    def __init__(self, space: Space, built: Any, fetch: Fetch) -> None:
+        """``built`` by FAISS (:func:`trained`); ``fetch`` reads rows once they are there."""
+        super().__init__(space, built)
         self._fetch = fetch
+        self.built.nprobe = PROBES
+
+    @classmethod
+    def trained(cls, space: Space, capacity: int, sample: Fetch, fetch: Fetch) -> "IvfPq":
+        """Train on a ``sample`` of the ``capacity`` rows to be added."""
+        faiss = require_faiss(cls.kind)
         lists = int(max(1, min(2 * capacity**0.5, capacity / SAMPLES_PER_LIST)))
         bits = 8 if capacity >= 256 * SAMPLES_PER_LIST else 4
         parts = next(parts for parts in range(min(CODE_BYTES, space.width), 0, -1) if space.width % parts == 0)
         metric = faiss.METRIC_INNER_PRODUCT if space.spherical else faiss.METRIC_L2
-        self._index: Any = faiss.index_factory(space.width, f"IVF{lists},PQ{parts}x{bits}", metric)
-        self._index.nprobe = PROBES
-        self._index.do_polysemous_training = False  # reorders codes for a filter that is not used here, at length
+        built = faiss.index_factory(space.width, f"IVF{lists},PQ{parts}x{bits}", metric)
+        built.do_polysemous_training = False  # reorders codes for a filter that is not used here, at length
         step = max(1, capacity // (SAMPLES_PER_LIST * max(256, lists)))
-        self._index.train(sample(np.arange(0, capacity, step)))
-
-    def add(self, block: np.ndarray) -> None:
-        """Encode rows."""
-        self._index.add(block)
-        self.count += len(block)
+        built.train(sample(np.arange(0, capacity, step)))
+        return cls(space, built, fetch)
 
     def take(self, rows: np.ndarray) -> np.ndarray:
         """The embeddings from the file."""
@@ -145,7 +168,7 @@ class IvfPq(Index):
     def candidates(self, query: np.ndarray, k: int) -> np.ndarray:
         """The nearest codes of the nearest lists."""
         wanted = min(self.count, max(CANDIDATES * k, 48))
-        return found_rows(self._index.search(query[None], wanted)[1])
+        return found_rows(self.built.search(query[None], wanted)[1])
 
 
 def require_faiss(kind: str) -> Any:
