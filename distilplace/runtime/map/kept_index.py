@@ -13,6 +13,7 @@ from typing import IO, Any, NamedTuple
 
 from distilplace.common.files import atomic_path, remove_leftovers
 from distilplace.runtime.map.file import StoredRun
+from distilplace.runtime.map.indexes import require_faiss
 
 SMALLEST = 20_000
 """Places from which on an index is kept: fewer are indexed in a second."""
@@ -41,8 +42,7 @@ def kept_path(where: Path, kind: str) -> Path:
 
 def write_kept(path: Path, recipe: str, runs: Sequence[StoredRun], crc: int, index: Any) -> None:
     """Keep a FAISS index of the places of ``runs``, whole or not at all; :class:`UserError` where that cannot be."""
-    import faiss
-
+    faiss = require_faiss(path.stem)
     header = json.dumps({"recipe": recipe, "runs": runs, "crc": crc}).encode()
     digest = hashlib.blake2b(digest_size=_DIGEST)
     remove_leftovers(path.parent)
@@ -70,8 +70,7 @@ def read_kept(path: Path, recipe: str, runs: Sequence[StoredRun], kind: bytes) -
         StaleError: there is none, or it is damaged, of another recipe or of other places.
 
     """
-    import faiss
-
+    faiss = require_faiss(path.stem)
     try:
         with path.open("rb") as stream:
             header, start = _header(stream)

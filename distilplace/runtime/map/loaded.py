@@ -172,7 +172,7 @@ class LoadedPlaces:
         if first >= held:
             self.index.add(vectors)
         if isinstance(self.index, FaissIndex):
-            self._crc = zlib.crc32(vectors, self._crc)
+            self._crc = zlib.crc32(vectors.data, self._crc)
         if self._kept is not None and first + len(vectors) >= held:
             kept, self._kept = self._kept, None
             if kept.crc != self._crc:
