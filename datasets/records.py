@@ -149,6 +149,8 @@ class EvaluationSet(Benchmark):
     rules: RankingRules = field(default_factory=RankingRules)
     unit: str = "m"
     """What positions and ``radius`` are counted in: metres, or frames of a sequence."""
+    conditions: Sequence[str] = ()
+    """Season, weather or light of each run, where the data set says it; empty: it does not."""
 
     def all_records(self) -> Iterable[PlaceRecord]:
         """The database run by run, then the queries."""

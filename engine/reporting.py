@@ -18,6 +18,7 @@ from distilplace.evaluation.report.parts import ReportEntry
 from distilplace.evaluation.report.sections.contact_sheet import example_retrievals
 from distilplace.evaluation.report.writer import write_report
 from distilplace.evaluation.retrieval.asymmetric import STUDENT
+from distilplace.evaluation.retrieval.bootstrap import with_certainty
 from distilplace.evaluation.retrieval.intervals import FEW, interval_text
 from distilplace.evaluation.retrieval.measures import Result
 from distilplace.evaluation.retrieval.predictions import predictions_of
@@ -25,6 +26,8 @@ from distilplace.evaluation.retrieval.results import RetrievalResult
 
 LOG = logging.getLogger("distilplace")
 FACTS = ("parameters", "ms per place")
+BARE = ("R@95P", "AUC")
+"""Columns whose intervals stand in the report and in ``test.json`` only: a console is 100 to 150 characters wide."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,7 @@ def result_table(entries: Sequence[ReportEntry]) -> str:
     for entry in entries:
         bounds = {name: interval_text(each) for name, each in entry.result.intervals().items()}
         values = entry.result.columns()
-        cells = {name: f"{cell} ({bounds[name]})" if name in bounds else cell for name, cell in values.items()}
+        cells = {n: f"{cell} ({bounds[n]})" if n in bounds and n not in BARE else cell for n, cell in values.items()}
         facts = (entry.facts.get(name, "") for name in FACTS)
         rows.append((entry.name, *(cells.get(name, "") for name in columns), *facts))
     if chance := entries[0].result.chance_columns():
@@ -94,9 +97,12 @@ def _plain_table(rows: Sequence[Sequence[str]]) -> str:
 
 def certainty(entries: Sequence[ReportEntry]) -> str:
     """What the intervals of a table are of, and whether there are too few queries to tell networks apart."""
-    count = entries[0].result.query_count
+    result = entries[0].result
+    count, what = result.query_count, f"{result.query_count} queries"
+    if isinstance(result, RetrievalResult) and result.bounds:
+        count, what = result.places, f"bootstrap over {result.places} places, {what}"
     few = f"; fewer than {FEW} are too few to tell networks apart" if count < FEW else ""
-    return f"in brackets: 95 % interval, {count} queries{few}"
+    return f"in brackets: 95 % interval, {what}{few}"
 
 
 def report_outcome(
@@ -112,7 +118,7 @@ def report_outcome(
     Returns the path of ``index.html``; ``predictions``: as ``--predictions`` has it.
     """
     folder = outcome.folder
-    entries = [replace(each, predictions=predictions_of(each.result, outcome.test)) for each in outcome.entries]
+    entries = [_measured(each, outcome.test) for each in outcome.entries]
     write_predictions(folder, entries, predictions)
     if isinstance(outcome.test, EvaluationSet):
         _state_what_was_left_out(entries[0].result, outcome.test)
@@ -133,6 +139,14 @@ def entry_numbers(entry: ReportEntry) -> dict[str, Any]:
     if entry.asymmetric:
         numbers["asymmetric"] = {each.teacher: each.to_dict() for each in entry.asymmetric}
     return numbers
+
+
+def _measured(entry: ReportEntry, test: Benchmark) -> ReportEntry:
+    """The entry with its predictions and, of places, precision and recall with refusals and intervals over places."""
+    predictions, result = predictions_of(entry.result, test), entry.result
+    if predictions is not None and isinstance(test, EvaluationSet):
+        result = with_certainty(result, predictions, test)
+    return replace(entry, result=result, predictions=predictions)
 
 
 def log_validation(folder: RunFolder, step: int, result: Result, validation: Benchmark) -> None:

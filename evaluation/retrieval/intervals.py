@@ -29,16 +29,17 @@ class Asked(Protocol):
         """int64 [queries]."""
 
 
-def wilson(share: float, count: float) -> Interval:
+def wilson(share: float, count: float, z: float = _Z) -> Interval:
     """Wilson's score interval (1927) of a ``share`` (0 to 1) among ``count`` independent queries; shares too.
 
     Unlike the normal approximation it is right near 0 and 1: all of 3 queries found gives 0.44 to 1, not 1 to 1.
+    ``z``: how many standard errors; 97.5 % of the standard normal.
     """
     if count <= 0:
         return 0.0, 1.0
-    square = _Z**2 / count
+    square = z**2 / count
     centre = (share + square / 2) / (1 + square)
-    reach = _Z / (1 + square) * float(np.sqrt(share * (1 - share) / count + square / (4 * count)))
+    reach = z / (1 + square) * float(np.sqrt(share * (1 - share) / count + square / (4 * count)))
     return (0.0 if share == 0 else max(0.0, centre - reach)), (1.0 if share == 1 else min(1.0, centre + reach))
 
 

@@ -1,6 +1,6 @@
 """What an evaluation found: recalls per pair, per run and on average, and the way back to single queries."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from distilplace.evaluation.retrieval.intervals import Interval, effective_queries, query_weights, wilson
 from distilplace.evaluation.retrieval.ranking import EmbeddingSpace, Floats, Indices, Metric
+from distilplace.evaluation.retrieval.refusal import PrecisionRecall
 from distilplace.evaluation.retrieval.rules import Candidates, candidates_of
 
 if TYPE_CHECKING:
@@ -64,6 +65,10 @@ class RetrievalResult:
     there is none); ``chance`` and ``one_percent_chance`` what a random ranking would expect on the same pairs;
     ``extra`` further measures by name (``precision_recall.with_f1``); ``rules`` how rankings were read; ``sequences``
     recalls of sequences of images, where they were measured (:mod:`evaluation.retrieval.sequences`).
+
+    A run's last evaluation adds (:func:`evaluation.retrieval.bootstrap.with_certainty`) ``precision_recall`` of answers
+    that may be refused, ``bounds``, the 95 % intervals over ``places`` by the names of the columns,
+    and the ``conditions`` of the runs.
     """
 
     metric: Metric
@@ -81,6 +86,10 @@ class RetrievalResult:
     rules: "RankingRules | None" = field(default=None, repr=False)
     extra: dict[str, float] = field(default_factory=dict)
     sequences: tuple[SequenceRecall, ...] = ()
+    precision_recall: PrecisionRecall | None = field(default=None, repr=False)
+    bounds: Mapping[str, Interval] = field(default_factory=dict)
+    places: int = 0
+    conditions: Sequence[str] = ()
 
     def __getitem__(self, name: str) -> Any:
         if name.startswith("_") or not hasattr(self, name):
@@ -99,8 +108,14 @@ class RetrievalResult:
 
     def columns(self) -> dict[str, str]:
         """Recall@1, @5 and at one percent in percent, then the further measures: the table cells of a network."""
-        further = {name: f"{value:.3f}" for name, value in self.extra.items()}
-        return {**_cells(self.recall, self.one_percent_recall), **further}
+        return {**_cells(self.recall, self.one_percent_recall), **self.further()}
+
+    def further(self) -> dict[str, str]:
+        """The table cells of measures beside recall@N: recall at 95 % precision, percent, AUC, a protocol's own."""
+        cells = {name: f"{value:.3f}" for name, value in self.extra.items()}
+        if (curve := self.precision_recall) is None:
+            return cells
+        return {"R@95P": f"{100.0 * curve.recall_at(0.95)[0]:.2f}", "AUC": f"{curve.auc:.3f}", **cells}
 
     @property
     def query_count(self) -> int:
@@ -108,7 +123,12 @@ class RetrievalResult:
         return len(query_weights(self.pairs))
 
     def intervals(self) -> dict[str, Interval]:
-        """95 % intervals of the recalls, percent, over query frames (:mod:`evaluation.retrieval.intervals`)."""
+        """95 % intervals: over places where they were measured, else of the recalls alone, over query frames.
+
+        The second kind (Wilson) takes frames for independent, which those of one place are not: it is shorter.
+        """
+        if self.bounds:
+            return dict(self.bounds)
         count = effective_queries(query_weights(self.pairs))
         recalls = {f"R@{rank}": self.recall[rank] for rank in (1, 5, 10) if rank in self.recall}
         recalls["R@1 %"] = self.one_percent_recall
@@ -161,6 +181,21 @@ class RetrievalResult:
             table[pair.database_run, pair.query_run] = pair.recall[rank]
         return table
 
+    def per_query_run(self) -> dict[int, dict[int, float]]:
+        """Query run -> rank -> recall, percent: mean over the databases that its queries were put to."""
+        runs = sorted({pair.query_run for pair in self.pairs})
+        return {run: self._mean_recall([pair for pair in self.pairs if pair.query_run == run]) for run in runs}
+
+    def per_condition(self) -> dict[str, dict[int, float]]:
+        """Condition of the queries -> rank -> recall, percent: mean over its pairs; empty where there are none."""
+        groups: dict[str, list[PairResult]] = {}
+        for pair in self.pairs if self.conditions else ():
+            groups.setdefault(self.conditions[pair.query_run], []).append(pair)
+        return {condition: self._mean_recall(pairs) for condition, pairs in groups.items()}
+
+    def _mean_recall(self, pairs: Sequence[PairResult]) -> dict[int, float]:
+        return {rank: float(np.mean([pair.recall[rank] for pair in pairs])) for rank in self.recall}
+
     def to_dict(self) -> dict[str, Any]:
         """Everything but embeddings and per-query values, ready for ``json.dumps`` (keys are strings)."""
         names = ("database_run", "query_run", "one_percent_recall", "evaluated", "unmatched", "database_size")
@@ -174,12 +209,17 @@ class RetrievalResult:
             "one_percent_chance": self.one_percent_chance,
             "evaluated": self.evaluated,
             "queries": self.query_count,
+            "places": self.places,
             "interval_95": {name: list(bounds) for name, bounds in self.intervals().items()},
+            "interval_kind": "bootstrap over places" if self.bounds else "Wilson, over query frames",
             "unmatched": self.unmatched,
+            "precision_recall": None if self.precision_recall is None else self.precision_recall.to_dict(),
             "extra": dict(self.extra),
             "sequences": [asdict(each) for each in self.sequences],
             "runs": list(self.runs),
             "per_run": {str(run): _text_keys(recall) for run, recall in self.per_run.items()},
+            "per_query_run": {str(run): _text_keys(recall) for run, recall in self.per_query_run().items()},
+            "per_condition": {name: _text_keys(recall) for name, recall in self.per_condition().items()},
             "per_run_one_percent": {str(run): value for run, value in self.per_run_one_percent.items()},
             "pairs": pairs,
             "skipped_pairs": [vars(pair) for pair in self.skipped_pairs],

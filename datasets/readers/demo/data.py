@@ -10,6 +10,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -25,6 +26,7 @@ from distilplace.datasets.readers.oxford.layout import (
     write_lists,
     write_place,
 )
+from distilplace.datasets.records import EvaluationSet
 
 # Raise it whenever the generator's output changes: worlds of other versions are left alone and a new one is made.
 VERSION = 2
@@ -58,6 +60,13 @@ class DemoData(OxfordData):
             notes = [f"demo world generated: {world}"]
         super().__init__(world, world / IMAGES, image_lidar_k, quantization_size)
         self.notes = notes
+
+    def evaluation_set(self) -> EvaluationSet:
+        """The test runs, with the condition of each."""
+        from distilplace.demoworld.conditions import TEST
+
+        test, named = super().evaluation_set(), {run: condition.name for run, condition in TEST}
+        return replace(test, conditions=[named[run] for run in test.runs])
 
 
 def generate(world: Path, seed: int, places: int = 60, train_runs: int = 5, test_runs: int = 4) -> None:

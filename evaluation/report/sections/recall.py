@@ -17,17 +17,20 @@ Places = Material[RetrievalResult, EvaluationSet]
 def recall_table(material: Places) -> Section:
     """Recalls in percent with one decimal and further measures, how to read them, which pairs of runs were skipped."""
     found = [entry.result for entry in material.entries]
-    cells = [
-        {**_cells(result.recall, result.one_percent_recall), **{n: f"{v:.3f}" for n, v in result.extra.items()}}
-        for result in found
-    ]
+    cells = [{**_cells(result.recall, result.one_percent_recall), **result.further()} for result in found]
     reading = (
         "Recall in percent: share of queries with a true neighbour among the first N retrieved, averaged over pairs of "
         "runs. R@1 % looks at one percent of the database. Below each: its 95 % interval over "
-        f"{found[0].query_count} query frames. Chance is what a random ranking would reach."
+        f"{_sampled(found[0])}. Chance is what a random ranking would reach."
     )
     below: list[Part] = [" ".join([reading, *_reading(found[0])]), _skipped(found[0], material.benchmark.runs)]
     return results(material, cells, _cells(found[0].chance, found[0].one_percent_chance), below=below)
+
+
+def _sampled(result: RetrievalResult) -> str:
+    if not result.bounds:
+        return f"{result.query_count} query frames"
+    return f"{result.places} places ({result.query_count} query frames), by bootstrap"
 
 
 def _cells(recall: Mapping[int, float], one_percent: float) -> dict[str, str]:
@@ -52,6 +55,12 @@ def _reading(result: RetrievalResult) -> list[str]:
         sentences.append(
             "F1max: the largest F1 of first results over all thresholds of similarity, correct within "
             f"{correct:g} m, wrong beyond {wrong:g} m."
+        )
+    if result.precision_recall is not None:
+        sentences.append(
+            "R@95P: share of queries with a match that are answered correctly when answers below a similarity are "
+            "refused, so that 95 % of those given are correct. AUC: area under precision over recall (average "
+            "precision). For both, a query without a match in a run must be refused."
         )
     return sentences
 
