@@ -24,6 +24,7 @@ from distilplace.engine.optimisation import build_optimizer, build_scheduler
 from distilplace.engine.options import TrainOptions
 from distilplace.engine.runs.folder import RunFolder
 from distilplace.engine.step import forward_with_maps
+from distilplace.engine.teachers.aligned import AlignedTeacher
 from distilplace.engine.teachers.sources import TeacherSource
 from distilplace.engine.trainer import Trainer
 from distilplace.losses.distiller import Distiller
@@ -163,6 +164,9 @@ def prepare_losses(parts: Parts) -> None:
         return
     if parts.training.poses is not None:
         parts.distiller.see_training(parts.training.poses)
+    if parts.distiller.reads_bank:
+        keys = [record.key for record in parts.training.records]
+        parts.distiller.see_bank([each.bank(keys) for each in parts.teachers if isinstance(each, AlignedTeacher)])
     batch = parts.context.sample(parts.training.records[:2], parts.requires)
     network = parts.network
     network.eval()

@@ -7,8 +7,7 @@ embeddings of one network (RKD, DistilVPR's rkdg) fix the student's space up to 
 
 from torch import Tensor
 
-from distilplace.common.errors import UserError
-from distilplace.losses.baselines.units import same_batch
+from distilplace.losses.distiller import same_space
 from distilplace.losses.parts.vectors import unit
 
 
@@ -25,14 +24,3 @@ def align(student: Tensor, teacher: Tensor) -> Tensor:
     """
     same_space(student, teacher)
     return (unit(student) - unit(teacher)).square().sum(dim=1).mean()
-
-
-def same_space(student: Tensor, teacher: Tensor) -> None:
-    """Refuse a student whose embeddings [B, D] have another width than the teacher's space."""
-    same_batch(student, teacher)
-    if student.shape[1] != teacher.shape[1]:
-        width = teacher.shape[1]
-        raise UserError(
-            f"the student's embedding has {student.shape[1]} numbers, the teacher's space {width}: give "
-            f"--student_output_dim {width}, or --embedding_head linear --embedding_head_dim {width}"
-        )

@@ -14,9 +14,9 @@ from distilplace.common.randomness import counted_seed
 from distilplace.common.registry import check_settings
 from distilplace.losses import settings as rules
 from distilplace.losses.baselines.units import Start
-from distilplace.losses.distiller import Distiller, Outputs, on_device
+from distilplace.losses.distiller import Distiller, Outputs, on_device, same_space
 from distilplace.losses.parts.checks import checked
-from distilplace.losses.terms import EMBEDDING, TermSpec, load_term, parse_term, term_inputs, term_settings
+from distilplace.losses.terms import ABSOLUTE, EMBEDDING, TermSpec, load_term, parse_term, term_inputs, term_settings
 
 TEACHER = "teacher_"
 Layers = tuple[str, ...]
@@ -39,6 +39,7 @@ class Part(nn.Module):
         self.requires = tuple(name.removeprefix(TEACHER) for name in self.inputs if name.startswith(TEACHER))
         self.requires += ("pose",) if spec.kind.reads == "pose" else ()
         self.adaptors = nn.ModuleList()
+        self.banks: list[Tensor] = []
         self.level_maps: dict[str, list[Layers]] = {"student": [], "teacher": []}
         if auto_scale:
             self.register_buffer("first", torch.tensor(math.nan))
@@ -98,8 +99,11 @@ class Part(nn.Module):
         device = student[EMBEDDING].device
         for k, teacher in enumerate(teachers):
             for layer, pair in enumerate(self.read(student, teacher)):
+                if self.spec.kind.reads == ALIGNED:
+                    same_space(*pair)
                 if isinstance(self.target, type):
-                    start = Start(*pair, places, counted_seed(self.seed, self.spec.label, k, layer))
+                    bank = self.banks[k] if self.banks and self.spec.kind.bank else None
+                    start = Start(*pair, places, counted_seed(self.seed, self.spec.label, k, layer), bank)
                     self.adaptors.append(self.target(start, **self.options).to(device).eval())
                 if not any(self.inputs.values()):
                     self._function(-1)(*pair)
@@ -163,6 +167,10 @@ class Combined(Distiller):
         aligned = tuple(ALIGNED for part in parts if part.spec.kind.reads == ALIGNED)
         self.teacher_requires = tuple(dict.fromkeys((*others, *aligned)))
         self.teacher_count = method.teacher_count if method is not None else None
+        own = any(part.spec.name in ABSOLUTE for part in parts)
+        self.absolute = own or (method is not None and method.absolute)
+        banks = any(part.spec.kind.bank for part in parts)
+        self.reads_bank = banks or (method is not None and method.reads_bank)
         # Poses belong to a crop as much as maps do.
         reads_poses = any(part.spec.kind.reads == "pose" for part in parts)
         self.same_inputs = reads_poses or (method is not None and method.same_inputs)
@@ -186,6 +194,13 @@ class Combined(Distiller):
         """Handed on to the method."""
         if self.method is not None:
             self.method.see_training(poses)
+
+    def see_bank(self, banks: Sequence[Tensor]) -> None:
+        """Handed on to the method and to the terms."""
+        if self.method is not None:
+            self.method.see_bank(banks)
+        for part in self._parts():
+            part.banks = list(banks)
 
     @torch.no_grad()
     def prepare(self, student: Outputs, teachers: Sequence[Outputs], places: int) -> None:

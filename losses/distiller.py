@@ -28,6 +28,10 @@ class Distiller(nn.Module):
     """Keys that the output of each teacher must have besides."""
     teacher_count: int | None = 1
     """How many teachers the method takes; None: any number."""
+    absolute: bool = False
+    """Is the student's embedding pulled to the teacher's own, so that one may query a map of the other?"""
+    reads_bank: bool = False
+    """Does it keep the teachers' embeddings of all training places? Then :meth:`see_bank` comes first."""
     same_inputs: bool = False
     """Must teachers see the very (augmented) images that the student sees? Then no store can stand in for them."""
 
@@ -49,6 +53,9 @@ class Distiller(nn.Module):
 
     def see_training(self, poses: np.ndarray) -> None:
         """Told the training set's poses [n, 7] once, before :meth:`prepare`."""
+
+    def see_bank(self, banks: Sequence[Tensor]) -> None:
+        """Told each teacher's aligned embeddings [n, d] of the training places once, before :meth:`prepare`."""
 
     def prepare(self, student: Outputs, teachers: Sequence[Outputs], places: int) -> None:
         """Build what depends on the networks: adaptors, memory banks. Called once, before the optimiser is made.
@@ -115,6 +122,16 @@ def same_shape(student: Tensor, teacher: Tensor) -> None:
         f"embeddings of shape {tuple(student.shape)} (student) and {tuple(teacher.shape)} (teacher): "
         "both must be [batch, dimension] of the same batch"
     )
+
+
+def same_space(student: Tensor, teacher: Tensor) -> None:
+    """Refuse a student whose embeddings [B, D] have another width than the teacher's space."""
+    if student.shape[1] != teacher.shape[1]:
+        width = teacher.shape[1]
+        raise UserError(
+            f"the student's embedding has {student.shape[1]} numbers, the teacher's space {width}: give "
+            f"--student_output_dim {width}, or --embedding_head linear --embedding_head_dim {width}"
+        )
 
 
 def feature_map(output: Outputs, layer: str, method: str, whose: str, advice: str) -> Tensor:

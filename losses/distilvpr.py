@@ -20,6 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from distilplace.common.outputs import ALIGNED
 from distilplace.losses import settings
 from distilplace.losses.distiller import Distiller, Outputs, refuse_no_weight, same_shape
 from distilplace.losses.parts.cross_agent import (
@@ -92,7 +93,8 @@ class DistilVPR(Distiller):
         crosslogitgeodistloss_weight_st2ss: one weight; geodesic distances are always on the ball.
         crosslogitgeodistloss_weight_tt2st: one weight.
         curvature: c of the Poincare ball.
-        logit_mapping_fn: identity, topoincare or id_topoin (both): spaces of dist and sim.
+        logit_mapping_fn: identity, topoincare or id_topoin (both): spaces of dist and sim. ``centred``: as identity,
+            with all cross terms on the teacher's ``aligned_embedding`` and the student's embedding as it is (ours).
         exclude_diagonal: leave the pairs (i, i) out of the cross terms.
         legacy_mean: upstream's scale of the geodesic part, see :func:`rkdg_geodesic`.
         hyperbolic_clip_radius: longest vector before it is mapped into the ball; None: no bound, as published.
@@ -145,6 +147,8 @@ class DistilVPR(Distiller):
         self.cross: tuple[CrossTerm, ...] = ()
         if self.cross_agent:
             self.cross = tuple(cross_terms(kinds, logit_mapping_fn=logit_mapping_fn, ball=self.ball, divide=divide))
+            self.absolute = logit_mapping_fn == "centred"
+            self.teacher_requires = (ALIGNED,) if self.absolute else ()
         self._warned = False
         if self.self_agent or self.cross_agent:
             flags = ["--rkdgloss_weight"] * self.self_agent + ["a --crosslogit..._weight_st2ss"] * self.cross_agent
@@ -153,13 +157,14 @@ class DistilVPR(Distiller):
     def terms(self, student: Outputs, teachers: Sequence[Outputs], batch: Mapping[str, Any]) -> dict[str, Tensor]:
         """The weighted terms of embeddings [B, D]; the cross-agent ones need equal D."""
         s, t = student["embedding"], teachers[0]["embedding"]
+        reference = teachers[0][ALIGNED] if self.teacher_requires else t
         if self.cross or len(s) != len(t):
-            same_shape(s, t)
+            same_shape(s, reference)
         weighted: dict[str, Tensor] = {}
         if self.rkdg_weight > 0:
             weighted["rkdg"] = self.rkdg_weight * self._rkdg(s, t)
         for term in self.cross:
-            errors = cross_errors(s, t, **term.options)
+            errors = cross_errors(s, reference, **term.options)
             raw = mean_error(errors, exclude_diagonal=self.exclude_diagonal)
             self.unweighted[term.name] = raw
             self.statistics[f"diagonal_share_{term.name}"] = diagonal_share(errors.detach()).item()

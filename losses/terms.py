@@ -32,11 +32,13 @@ class Kind:
     ``reads``: ``embedding`` [B, D]; ``aligned_embedding``: the student's embedding [B, d], and the teacher's in the
     space in which both are compared one by one; ``pose`` [B, 7]; ``features``: the embedding, or any output that a
     layer names; ``map``: a feature map [B, C, h, w], by default of the second layer (FitNet's hint); ``maps``:
-    likewise, by default of all. A term read at several layers is the sum over them.
+    likewise, by default of all. A term read at several layers is the sum over them. ``bank``: it also keeps the
+    teacher's embeddings of all training places.
     """
 
     target: str
     reads: str = EMBEDDING
+    bank: bool = False
 
 
 TERMS = {
@@ -65,9 +67,14 @@ TERMS = {
     "nst": Kind("distilplace.losses.baselines.maps:nst", "maps"),
     "posekd": Kind("distilplace.losses.baselines.pose:posekd", "pose"),
     "align": Kind("distilplace.losses.align:align", ALIGNED),
+    "aml": Kind("distilplace.losses.aml:aml", ALIGNED),
+    "csd_bank": Kind("distilplace.losses.csd_bank:CSDBank", ALIGNED, bank=True),
     "ail": Kind("distilplace.losses.baselines.pose:AIL", "pose"),
     "aht": Kind("distilplace.losses.baselines.pose:AHT", "map"),
 }
+
+ABSOLUTE = {"kd", "mse", "epcnet", "mkd", "dist", "afd", "csd", "align", "aml", "csd_bank"}
+"""Terms that compare the student's embedding with the teacher's own, not relations within each network."""
 
 
 @dataclass(frozen=True)

@@ -47,6 +47,10 @@ class TrainOptions(DataOptions, ModelOptions, LossOptions, MethodOptions, Traini
             raise ValueError("--batch_size_limit and --batch_expansion_rate belong together: give both or none")
         if self.train_mode == "train_teacher" and len(self.model) > 1:
             raise ValueError(f"--train_mode train_teacher trains one network, --model names {len(self.model)}")
+        if self.logit_mapping_fn == "centred" and self.align_space != "centred":
+            raise ValueError(
+                f"--logit_mapping_fn centred compares in a centred space: omit --align_space {self.align_space}"
+            )
         near, far = self.positive_radius, self.negative_radius
         if near is not None and far is not None and near >= far:
             raise ValueError(f"--positive_radius {near:g} must be below --negative_radius")

@@ -47,8 +47,8 @@ class LossOptions(OptionGroup):
     crosslogitgeodistloss_weight_tt2st: FloatList = Field("0", description="teacher to cross relations")
     curvature: PositiveFloat = Field(0.1, description="curvature c of the Poincare ball")
     hyperbolic_clip_radius: PositiveFloat | None = Field(None, description="shorten embeddings before the ball")
-    logit_mapping_fn: Literal["identity", "topoincare", "id_topoin"] = Field(
-        "identity", description="space of the distance and similarity terms: flat, ball, or both"
+    logit_mapping_fn: Literal["identity", "topoincare", "id_topoin", "centred"] = Field(
+        "identity", description="space of the cross terms: flat, ball, both, or flat with a centred teacher"
     )
     exclude_diagonal: bool = Field(False, description="leave i-i entries out of the cross terms")
     legacy_mean: bool = Field(False, description="upstream's mean over entries > 0, rounding noise included")

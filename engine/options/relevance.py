@@ -74,7 +74,7 @@ def _aligning(options: TrainOptions) -> dict[str, str]:
     """Options of the teacher's space where no term compares embeddings in it, or the space has no width of its own."""
     distiller = build_distiller(options)
     if distiller is None or ALIGNED not in distiller.teacher_requires:
-        return dict.fromkeys(ALIGNING, "read by terms that compare embeddings one by one: --kd align")
+        return dict.fromkeys(ALIGNING, "read by terms that compare embeddings one by one: --kd align, aml or csd_bank")
     if options.align_space == "whitened":
         return {}
     return {"align_dim": f"a {options.align_space} space has the teacher's width: --align_space whitened"}

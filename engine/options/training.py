@@ -34,7 +34,7 @@ class TrainingOptions(HeadOptions):
         10_000, description="training images that a whitening is fitted on; 0 = all (svd: 60 frames of every video)"
     )
     align_space: Literal["raw", "centred", "whitened"] = Field(
-        "centred", description="align: teacher's embeddings as they are, less their mean, or whitened"
+        "centred", description="align, aml, csd_bank: teacher's embeddings as they are, less their mean, or whitened"
     )
     align_dim: PositiveInt | None = Field(
         None, description="width of --align_space whitened; None = the teacher's (fewer training places: one less)"

@@ -10,6 +10,7 @@ from torch import nn
 from distilplace.common.errors import UserError
 from distilplace.common.files import sha256
 from distilplace.common.outputs import ALIGNED
+from distilplace.datasets.benchmarks import PoseSet
 from distilplace.datasets.records import Benchmark, PlaceRecord
 from distilplace.engine.building import build_network, distilled_live, rates_of, teacher_settings
 from distilplace.engine.caches.fingerprint import Augmented, Fingerprint, of_frames, of_network
@@ -29,6 +30,10 @@ from distilplace.models import PlaceNetwork, model_requires
 LOG = logging.getLogger("distilplace")
 EMBEDDINGS = ("embedding", "cloud_embedding", "image_embedding")
 """Outputs of teachers that a student's embedding may be compared with."""
+RELATIONS_ALONE = (
+    "only relations are distilled, which leave the student's embeddings in a space of their own: expect chance where "
+    "it queries the teacher's map (student -> teacher); --kd align:1 pulls them into the teacher's"
+)
 
 
 @dataclass
@@ -73,6 +78,8 @@ class TeacherOpener:
         options = self.options
         if self.distiller is None:
             return []
+        if not self.distiller.absolute and not isinstance(self.test, PoseSet):
+            LOG.warning(RELATIONS_ALONE)
         names, paths = options.model, options.teacher_weights_path
         if len(paths) != len(names):
             raise UserError(f"--teacher_weights_path names {len(paths)} files for {len(names)} teachers; give one each")

@@ -10,12 +10,16 @@ from distilplace.common.errors import UserError
 
 @dataclass(frozen=True)
 class Start:
-    """What a term will read for two items, how many training places there are, and the seed of its first weights."""
+    """What a term will read for two items, how many training places there are, and the seed of its first weights.
+
+    ``bank``: for terms that ask for it the teacher's embeddings [n, d] of all training places, in their order.
+    """
 
     student: Tensor
     teacher: Tensor
     places: int
     seed: int
+    bank: Tensor | None = None
 
 
 def flat(features: Tensor) -> Tensor:

@@ -40,8 +40,12 @@ MAPPINGS: Mapping[str, tuple[str, ...]] = {
     "identity": ("identity",),
     "topoincare": ("topoincare",),
     "id_topoin": ("identity", "topoincare"),
+    "centred": ("identity",),
 }
-"""``--logit_mapping_fn``: the spaces in which ``dist`` and ``sim`` are taken, one weight each."""
+"""``--logit_mapping_fn``: the spaces in which ``dist`` and ``sim`` are taken, one weight each.
+
+``centred`` is flat space too, with the teacher's embeddings less the mean of its training outputs (our addition).
+"""
 
 KINDS = ("dist", "sim", "geo")
 DIRECTIONS = ("st2ss", "tt2st")

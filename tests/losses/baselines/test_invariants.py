@@ -12,7 +12,7 @@ from distilplace.common.outputs import layer_maps, with_maps
 from distilplace.losses.combined import with_terms
 from distilplace.losses.terms import TERMS
 
-NEVER_ZERO = {"darkrank", "vid", "crd", "afd", "ail"}
+NEVER_ZERO = {"darkrank", "vid", "crd", "afd", "ail", "aml", "csd_bank"}
 """Not 0 when the student equals its teacher, as section 7 lists them."""
 MAY_BE_NEGATIVE = {"vid"}
 BY_ORDER = {"cc", "crd"}
@@ -70,6 +70,8 @@ def method(name: str, student: dict, teacher: dict, **options: object):
     built = with_terms(None, [name], **{**OPTIONS, **options})
     assert built.student_maps(("layer1", "layer2")) == built.teacher_maps(("layer1", "layer2"))
     first = torch.arange(min(2, len(student["embedding"])))
+    if built.reads_bank:
+        built.see_bank([network(5, PLACES, teacher["embedding"].shape[1])["embedding"]])
     built.prepare(at_rows(student, first), [at_rows(teacher, first)], PLACES)
     return built
 
@@ -180,7 +182,7 @@ def test_other_dimensions_are_compared_or_refused_in_one_line(name):
     from distilplace.common.errors import UserError
 
     student, teacher, batch = network(1), network(2, width=11, channels=5, side=3), world(3)
-    direct = {"kd", "mse", "epcnet", "mkd", "dist", "afd", "csd", "align"}
+    direct = {"kd", "mse", "epcnet", "mkd", "dist", "afd", "csd", "align", "aml", "csd_bank"}
     if name in direct:
         with pytest.raises(UserError, match="--student_output_dim 11"):
             method(name, student, teacher)
