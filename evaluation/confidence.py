@@ -7,6 +7,7 @@ first half proposes, the lowest that keeps the promised precision: Learn then Te
 
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from distilplace.common.errors import UserError
+from distilplace.evaluation.retrieval.intervals import Interval, wilson
 from distilplace.runtime.localise.confidence import FEATURES, Confidence
 
 FEWEST = 60
@@ -31,11 +33,12 @@ def fit_confidence(
     names: Sequence[str] = FEATURES,
     precision: float = 0.95,
     level: float = 0.9,
-    blocks: int = BLOCKS,
+    second: NDArray[Any] | None = None,
 ) -> Confidence:
     """The fitted model and threshold for answers with ``features`` ``[n, F]``, ``right`` bool ``[n]``.
 
-    Rows are in order of time: consecutive images are alike, so the halves are alternate blocks, not single images.
+    ``second`` bool ``[n]``: the half that chooses the threshold. None: alternate tenths, as rows are in order of time
+    and consecutive images are alike.
 
     Raises:
         UserError: fewer than 60 images, or all answers right, or all wrong.
@@ -44,7 +47,8 @@ def fit_confidence(
     right = np.asarray(right, dtype=bool)
     if len(right) < FEWEST:
         raise UserError(f"{source}: {len(right)} calibration images; at least {FEWEST} are needed")
-    second = (np.arange(len(right)) * blocks // len(right)) % 2 == 1
+    if second is None:
+        second = (np.arange(len(right)) * BLOCKS // len(right)) % 2 == 1
     first = ~second
     if len(set(right[first])) < 2 or len(set(right[second])) < 2:
         raise UserError(
@@ -72,6 +76,42 @@ def fit_confidence(
         accepted=accepted,
         source=source,
     )
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What became of a promise on other images: how many there were, how many of these lay off the map, how many
+    answers were accepted, how many of those were right, and how many were of images off the map.
+    """
+
+    queries: int
+    away: int
+    accepted: int
+    right: int
+    accepted_away: int
+
+    @property
+    def precision(self) -> float | None:
+        """Share of the accepted answers that are right; None where nothing is accepted."""
+        return self.right / self.accepted if self.accepted else None
+
+    @property
+    def interval(self) -> Interval:
+        """95 % interval of the precision (Wilson), as if images were independent."""
+        return wilson(self.right / max(self.accepted, 1), self.accepted)
+
+
+def measure(
+    confidence: Confidence, features: NDArray[Any], right: NDArray[Any], away: NDArray[Any], possible: NDArray[Any]
+) -> Measured:
+    """The acceptance rule on answers with ``features`` ``[n, F]``; ``right``, ``away`` (off the map) bool ``[n]``.
+
+    ``possible`` bool ``[n]``: answers that may be accepted at all.
+    """
+    probabilities = np.asarray(confidence.probability(features))
+    accepted = np.array([confidence.accepts(each) for each in probabilities.tolist()], dtype=bool) & possible
+    counts = (accepted.sum(), (accepted & right).sum(), (accepted & away).sum())
+    return Measured(len(right), int(away.sum()), *map(int, counts))
 
 
 def accepted_from(

@@ -17,7 +17,8 @@ from distilplace.common.errors import UserError
 from distilplace.datasets.records import EvaluationSet, PlaceRecord, positions
 from distilplace.evaluation.retrieval.results import RetrievalResult, SequenceRecall
 from distilplace.runtime.localise.diagonals import diagonal_scores
-from distilplace.runtime.localise.sequence import MotionModel, PlaceFilter, chords, headings_of, step_of
+from distilplace.runtime.localise.motion import MotionModel, step_of
+from distilplace.runtime.localise.sequence import PlaceFilter, chords
 
 BREAK_AT = 100.0
 
@@ -69,7 +70,6 @@ def sequence_recall(
     lengths: Sequence[int],
     *,
     break_at: float = BREAK_AT,
-    contrast: float = 20.0,
 ) -> list[SequenceRecall]:
     """R@1 for every one of ``lengths``; ``query_sets`` as in :func:`~distilplace.evaluation.retrieval.evaluate_runs`.
 
@@ -83,7 +83,7 @@ def sequence_recall(
             continue
         lengths_of = [len(places.positions)]
         motion = MotionModel(step_of(places.positions, lengths_of))
-        tracker = PlaceFilter(places.positions, motion, headings_of(places.positions, lengths_of), contrast)
+        tracker = PlaceFilter(places.positions, motion, lengths_of)
         for n, run in enumerate(queries):
             positives = {i: set(query_sets[n][i].get(m, ())) for i in range(len(run.positions))} if n != m else {}
             evaluated = [i for i, right in positives.items() if right]

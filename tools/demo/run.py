@@ -15,6 +15,7 @@ from pathlib import Path
 from distilplace.common.home import home, is_checkout, program, recipe
 from distilplace.datasets.readers.demo.data import DemoData
 from distilplace.datasets.readers.oxford.layout import IMAGES
+from distilplace.engine.building import build_data
 from distilplace.engine.options import TrainOptions
 from distilplace.engine.options.command_line import last_of_each, parse
 from distilplace.engine.program import exit_code
@@ -62,7 +63,8 @@ def demo(logdir: Path, flags: list[str]) -> Path:
     LOG.info("\n=== result, on traversals none of the three has seen (%.0f s)", time.perf_counter() - start)
     outcome = Outcome(logdir, entries, teacher.test, teacher.notes)
     page = report_outcome(outcome, title="DistilPlace demo", seed=1)
-    on_robot(logdir, teacher.test)
+    chosen = parse(TrainOptions, last_of_each(teacher_flags(logdir, *flags)), home=home(), all_read=False)
+    on_robot(logdir, build_data(chosen).training_set().records, teacher.test)
     return page
 
 

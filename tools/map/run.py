@@ -27,13 +27,14 @@ def add(known: argparse.Namespace) -> None:
     if known.images is not None and known.positions is None:
         raise UserError("--images needs --positions poses.csv (header frame,timestamp,easting,northing)")
     if known.images is not None:
-        if known.dataset_folder is not None:
-            raise UserError("--dataset_folder belongs to --dataset: omit it, or give --dataset")
+        for flag in ("dataset_folder", "part"):
+            if getattr(known, flag) is not None:
+                raise UserError(f"--{flag} belongs to --dataset: omit it, or give --dataset")
         sources = [from_folder(known.images, known.positions, known.run)]
     else:
         if known.positions is not None:
             raise UserError("--positions belongs to --images: a data set has its own")
-        sources = from_dataset(known.dataset, known.dataset_folder, known.run)
+        sources = from_dataset(known.dataset, known.dataset_folder, known.run, known.part or "test")
     model = load_model(known.model, known.threads)
     with open_map(known.map, model.card.to_dict()) as places:
         taken = {run.name for run in places.runs()}
@@ -110,8 +111,9 @@ def _parser() -> argparse.ArgumentParser:
     adding.add_argument(
         "--positions", type=Path, metavar="CSV", help="frame,timestamp,easting,northing[,altitude,yaw]; s, m, rad"
     )
-    adding.add_argument("--dataset", metavar="NAME", help="instead: the database runs of a data set (with [train])")
+    adding.add_argument("--dataset", metavar="NAME", help="instead: the runs of a data set (with [train])")
     adding.add_argument("--dataset_folder", type=Path, metavar="FOLDER", help="where that data set lies")
+    adding.add_argument("--part", choices=("train", "test"), help="training runs, or database runs of the test (test)")
     adding.add_argument("--run", metavar="NAME", help="the run's name; default: the folder's, or all of a data set")
     adding.add_argument("--batch_size", type=int, default=32, help="images that are embedded together (default 32)")
     telling = action("info", info, "tell what a map holds")

@@ -65,22 +65,27 @@ def from_folder(folder: Path, table: Path, run: str | None) -> Source:
     )
 
 
-def from_dataset(name: str, folder: Path | None, run: str | None) -> list[Source]:
-    """The database runs of a data set's evaluation, each under its own name; ``run``: that one alone.
+def from_dataset(name: str, folder: Path | None, run: str | None, part: str = "test") -> list[Source]:
+    """The runs of a data set, each under its own name; ``run``: that one alone.
+
+    ``part``: "test", the database of its evaluation, or "train", the training images in the order that the set lists.
 
     Raises:
         UserError: no torch, no such data set or run, one without positions in metres or without images.
 
     """
-    if (reason := missing_extra("distilplace map add --dataset")) is not None:
+    if (reason := missing_extra("--dataset")) is not None:
         raise UserError(reason)
     from distilplace.datasets import EvaluationSet, create_dataset
 
     settings: dict[str, Any] = {} if folder is None else {"dataset_folder": folder}
-    found = create_dataset(name, **settings).evaluation_set()
+    data = create_dataset(name, **settings)
+    found = data.evaluation_set()
     runs = dict(zip(found.runs, found.database, strict=True)) if isinstance(found, EvaluationSet) else {}
     if not isinstance(found, EvaluationSet) or found.unit != "m" or not any(runs.values()):
         raise UserError(f"data set {name} has no places with positions in metres: a map needs them")
+    if part == "train":
+        runs = by_run(data.training_set().records)
     if run is not None and run not in runs:
         raise unknown_name("run", run, runs)
     sources = []
@@ -92,6 +97,14 @@ def from_dataset(name: str, folder: Path | None, run: str | None) -> list[Source
         places = np.array([(record.easting, record.northing) for record in records])
         sources.append(Source(each, [record.images[0] for record in records], places))
     return sources
+
+
+def by_run(records: Iterable[Any]) -> dict[str, list[Any]]:
+    """Place records by run, both in the order in which they come."""
+    runs: dict[str, list[Any]] = {}
+    for record in records:
+        runs.setdefault(record.run, []).append(record)
+    return runs
 
 
 def _known(values: Iterable[float | None]) -> np.ndarray:

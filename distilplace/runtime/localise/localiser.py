@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from distilplace.common.errors import UserError
 from distilplace.runtime.localise.confidence import Confidence, features_of_answer, lead_of, log_spread
-from distilplace.runtime.localise.sequence import Belief, MotionModel, PlaceFilter, chords, headings_of, step_of
+from distilplace.runtime.localise.motion import MotionModel, step_of
+from distilplace.runtime.localise.sequence import Belief, PlaceFilter, chords
 from distilplace.runtime.map import BaseMap, Match, PlaceMap
 
 RADIUS = 25.0
@@ -111,26 +112,31 @@ class Localiser:
 
 
 class Follower:
-    """A filter over a map's places, which stand in order of run and time."""
+    """A filter over a map's places, which stand in order of run and time.
 
-    def __init__(self, places: BaseMap, step: float | None) -> None:
+    ``kept``: bool [n], which of the map's places it knows (calibration hides some); None: all.
+    """
+
+    def __init__(self, places: BaseMap, step: float | None, kept: NDArray[np.bool_] | None = None) -> None:
         if not isinstance(places, PlaceMap):
             raise UserError("sequences are followed on a map file; this map lies on a server")
         columns = places.columns()
         if not len(columns["id"]):
             raise UserError("the map holds no place: add a run first")
         self._places = places
+        self._count = len(columns["id"])
         numbers = _run_numbers(columns["run"])
-        self.order = np.lexsort((columns["timestamp"], numbers))
+        order = np.lexsort((columns["timestamp"], numbers))
+        self.order = order if kept is None else order[kept[order]]
         self.positions = np.stack([columns["easting"], columns["northing"]], axis=1)[self.order]
-        lengths = np.bincount(numbers).tolist()
+        lengths = np.bincount(numbers[self.order]).tolist()
         motion = MotionModel(step_of(self.positions, lengths) if step is None else step)
-        self.filter = PlaceFilter(self.positions, motion, headings_of(self.positions, lengths))
+        self.filter = PlaceFilter(self.positions, motion, lengths)
 
     def similarities(self, embedding: NDArray[Any]) -> NDArray[Any]:
         """With every place, in the filter's order: ``[n]``; :class:`UserError` where the map has grown since."""
         found = self._places.similarities(embedding)
-        if len(found) != len(self.order):
+        if len(found) != self._count:
             raise UserError("the map has changed while a sequence was followed: start again")
         return found[self.order]
 

@@ -113,6 +113,12 @@ class PlaceMap(BaseMap):
         keys = ("timestamp", "easting", "northing", "altitude", "yaw")
         return {"id": places.ids, "run": names, **dict(zip(keys, places.numbers.T, strict=True))}
 
+    def embeddings(self, rows: np.ndarray) -> np.ndarray:
+        """Those of ``rows`` [m] of :meth:`columns`, float32 [m, D]."""
+        with self._file.reading():
+            self._places.refresh()
+        return self._places.index.take(rows)
+
     def match(self, row: int, similarity: float) -> Match:
         """The place in ``row`` of :meth:`columns`, with a similarity to go with it."""
         places = self._places
