@@ -4,7 +4,7 @@ VENV := .venv
 WORKERS ?= 2
 RUN := $(VENV)/bin/python
 
-.PHONY: setup demo demo-seeds demo-papers demo-sckd demo-whiten demo-quick test test-all test-minkowski lint lint-docker docs format bench bench-sparse clean
+.PHONY: setup demo demo-seeds demo-teacher-map demo-papers demo-sckd demo-whiten demo-quick test test-all test-minkowski lint lint-docker docs format bench bench-sparse clean
 
 setup: $(VENV)/.ready
 
@@ -22,6 +22,9 @@ demo-quick: setup
 
 demo-seeds: setup
 	$(RUN) -m tools.demo.seeds
+
+demo-teacher-map: setup
+	$(RUN) -m tools.demo.teacher_maps
 
 demo-papers: setup
 	$(RUN) -m tools.demo.papers

@@ -1,0 +1,60 @@
+"""The demo of teacher maps: its commands are valid, finished runs are read, the table holds the runs' numbers."""
+
+import json
+from pathlib import Path
+
+from distilplace.engine.building import build_distiller, build_task_loss
+from distilplace.engine.options import TrainOptions
+from distilplace.engine.options.command_line import parse
+from distilplace.tools.demo import teacher_maps
+from distilplace.tools.demo.teacher_maps import CONTROL, KINDS, measure, table
+
+
+def finish(folder: Path, recalls: dict[tuple[str, str], float]) -> None:
+    """The part of a run's test.json that is read."""
+    spaces: dict[str, dict] = {"raw": {"directions": {}}, "centred": {"directions": {}}}
+    for (direction, space), value in recalls.items():
+        spaces[space]["directions"][direction] = {"recall@1": value}
+    folder.mkdir(parents=True)
+    (folder / "test.json").write_text(json.dumps({"student": {"asymmetric": {"minklocmmcat": spaces}}}))
+
+
+def recalls(first: float) -> dict[tuple[str, str], float]:
+    names = ("student -> student", "student -> teacher", "teacher -> teacher")
+    return {
+        (name, space): first + 10 * i + j for i, name in enumerate(names) for j, space in enumerate(("raw", "centred"))
+    }
+
+
+def test_every_command_is_valid_and_finished_runs_are_read(tmp_path, monkeypatch, root):
+    trained = []
+
+    def step(title, *flags):
+        options = parse(TrainOptions, flags, home=root, environment={})
+        trained.append(title)
+        if options.train_mode == "train_student":
+            assert build_distiller(options) is not None
+            build_task_loss(options)
+        finish(Path(options.logdir) / options.exp_name, recalls(float(options.seed or 0)))
+
+    monkeypatch.setattr(teacher_maps, "step", step)
+    kinds = [*KINDS, CONTROL]
+    scores = measure(tmp_path, kinds, (1, 3), [])
+    assert len(trained) == 1 + 2 * len(kinds)
+    assert measure(tmp_path, kinds, (1, 3), []) == scores
+    assert len(trained) == 1 + 2 * len(kinds)
+    assert json.loads((tmp_path / "scores.json").read_text())["align"]["3"] == scores["align"][3]
+
+
+def test_the_table_has_means_and_spreads_by_column():
+    text = table(
+        {"align": {1: [10.0, 12.0, 20.0, 22.0, 70.0, 71.0], 2: [12.0, 12.0, 24.0, 22.0, 70.0, 71.0]}, "aml": {}}
+    )
+    head, _, row = text.splitlines()
+    assert [cell.strip() for cell in head.strip("|").split("|")][2:] == [
+        "student -> student",
+        "student -> student, centred",
+        "student -> teacher",
+        "student -> teacher, centred",
+    ]
+    assert row == "| align | 1, 2 | 11.0 ± 1.4 | 12.0 ± 0.0 | 22.0 ± 2.8 | 22.0 ± 0.0 |"
