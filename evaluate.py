@@ -23,7 +23,7 @@ from distilplace.datasets.records import Benchmark, EvaluationSet
 from distilplace.engine.building import build_fabric, build_network, build_test_data, student_settings, teacher_settings
 from distilplace.engine.caches.published_whitening import one_for_each, published_whitening, whitened
 from distilplace.engine.caches.reduction import whitening
-from distilplace.engine.comparison import preprocessing, require_same_test, row_names
+from distilplace.engine.comparison import preprocessing, require_same_test, row_names, run_folder
 from distilplace.engine.context import Context
 from distilplace.engine.embedding import Embedder
 from distilplace.engine.model_card import card_options, unlike_trained
@@ -33,6 +33,7 @@ from distilplace.engine.options.relevance import refuse_unread
 from distilplace.engine.program import exit_code
 from distilplace.engine.progress import stage
 from distilplace.engine.reporting import Outcome, report_outcome
+from distilplace.engine.runs.environment import training_facts
 from distilplace.engine.runs.predictions import require_ranked
 from distilplace.engine.runs.report_folder import report_folder
 from distilplace.engine.runs.saved import config_of
@@ -62,7 +63,7 @@ def run(argv: Sequence[str]) -> Path:
         entries.append(evaluate(Context(options, data, fabric).testing(data), test, name))
     for note in notes:
         LOG.info("%s", note)
-    outcome = Outcome(report_folder(rows), entries, test, notes)
+    outcome = Outcome(report_folder(rows), entries, test, notes, str(fabric.device))
     with stage("report"):
         title, listed = f"{names[0]} on {tested}", rows[0].predictions
         return report_outcome(outcome, title=title, seed=rows[0].seed, predictions=listed)
@@ -120,6 +121,7 @@ def evaluate(context: Context[EvaluateOptions], test: Benchmark, title: str) -> 
         LOG.info("%s: %s", title, sequence_text(result))
     with stage(f"{title}: timing single places"):
         facts = embedder.facts(network, test.distinct_records())
+    facts |= {"weights": options.weights, **training_facts(run_folder(Path(options.weights)))}
     return ReportEntry(title, result, facts)
 
 

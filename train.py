@@ -109,7 +109,7 @@ def train_and_test(options: TrainOptions, fabric: Any, folder: RunFolder) -> Out
     asymmetric = compare_with_teachers(network, own, teachers, test, frames)
     entries = [ReportEntry(role_name(options), own[1], facts, asymmetric=asymmetric)]
     entries += [ReportEntry(f"teacher {t.name}", t.result, t.facts) for t in teachers]
-    outcome = Outcome(folder.path, entries, test, notes)
+    outcome = Outcome(folder.path, entries, test, notes, str(context.device))
     title = f"{role_name(options)} on {tested.name}"
     settings, listed = options.model_dump(), options.predictions
     report_outcome(outcome, title=title, seed=options.seed, settings=settings, predictions=listed)

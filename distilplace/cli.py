@@ -20,6 +20,7 @@ class Command(NamedTuple):
 COMMANDS = {
     "train": Command("distilplace.train", "train a teacher, or a student with or without teachers"),
     "evaluate": Command("distilplace.evaluate", "test weights on a data set; report"),
+    "compare": Command("distilplace.tools.compare.run", "finished runs on one page: results, differences, options"),
     "export": Command("distilplace.tools.export.run", "weights as one ONNX file for robots, float32 or INT8"),
     "demo": Command("distilplace.tools.demo.run", "teacher, student alone, student distilled, on a generated world"),
     "demo-frames": Command("distilplace.tools.demo.frames", "the generated world as a robot's own frames"),

@@ -61,7 +61,7 @@ class Embedder:
         return tables, score_table(keys, tables, test)
 
     def facts(self, network: nn.Module, records: Sequence[PlaceRecord]) -> dict[str, str]:
-        """Size and speed of a network, for tables: parameters, and the median time of a forward pass at batch 1.
+        """Size and speed of a network, for tables: parameters, MB of weights, median time of a forward pass at batch 1.
 
         Inputs are loaded before the clock starts; up to 20 places after two warm-ups. The fastest pass stands in
         brackets: on a quiet machine it is near the median, on a busy one far below.
@@ -75,8 +75,13 @@ class Embedder:
             self._forward(network, batch)
             _synchronise(self.context.device)
             times.append(1000 * (time.perf_counter() - start))
+        size = sum(values.numel() * values.element_size() for values in network.state_dict().values())
         taken = times[2:] or times
-        return {"parameters": parameter_count(network), "ms per place": f"{median(taken):.1f} (min {min(taken):.1f})"}
+        return {
+            "parameters": parameter_count(network),
+            "MB": f"{size / 1e6:.1f}",
+            "ms per place": f"{median(taken):.1f} (min {min(taken):.1f})",
+        }
 
     def feature_maps(self, network: nn.Module, records: Sequence[PlaceRecord], name: str) -> Iterator[Tensor]:
         """One feature map [B, C, h, w] (CPU, float32) of the places, batch by batch."""

@@ -10,6 +10,7 @@ from typing import Any
 from distilplace.common.files import atomic_path
 from distilplace.datasets.records import Benchmark, EvaluationSet
 from distilplace.engine.options import TrainOptions
+from distilplace.engine.runs.environment import environment, told
 from distilplace.engine.runs.folder import RunFolder
 from distilplace.engine.runs.predictions import write_predictions
 from distilplace.engine.teachers.loading import LoadedTeacher
@@ -38,6 +39,7 @@ class Outcome:
     entries: list[ReportEntry]
     test: Benchmark
     notes: list[str]
+    device: str = "cpu"
 
 
 def role_name(options: TrainOptions) -> str:
@@ -127,7 +129,17 @@ def report_outcome(
         temporary.write_text(json.dumps(numbers, indent=1))
     notes = [*outcome.notes, certainty(entries)]
     kind, target = kind_of(outcome.test), folder / "report"
-    page = write_report(target, kind, entries, outcome.test, title=title, notes=notes, settings=settings, seed=seed)
+    page = write_report(
+        target,
+        kind,
+        entries,
+        outcome.test,
+        title=title,
+        notes=notes,
+        settings=settings,
+        environment=told(environment(outcome.device)),
+        seed=seed,
+    )
     tables = "\n\n".join([f"{result_table(entries)}\n({certainty(entries)})", *asymmetric_tables(entries)])
     LOG.info("\n%s\n\nreport: %s", tables, page)
     return page

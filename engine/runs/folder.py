@@ -4,20 +4,17 @@ import hashlib
 import json
 import logging
 import os
-import platform
 import shutil
-import subprocess
 import sys
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 
 from distilplace.common.errors import UserError
 from distilplace.common.files import atomic_path, remove_leftovers, write_error
 from distilplace.engine.options import RunOptions, TrainOptions
+from distilplace.engine.runs.environment import environment
 from distilplace.engine.runs.lock import RunLock
 from distilplace.engine.runs.metrics import Metrics
 from distilplace.engine.runs.saved import typed_config
@@ -27,7 +24,6 @@ LOG = logging.getLogger("distilplace")
 NEUTRAL = {"logdir", "exp_name", "resume", "save_every", "num_workers", "accelerator", "cuda", "dry_run", "tryid"}
 NEUTRAL |= {"predictions"}
 NEUTRAL |= {"val_batch_size", "teacher_store", "rebuild_store", "sparse_backend", "sparse_maps", "save_epoch_freq"}
-PACKAGES = ("torch", "torchvision", "numpy", "pytorch-metric-learning", "lightning-fabric", "open3d", "safetensors")
 
 
 def options_hash(options: TrainOptions) -> str:
@@ -118,7 +114,7 @@ class RunFolder:
             remove_leftovers(self.path.parent / shared)
         planned = self.refuse_other_options(options)
         self.write_text("config.yaml", yaml.dump(options.model_dump(), Dumper=_PlainDumper, sort_keys=False))
-        self.write_text("env.json", json.dumps(_environment(device), indent=1))
+        self.write_text("env.json", json.dumps(environment(device), indent=1))
         try:
             self._file_log = _FileLog(self.path / "log.txt")
         except OSError as error:
@@ -234,31 +230,3 @@ def _prolonged(saved: Path, before: dict[str, Any], now: dict[str, Any]) -> int 
             "that many, so this would be another run; choose another --exp_name"
         )
     return planned
-
-
-def _commit() -> str:
-    """The commit of this code; "unknown" outside a checkout, or where git is not installed (an image)."""
-    command = ["git", "rev-parse", "HEAD"]
-    try:
-        answer = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
-    except FileNotFoundError:
-        return "unknown"
-    return answer.stdout.strip() or "unknown"
-
-
-def _environment(device: str) -> dict[str, Any]:
-    versions = {}
-    for package in PACKAGES:
-        try:
-            versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            versions[package] = "absent"
-    return {
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "device": device,
-        "threads": torch.get_num_threads(),
-        "commit": _commit(),
-        "command": sys.argv,
-        "versions": versions,
-    }

@@ -11,10 +11,13 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7a5195", "#4b5563")
-CORRECT = "#1a9641"
-WRONG = "#d7301f"
+CORRECT = "#0072b2"
+WRONG = "#c84e00"
+"""Blue and orange: also apart for readers who do not tell red from green."""
 INK = "#1f2937"
 FAINT = "#9ca3af"
+COLUMN = 3.5
+"""Inches: how wide a plot is of which three stand side by side, so that its letters keep their size."""
 GREY = "#e5e7eb"
 """Grids, and what has no picture."""
 
@@ -24,14 +27,16 @@ def colour_of(index: int) -> str:
     return PALETTE[index % len(PALETTE)]
 
 
-def panels(count: int, width: float, height: float, grid: str | None = "both") -> "tuple[Figure, list[Axes]]":
-    """A figure (inches) of ``count`` axes side by side; ``grid``: both, x, y or None."""
+def panels(
+    count: int, width: float, height: float, grid: str | None = "both", *, stacked: bool = False
+) -> "tuple[Figure, list[Axes]]":
+    """A figure (inches) of ``count`` axes side by side, or one below the other; ``grid``: both, x, y or None."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), dpi=150, layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)
-    found = list(figure.subplots(1, count, squeeze=False)[0])
+    found = list(figure.subplots(*((count, 1) if stacked else (1, count)), squeeze=False).flat)
     for axes in found:
         axes.spines[["top", "right"]].set_visible(False)
         axes.spines[["left", "bottom"]].set_color(FAINT)

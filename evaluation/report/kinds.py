@@ -6,13 +6,16 @@ from distilplace.datasets.benchmarks import LandmarkSet, PoseSet, VideoSet
 from distilplace.datasets.records import Benchmark, EvaluationSet, distance_text
 from distilplace.evaluation.report.parts import Kind, Material
 from distilplace.evaluation.report.sections.camera_plans import camera_plans
+from distilplace.evaluation.report.sections.failures import failures
 from distilplace.evaluation.report.sections.landmarks import Landmarks, landmark_examples, landmark_precisions
 from distilplace.evaluation.report.sections.places import Places, place_examples, random_frames
 from distilplace.evaluation.report.sections.poses import Poses, pose_errors, pose_examples
+from distilplace.evaluation.report.sections.projection import projections
 from distilplace.evaluation.report.sections.recall import recall_curves, recall_table, run_matrices
-from distilplace.evaluation.report.sections.results import results
+from distilplace.evaluation.report.sections.results import results, size_and_speed
 from distilplace.evaluation.report.sections.routes import routes
 from distilplace.evaluation.report.sections.sequences import sequences
+from distilplace.evaluation.report.sections.similarity import similarities
 from distilplace.evaluation.report.sections.videos import Videos, video_examples, video_precisions
 
 
@@ -90,13 +93,27 @@ KINDS: dict[type[Benchmark], Kind] = {
     EvaluationSet: Kind(
         _check_places,
         _place_lead,
-        (recall_table, recall_curves, sequences, routes, run_matrices, place_examples, random_frames),
+        (
+            recall_table,
+            recall_curves,
+            similarities,
+            sequences,
+            run_matrices,
+            routes,
+            failures,
+            projections,
+            place_examples,
+            size_and_speed,
+            random_frames,
+        ),
     ),
     PoseSet: Kind(
         _check_poses,
         partial(_lead, _POSES),
-        (partial(results, largest=False), pose_errors, camera_plans, pose_examples),
+        (partial(results, largest=False), pose_errors, camera_plans, pose_examples, size_and_speed),
     ),
-    LandmarkSet: Kind(_check_landmarks, partial(_lead, _LANDMARKS), (results, landmark_precisions, landmark_examples)),
-    VideoSet: Kind(_check_videos, partial(_lead, _VIDEOS), (results, video_precisions, video_examples)),
+    LandmarkSet: Kind(
+        _check_landmarks, partial(_lead, _LANDMARKS), (results, landmark_precisions, landmark_examples, size_and_speed)
+    ),
+    VideoSet: Kind(_check_videos, partial(_lead, _VIDEOS), (results, video_precisions, video_examples, size_and_speed)),
 }

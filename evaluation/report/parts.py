@@ -73,11 +73,13 @@ class Cell:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of cells below ``head`` (empty: no head). ``text``: aligned left; ``numbers``: small, beside a picture."""
+    """Rows of cells below ``head`` (empty: no head). ``text``: aligned left; ``wrapped``: likewise,
+    long values broken; ``numbers``: small, beside a picture.
+    """
 
     head: Sequence[str]
     rows: Sequence[Sequence[Cell | str]]
-    style: Literal["text", "numbers", ""] = ""
+    style: Literal["text", "wrapped", "numbers", ""] = ""
 
 
 @dataclass(frozen=True)
@@ -131,6 +133,22 @@ class Examples:
 
 
 @dataclass(frozen=True)
+class TileRow:
+    """Pictures side by side and the line above them."""
+
+    heading: str
+    tiles: Sequence[Tile]
+
+
+@dataclass(frozen=True)
+class TileRows:
+    """Rows of three pictures, two rows side by side."""
+
+    title: str
+    rows: Sequence[TileRow]
+
+
+@dataclass(frozen=True)
 class Items:
     """A list of lines."""
 
@@ -146,7 +164,7 @@ class Details:
     is_open: bool = True
 
 
-Part = str | Text | Table | Pictures | Examples | Items | Details
+Part = str | Text | Table | Pictures | Examples | TileRows | Items | Details
 
 
 @dataclass(frozen=True)

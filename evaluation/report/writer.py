@@ -24,6 +24,7 @@ def write_report(
     title: str = "Place recognition report",
     notes: Sequence[str] = (),
     settings: Mapping[str, object] | None = None,
+    environment: Mapping[str, str] | None = None,
     seed: int = 0,
 ) -> Path:
     """Write ``folder/index.html`` and ``folder/images/`` and return the page's path.
@@ -36,6 +37,7 @@ def write_report(
         title: the page's heading.
         notes: lines shown as they are (what was chosen, what to keep in mind).
         settings: names and values, shown folded at the end.
+        environment: the command and what it ran with, shown last.
         seed: chooses examples.
 
     Raises:
@@ -49,7 +51,8 @@ def write_report(
     material = Material(entries, benchmark, images, seed)
     kind.check(material)
     sections = [made for make in kind.sections if (made := make(material)) is not None]
-    content = {"title": title, "lead": kind.lead(material), "sections": [*sections, _notes(notes, settings or {})]}
+    sections += [_notes(notes, settings or {}), *_origin(environment or {})]
+    content = {"title": title, "lead": kind.lead(material), "sections": sections}
     page = _render(TEMPLATE, content)
     with atomic_path(folder / "index.html") as path:
         path.write_text(page, encoding="utf-8")
@@ -63,6 +66,12 @@ def _notes(notes: Sequence[str], settings: Mapping[str, object]) -> Section:
         rows = [(name, str(value)) for name, value in settings.items()]
         parts.append(Details("Settings", Table((), rows, "text"), is_open=False))
     return Section("Notes", parts)
+
+
+def _origin(environment: Mapping[str, str]) -> list[Section]:
+    if not environment:
+        return []
+    return [Section("Command and versions", [Table((), list(environment.items()), "text")])]
 
 
 def _render(template: str, content: Mapping[str, Any]) -> str:

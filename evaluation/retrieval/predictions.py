@@ -86,6 +86,10 @@ class Predictions:
         """The rows of a mask ``[n]``."""
         return replace(self, columns={name: values[chosen] for name, values in self.columns.items()})
 
+    def take(self, rows: Indices) -> "Predictions":
+        """These rows, in this order."""
+        return replace(self, columns={name: values[rows] for name, values in self.columns.items()})
+
     def first(self) -> "Predictions":
         """The rows of rank 1: one per query and database run."""
         return self.where(self["rank"] == 1)

@@ -61,7 +61,7 @@ def demo(logdir: Path, flags: list[str]) -> Path:
     networks = (teacher.entries[0], alone.entries[0], distilled.entries[0])
     entries = [replace(entry, name=name) for name, entry in zip(names, networks, strict=True)]
     LOG.info("\n=== result, on traversals none of the three has seen (%.0f s)", time.perf_counter() - start)
-    outcome = Outcome(logdir, entries, teacher.test, teacher.notes)
+    outcome = Outcome(logdir, entries, teacher.test, teacher.notes, teacher.device)
     page = report_outcome(outcome, title="DistilPlace demo", seed=1)
     chosen = parse(TrainOptions, last_of_each(teacher_flags(logdir, *flags)), home=home(), all_read=False)
     on_robot(logdir, build_data(chosen).training_set().records, teacher.test)

@@ -56,7 +56,7 @@ def draw_plan(
 
     (left, right), (bottom, top) = window
     ratio = float(np.clip((top - bottom) / (right - left), 0.3, 1.2))
-    figure, (axes,) = figures.panels(1, 4.4, 3.7 * ratio + 0.9)
+    figure, (axes,) = figures.panels(1, figures.COLUMN, 2.9 * ratio + 0.9)
     size = 16 if len(true) <= 200 else 7
     axes.scatter(true[:, 0], true[:, 1], s=2 * size, color=figures.FAINT, linewidths=0, label="true", zorder=1)
     axes.add_collection(LineCollection(list(np.stack([true, found], axis=1)), colors=colour, linewidths=0.8, alpha=0.5))

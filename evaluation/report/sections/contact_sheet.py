@@ -26,7 +26,7 @@ def example_retrievals(
     seed: int = 0,
     width: int = 160,
 ) -> NDArray[np.uint8]:
-    """A sheet uint8 ``[H, W, 3]`` (RGB): each row a query and what it retrieves first, correct green, wrong red.
+    """A sheet uint8 ``[H, W, 3]`` (RGB): each row a query and what it retrieves first, correct blue, wrong orange.
 
     For TensorBoard: ``add_image(tag, sheet, dataformats="HWC")``. ``width`` is that of one picture in pixels.
     """

@@ -10,9 +10,9 @@ Landmarks = Material[LandmarkResult, LandmarkSet]
 RESULTS = 5
 _VERDICTS: dict[str, Verdict] = {"easy": "correct", "hard": "correct", "junk": "ignored", "wrong": "wrong"}
 _LEGEND: Legend = {
-    "correct": ("green", "an easy or hard image of the landmark"),
+    "correct": ("blue", "an easy or hard image of the landmark"),
     "ignored": ("grey", "junk, which is ignored"),
-    "wrong": ("red", "anything else"),
+    "wrong": ("orange", "anything else"),
 }
 
 

@@ -56,7 +56,7 @@ def place_examples(material: Places, count: int = 9) -> Section | None:
         "The same queries for every model, and the three database items that it ranks first. "
         f"{unit} from the query's true position."
     )
-    legend: Legend = {"correct": ("green", "a true neighbour"), "wrong": ("red", "not")}
+    legend: Legend = {"correct": ("blue", "a true neighbour"), "wrong": ("orange", "not")}
     return example_section([_example(material, each) for each in chosen], text, legend)
 
 
@@ -123,9 +123,13 @@ def retrieved(result: RetrievalResult, evaluation_set: EvaluationSet, chosen: Ch
     ranked = result.top(m, n, k, [chosen.query])[0]
     for index in ranked[ranked >= 0].tolist():
         record = evaluation_set.database[m][index]
-        distance = float(np.hypot(record.northing - query.northing, record.easting - query.easting))
-        found.append(Found(record, "correct" if index in true_items else "wrong", distance))
+        found.append(Found(record, "correct" if index in true_items else "wrong", metres_between(query, record)))
     return found
+
+
+def metres_between(one: PlaceRecord, other: PlaceRecord) -> float:
+    """How far apart two records lie, in the data set's unit."""
+    return float(np.hypot(one.northing - other.northing, one.easting - other.easting))
 
 
 def random_frames(material: Places, count: int = 12) -> Section | None:

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distilplace.datasets.records import EvaluationSet
-from distilplace.evaluation.report.figures import FAINT, PALETTE, colour_of, literal, panels, png, short_name
+from distilplace.evaluation.report.figures import COLUMN, FAINT, PALETTE, colour_of, literal, panels, png, short_name
 from distilplace.evaluation.report.parts import Details, Items, Material, Part, Pictures, Section, Tile, wide_plot
 from distilplace.evaluation.report.sections.results import results
 from distilplace.evaluation.retrieval.results import RetrievalResult
@@ -104,30 +104,35 @@ def run_matrices(material: Places) -> Section | None:
     runs = material.benchmark.runs
     plots = {entry.name: draw_matrix(entry.result.matrix(1), runs) for entry in material.entries}
     tiles = [Tile(material.images.add(plot, "png"), name) for name, plot in plots.items()]
-    text = "R@1 in percent. Rows: the database run. Columns: the query run. Blank: not evaluated."
+    text = "R@1 in percent. Rows: the database run. Columns: the query run, by its number. Blank: not evaluated."
     return Section("Every pair of runs", [text, Pictures(tiles, "columns")])
 
 
 def draw_matrix(matrix: NDArray[np.float64], runs: Sequence[str]) -> bytes:
-    """Recall@1 per pair: rows database runs, columns query runs; runs without a pair are left out, NaN stays blank."""
+    """Recall@1 per pair: rows database runs, columns query runs; runs without a pair are left out, NaN stays blank.
+
+    Runs are numbered; rows tell their names, so that columns need none. Up to 12 runs have their figure in the cell.
+    """
     present = ~np.isnan(matrix)
     rows, columns = np.flatnonzero(present.any(axis=1)), np.flatnonzero(present.any(axis=0))
     shown = matrix[np.ix_(rows, columns)]
-    cell = 0.5 if max(shown.shape) <= 12 else 0.3
-    size = max(3.2, 2.2 + cell * len(columns)), max(2.4, 1.5 + cell * len(rows))
+    written = max(shown.shape) <= 12
+    cell = 0.45 if written else 0.2
+    size = max(COLUMN, 1.9 + cell * len(columns)), max(1.6, 0.7 + cell * len(rows))
     figure, (axes,) = panels(1, *size, grid=None)
     image = axes.imshow(np.ma.masked_invalid(shown), cmap="viridis", vmin=0, vmax=100, aspect="auto")
     axes.set_facecolor("#f3f4f6")
-    names = [literal(short_name(run)) for run in runs]
-    axes.set_xticks(range(len(columns)), [names[index] for index in columns], rotation=45, ha="right", fontsize=8)
-    axes.set_yticks(range(len(rows)), [names[index] for index in rows], fontsize=8)
+    names = [f"{literal(short_name(run, 19))}  {number}" for number, run in enumerate(runs, start=1)]
+    axes.set_xticks(range(len(columns)), [str(index + 1) for index in columns], fontsize=9 if written else 7)
+    axes.set_yticks(range(len(rows)), [names[index] for index in rows], fontsize=9 if written else 7)
     axes.set(xlabel="query run", ylabel="database run")
-    if max(shown.shape) <= 12:
+    if written:
         for (row, column), value in np.ndenumerate(shown):
             if not np.isnan(value):
                 ink = "white" if value < 60 else "black"
-                axes.text(column, row, f"{value:.0f}", ha="center", va="center", fontsize=8, color=ink)
-    bar = figure.colorbar(image, ax=axes, fraction=0.05, pad=0.03)
-    bar.outline.set_visible(False)
-    bar.ax.tick_params(labelsize=8, length=2)
+                axes.text(column, row, f"{value:.0f}", ha="center", va="center", fontsize=9, color=ink)
+    else:
+        bar = figure.colorbar(image, ax=axes, fraction=0.05, pad=0.03)
+        bar.outline.set_visible(False)
+        bar.ax.tick_params(labelsize=8, length=2)
     return png(figure)

@@ -20,7 +20,7 @@ def results(
     largest: bool = True,
     below: Sequence[Part] = (),
 ) -> Section:
-    """The table, then ``below``, then the facts too long for a column.
+    """The table, then ``below``.
 
     ``measured`` (column -> cell, per entry) and ``chance`` are what the results say themselves where not given;
     ``largest``: is the largest number of a column the best, or the smallest?
@@ -30,8 +30,6 @@ def results(
     chance = entries[0].result.chance_columns() if chance is None else chance
     columns = list(dict.fromkeys(name for cells in measured for name in cells))
     best = {name: _best([cells[name] for cells in measured if name in cells], largest) for name in columns}
-    facts = list(dict.fromkeys(name for entry in entries for name in entry.facts))
-    short = [name for name in facts if all(len(str(entry.facts.get(name, ""))) <= SHORT for entry in entries)]
     rows = []
     for index, (entry, cells) in enumerate(zip(entries, measured, strict=True)):
         bounds = entry.result.intervals()
@@ -39,13 +37,29 @@ def results(
         for name in columns:
             cell = cells.get(name, "-")
             row.append(Cell(cell, "best" if cell == best[name] else "", below=interval_text(bounds.get(name))))
-        rows.append([*row, *(Cell(str(entry.facts.get(name, "-"))) for name in short)])
+        rows.append(row)
     if chance:
-        values = [*(chance.get(name, "") for name in columns), *("" for _ in short)]
+        values = (chance.get(name, "") for name in columns)
         rows.append([Cell("chance", "chance", dot=FAINT), *(Cell(value, "chance") for value in values)])
+    return Section("Results", [Table(["model", *columns], rows), *below])
+
+
+def size_and_speed(material: Material[Result, object]) -> Section | None:
+    """What the entries' facts say, short ones as columns, long ones below; None where there are none."""
+    entries = material.entries
+    facts = list(dict.fromkeys(name for entry in entries for name in entry.facts))
+    short = [name for name in facts if all(len(str(entry.facts.get(name, ""))) <= SHORT for entry in entries)]
+    parts: list[Part] = []
+    if short:
+        rows = [
+            [Cell(entry.name, dot=colour_of(index)), *(Cell(str(entry.facts.get(name, "-"))) for name in short)]
+            for index, entry in enumerate(entries)
+        ]
+        parts.append(Table(["model", *short], rows))
     long = [(e.name, name, str(value)) for e in entries for name, value in e.facts.items() if name not in short]
-    more: list[Part] = [Details("More about the models", Table((), long, "text"))] if long else []
-    return Section("Results", [Table(["model", *columns, *short], rows), *below, *more])
+    if long:
+        parts.append(Details("More about the models", Table((), long, "text")))
+    return Section("Size and speed", parts) if parts else None
 
 
 def _best(cells: Sequence[str], largest: bool) -> str | None:

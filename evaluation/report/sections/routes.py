@@ -59,7 +59,7 @@ def draw_route(database: NDArray[np.float64], queries: NDArray[np.float64], rank
     origin = np.vstack([database, queries]).min(axis=0)
     extent = np.maximum(np.vstack([database, queries]).max(axis=0) - origin, 1.0)
     ratio = float(np.clip(extent[0] / extent[1], 0.3, 1.2))
-    figure, (axes,) = figures.panels(1, 4.4, 3.9 * ratio + 0.9)
+    figure, (axes,) = figures.panels(1, figures.COLUMN, 3.0 * ratio + 0.9)
     north, east = (database - origin).T
     axes.scatter(east, north, s=7, color="#d1d5db", label=f"database ({len(database)})", zorder=1)
     hit, skipped = ranks == 1, ranks == 0

@@ -21,7 +21,7 @@ Videos = Material[VideoResult, VideoSet]
 FRAMES = 5
 SHOWN = 3
 _HEIGHT = 120
-_LEGEND: Legend = {"correct": ("green", "a near-duplicate"), "wrong": ("red", "anything else")}
+_LEGEND: Legend = {"correct": ("blue", "a near-duplicate"), "wrong": ("orange", "anything else")}
 
 
 def video_precisions(material: Videos) -> Section | None:

@@ -3,13 +3,12 @@
 import re
 from dataclasses import replace
 from functools import partial
-from html.parser import HTMLParser
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from distilplace.datasets.records import EvaluationSet, PlaceRecord
+from distilplace.evaluation.report import figures
 from distilplace.evaluation.report.figures import CORRECT, WRONG, short_name
 from distilplace.evaluation.report.kinds import kind_of
 from distilplace.evaluation.report.parts import ReportEntry
@@ -24,53 +23,7 @@ from distilplace.evaluation.report.sections.places import (
 from distilplace.evaluation.report.sections.recall import draw_curves, draw_matrix
 from distilplace.evaluation.report.sections.routes import draw_route
 from distilplace.evaluation.report.writer import write_report
-from distilplace.evaluation.retrieval.runs import evaluate_runs
-
-RUNS = ["<b>sunny</b> & $mild$", "snow", "night"]
-
-
-def colour_of(path):
-    return tuple(int(path.stem[i : i + 2], 16) for i in (0, 2, 4))
-
-
-def place(folder, run, side, index, images=True):
-    picture = folder / f"{(index * 12) % 256:02x}{(run * 90) % 256:02x}{'d0' if side == 'd' else '30'}.png"
-    if images and not picture.exists():
-        Image.new("RGB", (64, 40), colour_of(picture)).save(picture)
-    key = f"{RUNS[run]}/{side}{index}"
-    cloud = folder / "no_such_cloud.bin"  # never opened
-    return PlaceRecord(key, RUNS[run], cloud, (picture,) if images else (), 10.0 * index, 3.0 * run)
-
-
-def world(folder, runs=3, size=12, images=True, single=False):
-    """Places every 10 m along ``runs`` runs; within 12 m is true. ``single``: run 0 only answers, run 1 only asks."""
-    database = [[place(folder, r, "d", i, images) for i in range(size)] for r in range(runs)]
-    queries = [[place(folder, r, "q", i, images) for i in range(size)] for r in range(runs)]
-    if single:
-        database[1], queries[0] = [], []
-    sets = []
-    for n, asking in enumerate(queries):
-        sets.append({})
-        for index, asked in enumerate(asking):
-            near = {
-                m: [j for j, there in enumerate(database[m]) if abs(there.northing - asked.northing) <= 12]
-                for m in range(runs)
-                if m != n and (m, n) != (2, 1)
-            }
-            sets[n][index] = {"query": asked.key, "northing": asked.northing, "easting": asked.easting, **near}
-    return EvaluationSet("<i>town</i>", RUNS[:runs], database, queries, sets, 12.0)
-
-
-def result_of(evaluation_set, noise, seed=0):
-    random = np.random.default_rng(seed)
-
-    def embed(records):
-        angles = np.array([record.northing / 40 for record in records]) + noise * random.standard_normal(len(records))
-        return np.column_stack([np.cos(angles), np.sin(angles)])
-
-    database = [embed(run) for run in evaluation_set.database]
-    queries = [embed(run) for run in evaluation_set.queries]
-    return evaluate_runs(database, queries, evaluation_set.query_sets, runs=evaluation_set.runs)
+from tests.evaluation.report.town import Page, colour_of, result_of, world
 
 
 def entries_of(evaluation_set):
@@ -89,23 +42,17 @@ def write(folder, entries, evaluation_set, kind=None, **options):
 def counted(evaluation_set, examples, frames):
     """The kind with other numbers of examples and frames."""
     kind = kind_of(evaluation_set)
-    last = (partial(place_examples, count=examples), partial(random_frames, count=frames))
-    return replace(kind, sections=(*kind.sections[:-2], *last))
+    chosen = {
+        place_examples: partial(place_examples, count=examples),
+        random_frames: partial(random_frames, count=frames),
+    }
+    return replace(kind, sections=tuple(chosen.get(section, section) for section in kind.sections))
 
 
-class Page(HTMLParser):
-    def __init__(self, text):
-        super().__init__()
-        self.tags, self.links, self.text, self.words = [], [], "", []
-        self.feed(text)
-
-    def handle_starttag(self, tag, attributes):
-        self.tags.append((tag, dict(attributes)))
-        self.links += [value for name, value in attributes if name in ("src", "href")]
-
-    def handle_data(self, data):
-        self.text += data
-        self.words += data.split()
+@pytest.fixture
+def quick(monkeypatch):
+    """Figures are laid out but most of them not drawn, which is most of a report's time."""
+    monkeypatch.setattr(figures, "png", lambda figure: repr(figure.get_size_inches()).encode())
 
 
 pytestmark = pytest.mark.filterwarnings("ignore:a database of .* is smaller than k")
@@ -131,7 +78,7 @@ def test_a_report_is_whole_escaped_and_needs_no_network(tmp_path):
     assert leftover == []
 
 
-def test_the_table_states_recalls_facts_and_chance(tmp_path):
+def test_the_table_states_recalls_facts_and_chance(tmp_path, quick):
     town = world(tmp_path)
     entries = entries_of(town)
     page = Page(write(tmp_path / "report", entries, town).read_text(encoding="utf-8"))
@@ -148,7 +95,7 @@ def test_the_table_states_recalls_facts_and_chance(tmp_path):
     assert "5 ordered pairs" in page.text
 
 
-def test_examples_show_the_truth_and_every_kind(tmp_path):
+def test_examples_show_the_truth_and_every_kind(tmp_path, quick):
     town = world(tmp_path)
     results = [entry.result for entry in entries_of(town)]
     examples = choose_queries(results, town, 9, seed=0)
@@ -197,7 +144,7 @@ def test_the_same_input_gives_the_same_bytes_and_old_pictures_go(tmp_path):
     assert len(names) < len(first) / 2
 
 
-def test_a_single_run_without_pictures(tmp_path):
+def test_a_single_run_without_pictures(tmp_path, quick):
     town = world(tmp_path, runs=2, images=False, single=True)
     path = write(tmp_path / "report", entries_of(town)[:1], town)
     page = Page(path.read_text(encoding="utf-8"))
@@ -206,10 +153,10 @@ def test_a_single_run_without_pictures(tmp_path):
     assert "Queries and retrieved places" not in page.text
     assert "Every pair of runs" not in page.text
     assert "the database run is empty" in page.text
-    assert len(page.links) == 2  # curves and route
+    assert len(page.links) == 3  # curves, route, projection
 
 
-def test_unreadable_pictures_do_not_stop_a_report(tmp_path):
+def test_unreadable_pictures_do_not_stop_a_report(tmp_path, quick):
     town = world(tmp_path)
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"\x89PNG not really")
@@ -219,7 +166,7 @@ def test_unreadable_pictures_do_not_stop_a_report(tmp_path):
     assert example_retrievals(entries_of(town)[0].result, town, count=20).ndim == 3
 
 
-def test_a_failure_leaves_the_earlier_report(tmp_path, monkeypatch):
+def test_a_failure_leaves_the_earlier_report(tmp_path, monkeypatch, quick):
     town = world(tmp_path)
     path = write(tmp_path / "report", entries_of(town), town)
     before = path.read_text(encoding="utf-8")
@@ -230,7 +177,7 @@ def test_a_failure_leaves_the_earlier_report(tmp_path, monkeypatch):
     assert all((path.parent / link).is_file() for link in Page(before).links)
 
 
-def test_entries_must_fit_the_evaluation_set(tmp_path):
+def test_entries_must_fit_the_evaluation_set(tmp_path, quick):
     town, hamlet = world(tmp_path), world(tmp_path, runs=2)
     with pytest.raises(ValueError, match="at least one"):
         write(tmp_path / "report", [], town)
@@ -242,7 +189,7 @@ def test_entries_must_fit_the_evaluation_set(tmp_path):
     assert not (tmp_path / "report").exists()
 
 
-def test_the_contact_sheet_frames_right_green_and_wrong_red(tmp_path):
+def test_the_contact_sheet_frames_right_blue_and_wrong_orange(tmp_path):
     town = world(tmp_path)
     result = result_of(town, 0.3)
     sheet = example_retrievals(result, town, count=4, k=3, seed=0, width=50)

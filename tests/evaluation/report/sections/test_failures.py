@@ -1,0 +1,108 @@
+"""Failures, similarities, projection: the right rows, shown with the right numbers."""
+
+import re
+
+import numpy as np
+import pytest
+
+from distilplace.evaluation.report import figures
+from distilplace.evaluation.report.kinds import kind_of
+from distilplace.evaluation.report.parts import ReportEntry
+from distilplace.evaluation.report.sections.failures import most_confident_errors
+from distilplace.evaluation.report.sections.projection import principal_plane, route_coordinate
+from distilplace.evaluation.report.writer import write_report
+from distilplace.evaluation.retrieval.predictions import predictions_of
+from tests.evaluation.report.town import Page, result_of, world
+
+pytestmark = pytest.mark.filterwarnings("ignore:a database of .* is smaller than k")
+
+
+@pytest.fixture(scope="module")
+def shown(tmp_path_factory):
+    """A town, two results on it and the sections of their page by heading."""
+    folder = tmp_path_factory.mktemp("town")
+    town = world(folder)
+    results = [result_of(town, 0.25), result_of(town, 0.6, 1)]
+    entries = [ReportEntry(f"m{i}", each, {}, predictions_of(each, town)) for i, each in enumerate(results)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(figures, "png", lambda figure: repr(figure.get_size_inches()).encode())
+        page = write_report(folder / "r", kind_of(town), entries, town, environment={"command": "python a < b"})
+    text = page.read_text(encoding="utf-8")
+    sections = {re.search("<h2>(.*?)</h2>", part)[1]: part for part in text.split("<section>")[1:]}
+    return town, results, sections
+
+
+def searches(town, result):
+    """Every evaluated search the slow way: (cosine of the first result, database run, query run, query, index)."""
+    for n, entries in enumerate(town.query_sets):
+        for query, entry in entries.items():
+            for m, matches in ((m, entry[m]) for m in range(len(town.runs)) if m in entry):
+                cosines = []
+                for item in result.space.database[m]:
+                    asked = result.space.queries[n][query]
+                    cosines.append(float(asked @ item / np.linalg.norm(asked) / np.linalg.norm(item)))
+                first = int(np.argmax(cosines))
+                if matches:
+                    yield cosines[first], m, n, query, first, first in matches
+
+
+def test_the_worst_failures_are_the_most_similar_wrong_results_each_query_once(shown):
+    town, results, sections = shown
+    expected = []
+    for result in results:
+        seen, rows = set(), []
+        wrong = [each for each in searches(town, result) if not each[5]]
+        for similarity, m, n, query, first, _ in sorted(wrong, reverse=True):
+            if (n, query) not in seen and len(rows) < 4:
+                asked, found = town.queries[n][query], town.database[m][first]
+                metres = np.hypot(asked.northing - found.northing, asked.easting - found.easting)
+                true = min(np.hypot(asked.northing - d.northing, asked.easting - d.easting) for d in town.database[m])
+                rows.append((f"{similarity:.3f}", str(query), f"{metres:.1f}", f"{true:.1f}"))
+            seen.add((n, query))
+        expected += rows
+    text = " ".join(Page(sections["Worst failures"]).text.split())
+    pattern = r"similarity ([\d.]+): query (\d+) of .*?query retrieved, ([\d.]+) m true place, ([\d.]+) m"
+    assert re.findall(pattern, text) == expected
+    assert len(expected) == 8
+
+
+def test_errors_without_a_true_place_are_no_failures(shown):
+    town, results, _ = shown
+    found = most_confident_errors(predictions_of(results[1], town))
+    assert not found["correct"].any()
+    assert (found["positives"] > 0).all()
+    assert len(np.unique(found.query_rows())) == len(found)
+    assert (np.diff(found["similarity"]) <= 0).all()
+
+
+def test_similarities_tell_how_often_a_correct_result_is_more_similar(shown):
+    town, results, sections = shown
+    told = re.findall(r"AUROC ([\d.]+)", sections["Similarity of correct and wrong first results"])
+    for result, value in zip(results, told, strict=True):
+        found = list(searches(town, result))
+        right, wrong = ([each[0] for each in found if each[5] is verdict] for verdict in (True, False))
+        wins = [(a > b) + 0.5 * (a == b) for a in right for b in wrong]
+        assert float(value) == pytest.approx(np.mean(wins), abs=0.006)
+
+
+def test_the_page_ends_with_the_command(shown):
+    *_, last = shown[2].items()
+    assert last[0] == "Command and versions"
+    assert "python a &lt; b" in last[1]
+    assert shown[2]["Projection of the embeddings"].count("<img") == 2
+
+
+def test_the_projection_is_that_of_a_singular_value_decomposition():
+    points = np.random.default_rng(0).standard_normal((40, 6)) * (5, 3, 1, 0.5, 0.2, 0.1)
+    plane, share = principal_plane(points)
+    centred = points - points.mean(axis=0)
+    left, values, _ = np.linalg.svd(centred, full_matrices=False)
+    assert np.abs(plane) == pytest.approx(np.abs(left[:, :2] * values[:2]), abs=1e-6)
+    assert share == pytest.approx((values[:2] ** 2).sum() / (values**2).sum())
+    assert principal_plane(np.ones((5, 1)))[0].tolist() == np.zeros((5, 2)).tolist()
+
+
+def test_a_place_has_the_distance_driven_to_the_nearest_frame():
+    route = np.array([[0.0, 0.0], [3.0, 4.0], [3.0, 10.0]])
+    points = np.array([[0.1, 0.0], [3.0, 9.0], [2.5, 4.0]])
+    assert route_coordinate(route, points).tolist() == [0.0, 11.0, 5.0]

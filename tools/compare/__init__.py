@@ -1,0 +1,1 @@
+"""``distilplace compare``: finished runs on one page."""

@@ -1,0 +1,94 @@
+"""Two groups of runs on the same queries: which queries changed, and how sure the difference of R@1 is.
+
+The interval is a paired bootstrap over query frames: a frame is drawn with all it was asked, in every database and by
+both groups. McNemar's test counts each of a frame's searches as independent evidence, which they are not.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distilplace.evaluation.retrieval.intervals import RESAMPLES, Interval
+from distilplace.tools.compare.groups import Group
+
+
+@dataclass(frozen=True)
+class Difference:
+    """``other`` against ``first``: R@1 in points, its 95 % interval over query frames, and searches that changed.
+
+    ``better``: searches whose first result is correct in more of the runs (of one run each: in it alone).
+    """
+
+    first: str
+    other: str
+    points: float
+    interval: Interval
+    better: int
+    worse: int
+    same: int
+
+
+def difference(first: Group, other: Group) -> Difference:
+    """The difference of two groups that were tested by the same queries."""
+    table = first.runs[0].first
+    evaluated = table["evaluated"].to_numpy(dtype=bool)
+    gain = np.where(evaluated, other.correct() - first.correct(), 0.0)
+    weights = first.runs[0].weights()
+    frames = np.unique((table["query_run"] + "\0" + table["query_key"]).to_numpy()[evaluated], return_inverse=True)[1]
+    better, worse = int(np.count_nonzero(gain > 0)), int(np.count_nonzero(gain < 0))
+    return Difference(
+        first.name,
+        other.name,
+        100.0 * float(weights @ gain),
+        paired_interval(gain[evaluated], weights[evaluated], frames),
+        better,
+        worse,
+        int(evaluated.sum()) - better - worse,
+    )
+
+
+def paired_interval(
+    gain: NDArray[np.float64], weights: NDArray[np.float64], frames: NDArray[np.int64], seed: int = 0
+) -> Interval:
+    """95 % percentile bootstrap over frames of the weighted mean of ``gain``, in percent.
+
+    Args:
+        gain: float64 ``[n]``, per search what the other group has more (-1 to 1).
+        weights: float64 ``[n]``, the share of every search in recall.
+        frames: int64 ``[n]``, the query frame of every search, from 0 on.
+        seed: of the bootstrap's draws.
+
+    """
+    count = int(frames.max(initial=-1)) + 1
+    if not count:
+        return 0.0, 0.0
+    totals = np.bincount(frames, weights * gain, count)
+    shares = np.bincount(frames, weights, count)
+    random = np.random.default_rng(seed)
+    means = []
+    for _ in range(RESAMPLES):
+        drawn = random.integers(0, count, count)
+        means.append(totals[drawn].sum() / shares[drawn].sum())
+    low, high = np.percentile(means, [2.5, 97.5])
+    return 100.0 * float(low), 100.0 * float(high)
+
+
+def changed_searches(groups: Sequence[Group]) -> list[tuple[str, ...]]:
+    """Rows of searches in which the groups differ: query run, database run, query, then per group what it found.
+
+    That is ``correct``, ``wrong`` or, of several runs, how many are correct: ``2 of 3``. The searches in which most
+    differs come first.
+    """
+    table = groups[0].runs[0].first
+    shares = np.stack([group.correct() for group in groups])
+    spread = np.where(table["evaluated"].to_numpy(dtype=bool), np.ptp(shares, axis=0), 0.0)
+    order = [int(row) for row in np.argsort(-spread, kind="stable") if spread[row] > 0]
+    keys = table[["query_run", "database_run", "query_key"]].to_numpy()
+    return [(*keys[row], *map(_found, groups, shares[:, row])) for row in order]
+
+
+def _found(group: Group, share: float) -> str:
+    count = len(group.runs)
+    return ("correct" if share else "wrong") if count == 1 else f"{round(share * count)} of {count}"
