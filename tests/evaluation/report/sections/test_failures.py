@@ -12,7 +12,8 @@ from distilplace.evaluation.report.sections.failures import most_confident_error
 from distilplace.evaluation.report.sections.projection import principal_plane, route_coordinate
 from distilplace.evaluation.report.writer import write_report
 from distilplace.evaluation.retrieval.predictions import predictions_of
-from tests.evaluation.report.town import Page, result_of, world
+from distilplace.evaluation.retrieval.runs import evaluate_runs
+from tests.evaluation.report.town import Page, world
 
 pytestmark = pytest.mark.filterwarnings("ignore:a database of .* is smaller than k")
 
@@ -22,7 +23,7 @@ def shown(tmp_path_factory):
     """A town, two results on it and the sections of their page by heading."""
     folder = tmp_path_factory.mktemp("town")
     town = world(folder)
-    results = [result_of(town, 0.25), result_of(town, 0.6, 1)]
+    results = [wide_result(town, 0.15, 0), wide_result(town, 0.4, 1)]
     entries = [ReportEntry(f"m{i}", each, {}, predictions_of(each, town)) for i, each in enumerate(results)]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(figures, "png", lambda figure: repr(figure.get_size_inches()).encode())
@@ -30,6 +31,18 @@ def shown(tmp_path_factory):
     text = page.read_text(encoding="utf-8")
     sections = {re.search("<h2>(.*?)</h2>", part)[1]: part for part in text.split("<section>")[1:]}
     return town, results, sections
+
+
+def wide_result(town, noise, seed):
+    """Embeddings of 8 numbers, whose similarities differ by far more than single precision tells."""
+    random = np.random.default_rng(seed)
+
+    def embed(records):
+        angles = np.array([record.northing / 40 for record in records])
+        return np.column_stack([np.cos(angles), np.sin(angles), noise * random.standard_normal((len(records), 6))])
+
+    sides = ([embed(run) for run in side] for side in (town.database, town.queries))
+    return evaluate_runs(*sides, town.query_sets, runs=town.runs)
 
 
 def searches(town, result):
