@@ -23,7 +23,7 @@ def shown(tmp_path_factory):
     """A town, two results on it and the sections of their page by heading."""
     folder = tmp_path_factory.mktemp("town")
     town = world(folder)
-    results = [wide_result(town, 0.15, 0), wide_result(town, 0.4, 1)]
+    results = [wide_result(town, 0.5, 0), wide_result(town, 0.8, 1)]
     entries = [ReportEntry(f"m{i}", each, {}, predictions_of(each, town)) for i, each in enumerate(results)]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(figures, "png", lambda figure: repr(figure.get_size_inches()).encode())
