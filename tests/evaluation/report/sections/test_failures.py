@@ -90,7 +90,7 @@ def test_errors_without_a_true_place_are_no_failures(shown):
 
 def test_similarities_tell_how_often_a_correct_result_is_more_similar(shown):
     town, results, sections = shown
-    told = re.findall(r"AUROC ([\d.]+)", sections["Similarity of correct and wrong first results"])
+    told = re.findall(r"<h3>m\d, AUROC ([\d.]+)", sections["Similarity of correct and wrong first results"])
     for result, value in zip(results, told, strict=True):
         found = list(searches(town, result))
         right, wrong = ([each[0] for each in found if each[5] is verdict] for verdict in (True, False))
