@@ -81,6 +81,6 @@ def literal(text: str) -> str:
 
 
 def legend_above(figure: "Figure") -> None:
-    """A legend of markers above the plot, four in a row."""
-    look = {"frameon": False, "fontsize": 8, "handletextpad": 0.1, "columnspacing": 0.8}
-    figure.legend(loc="outside upper left", ncols=4, **look)
+    """A legend of markers above the plot, two in a row."""
+    look = {"frameon": False, "fontsize": 8, "handletextpad": 0.3, "columnspacing": 0.8}
+    figure.legend(loc="outside upper left", ncols=2, **look)

@@ -12,6 +12,7 @@ from distilplace.evaluation.report.sections.places import Places, place_examples
 from distilplace.evaluation.report.sections.poses import Poses, pose_errors, pose_examples
 from distilplace.evaluation.report.sections.projection import projections
 from distilplace.evaluation.report.sections.recall import recall_curves, recall_table, run_matrices
+from distilplace.evaluation.report.sections.refusal import refusals
 from distilplace.evaluation.report.sections.results import results, size_and_speed
 from distilplace.evaluation.report.sections.routes import routes
 from distilplace.evaluation.report.sections.sequences import sequences
@@ -96,6 +97,7 @@ KINDS: dict[type[Benchmark], Kind] = {
         (
             recall_table,
             recall_curves,
+            refusals,
             similarities,
             sequences,
             run_matrices,

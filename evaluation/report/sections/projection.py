@@ -67,7 +67,8 @@ def principal_plane(embeddings: NDArray[np.floating]) -> tuple[NDArray[np.float6
     from sklearn.decomposition import PCA
 
     count = min(2, *embeddings.shape)
-    pca = PCA(count, svd_solver="randomized", random_state=0).fit(embeddings.astype(np.float64))
+    with np.errstate(invalid="ignore"):  # embeddings that are all the same have no variance to share
+        pca = PCA(count, svd_solver="randomized", random_state=0).fit(embeddings.astype(np.float64))
     plane = np.zeros((len(embeddings), 2))
     plane[:, :count] = pca.transform(embeddings.astype(np.float64))
     return plane, float(np.nan_to_num(pca.explained_variance_ratio_.sum()))

@@ -1,4 +1,4 @@
-"""Hits and misses of place retrieval along the route, seen from above."""
+"""Correct, wrong and refused first results along the route, seen from above."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from distilplace.datasets.records import EvaluationSet, positions
 from distilplace.evaluation.report import figures
 from distilplace.evaluation.report.figures import CORRECT, FAINT, WRONG
-from distilplace.evaluation.report.parts import Bold, Material, Pictures, Section, Text, Tile
+from distilplace.evaluation.report.parts import Bold, Material, Pictures, ReportEntry, Section, Text, Tile
+from distilplace.evaluation.report.sections.refusal import SURE
 from distilplace.evaluation.retrieval.results import PairResult, RetrievalResult
 
 
@@ -21,19 +22,30 @@ def routes(material: Material[RetrievalResult, EvaluationSet]) -> Section | None
     pair = typical_pair([entry.result for entry in material.entries])
     m, n = pair.database_run, pair.query_run
     database, queries = positions(benchmark.database[m]), positions(benchmark.queries[n])
-    tiles = []
+    tiles, refuses = [], False
     for entry in material.entries:
         own = entry.result.pair(m, n)
-        link = material.images.add(draw_route(database, queries, own.ranks), "png")
+        refused = _refused(entry, m, n)
+        refuses |= refused is not None
+        link = material.images.add(draw_route(database, queries, own.ranks, refused), "png")
         tiles.append(Tile(link, f"{entry.name}, R@1 {own.recall[1]:.1f}"))
-    words: list[str | Bold] = [
-        "Queries of ",
-        Bold(benchmark.runs[n]),
-        " against the database of ",
-        Bold(benchmark.runs[m]),
-    ]
-    end = ": hit or miss at rank 1. Of all pairs this one is nearest to the average."
+    words: list[str | Bold] = ["Queries of ", Bold(benchmark.runs[n]), " in the database of ", Bold(benchmark.runs[m])]
+    end = ": is the first result correct? Of all pairs this one is nearest to the average."
+    if refuses:
+        end += " Hollow: refused by the threshold that gives 95 % precision over all pairs (all, where none gives it)."
     return Section("Along the route", [Text([*words, end]), Pictures(tiles, "columns")])
+
+
+def _refused(entry: ReportEntry[RetrievalResult], database_run: int, query_run: int) -> NDArray[np.bool_] | None:
+    """Bool ``[Q]``: which queries of the pair the threshold refuses; None where none was measured."""
+    curve, predictions = entry.result.precision_recall, entry.predictions
+    if curve is None or predictions is None:
+        return None
+    first = predictions.first()
+    first = first.where((first["database_run"] == database_run) & (first["query_run"] == query_run))
+    threshold = curve.recall_at(SURE)[1]
+    # thresholds are similarities of the table, so that equal ones are answered
+    return ~(first["similarity"] >= (np.inf if threshold is None else np.float32(threshold)))
 
 
 def typical_pair(results: Sequence[RetrievalResult]) -> PairResult:
@@ -47,13 +59,19 @@ def typical_pair(results: Sequence[RetrievalResult]) -> PairResult:
     return min(results[0].pairs, key=distance)
 
 
-def draw_route(database: NDArray[np.float64], queries: NDArray[np.float64], ranks: NDArray[np.int64]) -> bytes:
-    """The route in metres from its south-west corner: hits, misses and queries that were not evaluated.
+def draw_route(
+    database: NDArray[np.float64],
+    queries: NDArray[np.float64],
+    ranks: NDArray[np.int64],
+    refused: NDArray[np.bool_] | None = None,
+) -> bytes:
+    """The route in metres from its south-west corner: correct and wrong first results, queries without evaluation.
 
     Args:
         database: ``[N, 2]`` (northing, easting) of the database run.
         queries: ``[Q, 2]`` likewise.
         ranks: ``[Q]`` rank of the first hit, 0 = no true neighbour (not evaluated).
+        refused: bool ``[Q]``, first results whose similarity is too small to be given as an answer; drawn hollow.
 
     """
     origin = np.vstack([database, queries]).min(axis=0)
@@ -63,10 +81,15 @@ def draw_route(database: NDArray[np.float64], queries: NDArray[np.float64], rank
     north, east = (database - origin).T
     axes.scatter(east, north, s=7, color="#d1d5db", label=f"database ({len(database)})", zorder=1)
     hit, skipped = ranks == 1, ranks == 0
+    withheld = np.zeros(len(ranks), dtype=bool) if refused is None else refused
+    miss, given = ~hit & ~skipped, ~withheld
+    hollow: dict[str, Any] = {"s": 16, "facecolors": "white", "linewidths": 1.2}
     looks: list[tuple[NDArray[np.bool_], str, dict[str, Any]]] = [
         (skipped, "not evaluated", {"s": 14, "facecolors": "none", "edgecolors": FAINT, "zorder": 2}),
-        (hit, "hit", {"s": 18, "color": CORRECT, "linewidths": 0, "zorder": 3}),
-        (~hit & ~skipped, "miss", {"s": 26, "color": WRONG, "marker": "x", "linewidths": 1.4, "zorder": 4}),
+        (hit & withheld, "correct, refused", {**hollow, "edgecolors": CORRECT, "zorder": 3}),
+        (miss & withheld, "wrong, refused", {**hollow, "edgecolors": WRONG, "marker": "s", "zorder": 3}),
+        (hit & given, "correct", {"s": 20, "color": CORRECT, "linewidths": 0, "zorder": 4}),
+        (miss & given, "wrong", {"s": 28, "color": WRONG, "marker": "x", "linewidths": 1.6, "zorder": 5}),
     ]
     for mask, label, look in looks:
         if mask.any():

@@ -1,6 +1,7 @@
 """Failures, similarities, projection: the right rows, shown with the right numbers."""
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from distilplace.evaluation.report.sections.failures import most_confident_error
 from distilplace.evaluation.report.sections.projection import principal_plane, route_coordinate
 from distilplace.evaluation.report.writer import write_report
 from distilplace.evaluation.retrieval.predictions import predictions_of
+from distilplace.evaluation.retrieval.refusal import precision_recall
 from distilplace.evaluation.retrieval.runs import evaluate_runs
 from tests.evaluation.report.town import Page, world
 
@@ -24,7 +26,12 @@ def shown(tmp_path_factory):
     folder = tmp_path_factory.mktemp("town")
     town = world(folder)
     results = [wide_result(town, 0.5, 0), wide_result(town, 0.8, 1)]
-    entries = [ReportEntry(f"m{i}", each, {}, predictions_of(each, town)) for i, each in enumerate(results)]
+    entries = []
+    for index, result in enumerate(results):
+        found = predictions_of(result, town)
+        first = found.first().where(found.first()["evaluated"])
+        curve = precision_recall(first["similarity"], first["correct"], first["positives"] > 0)
+        entries.append(ReportEntry(f"m{index}", replace(result, precision_recall=curve), {}, found))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(figures, "png", lambda figure: repr(figure.get_size_inches()).encode())
         page = write_report(folder / "r", kind_of(town), entries, town, environment={"command": "python a < b"})
@@ -96,6 +103,27 @@ def test_similarities_tell_how_often_a_correct_result_is_more_similar(shown):
         right, wrong = ([each[0] for each in found if each[5] is verdict] for verdict in (True, False))
         wins = [(a > b) + 0.5 * (a == b) for a in right for b in wrong]
         assert float(value) == pytest.approx(np.mean(wins), abs=0.006)
+
+
+def test_operating_points_are_those_of_trying_every_threshold(shown):
+    town, results, sections = shown
+    page = sections["Precision and recall with refusals"]
+    for index, result in enumerate(results):
+        found = list(searches(town, result))
+        best = {"f1": (0.0, 0.0), 0.95: (0.0, 0.0), 1.0: (0.0, 0.0)}
+        for threshold in sorted({each[0] for each in found}, reverse=True):
+            given = [each[5] for each in found if each[0] >= threshold]
+            precision, recall = sum(given) / len(given), sum(given) / len(found)
+            values = {"f1": 2 * precision * recall / max(precision + recall, 1e-9)}
+            values |= {level: 100 * recall if precision >= level else 0.0 for level in (0.95, 1.0)}
+            best = {name: max(best[name], (value, -threshold)) for name, value in values.items()}
+        cells = re.findall(r"<td[^>]*>(?:<span.*?</span>)?([^<]*)", page[page.index(f"</span>m{index}</td>") :])
+        (f1, at), (sure, sure_at), (full, full_at) = ((value, -at) for value, at in best.values())
+        expected = [f"{f1:.3f}", f"{at:.3f}"]
+        expected += [
+            text for v, t in ((sure, sure_at), (full, full_at)) for text in (f"{v:.1f}", f"{t:.3f}" if v else "-")
+        ]
+        assert cells[1:7] == expected
 
 
 def test_the_page_ends_with_the_command(shown):
