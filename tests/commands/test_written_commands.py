@@ -14,6 +14,7 @@ from tests.conftest import ROOT
 
 RECIPES, ROWS = recipe_commands(ROOT), migration_commands(ROOT)
 PAGES = [ROOT / "README.md", ROOT / "docs" / "index.md", *sorted((ROOT / "docs" / "tutorials").glob("*.md"))]
+PAGES += [ROOT / "docs" / "guide" / f"{name}.md" for name in ("export", "maps", "localise")]
 BLOCKS = {page.name: block_commands(page) for page in PAGES}
 WRITTEN = {
     **RECIPES,
@@ -38,6 +39,10 @@ def test_blocks_of_pages_are_run_or_say_why_not():
     assert {name: len(blocks["run"]) for name, blocks in BLOCKS.items() if blocks["run"]} == {
         "README.md": 3,
         "own-robot.md": 4,
+    }
+    assert {name: len(blocks["robot"]) for name, blocks in BLOCKS.items() if blocks["robot"]} == {
+        "README.md": 3,  # these and those of export.md: test_robot_commands.py
+        "export.md": 3,
     }
     marked = [words for blocks in BLOCKS.values() for words in blocks["marked"]]
     assert all(words[0] == "make" or words[:2] == ["python", "train.py"] for words in marked)

@@ -43,15 +43,24 @@ MARKS = ("needs real data", "takes minutes")
 
 
 def block_commands(page: Path) -> dict[str, list[list[str]]]:
-    """The words of the commands in the page's ``bash`` blocks: "run", those that a test runs; "marked", the others."""
-    found: dict[str, list[list[str]]] = {"run": [], "marked": []}
+    """The words of the commands in the page's ``bash`` blocks.
+
+    "run" and, behind ``distilplace``, "robot": those that tests run; "marked": the others.
+    """
+    found: dict[str, list[list[str]]] = {"run": [], "robot": [], "marked": []}
     blocks = re.findall(r"(?:<!-- (.*) -->\n)?```bash\n(.*?)```", page.read_text(), flags=re.DOTALL)
-    others = re.findall(r"^```(?!bash\n)\w+\n(.*?)^```", page.read_text(), flags=re.DOTALL | re.MULTILINE)
-    assert not [line for text in others for line in text.splitlines() if line.startswith(("python ", "make "))]
+    others = re.findall(r"(?<!-->\n)^```(?!bash\n)\w+\n(.*?)^```", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+    commands = ("python ", "make ", "distilplace ")
+    assert not [line for text in others for line in text.splitlines() if line.startswith(commands)]
     for mark, block in blocks:
         assert not mark or mark.startswith(MARKS), mark
-        lines = [line.split("  #")[0].strip() for line in block.splitlines()]
-        found["marked" if mark else "run"] += [shlex.split(line) if mark else _words(line) for line in lines]
+        for line in (line.split("  #")[0].strip() for line in block.splitlines()):
+            if mark:
+                found["marked"].append(shlex.split(line))
+            elif line.startswith("distilplace "):
+                found["robot"].append(shlex.split(line)[1:])
+            else:
+                found["run"].append(_words(line))
     return found
 
 

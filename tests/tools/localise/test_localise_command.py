@@ -76,6 +76,16 @@ def test_the_guides_commands_print_what_it_shows(built, capsys):
         assert run(command.removeprefix("$ distilplace "), capsys).strip() == wanted.strip()
 
 
+def test_the_guides_python_follows(built, capsys):
+    (block,) = re.findall(r"```python\n(.*?)```", GUIDE.read_text(), flags=re.DOTALL)
+    for number in (1, 2):
+        (built / f"{number:04d}.png").write_bytes((built / f"tuesday/image_front/{number:04d}.png").read_bytes())
+    exec(block, {})
+    first, second = capsys.readouterr().out.splitlines()
+    assert (first.split()[0], second.split()[:1]) == ("4005.0", ["4010.0"])
+    assert (first.split()[2], second.split()[2]) == ("None", "None")  # not calibrated
+
+
 CALIBRATE = "calibrate --map town.db --images tuesday/image_front --positions tuesday/poses.csv --radius 12 --length 6"
 LOCALISE = "localise --map town.db tuesday/image_front"
 

@@ -54,6 +54,15 @@ def test_the_guides_commands_print_what_it_shows(drive, capsys):
         assert shown.strip() == wanted.strip()
 
 
+def test_the_guides_python_searches(drive, capsys):
+    run(ADD, capsys)
+    (block,) = re.findall(r"```python\n(.*?)```", GUIDE.read_text(), flags=re.DOTALL)
+    exec(block, {})
+    lines = [tuple(map(float, line.split())) for line in capsys.readouterr().out.splitlines()]
+    assert lines[0] == pytest.approx((4244.0, 880.0, 1.0), abs=1e-5)
+    assert {east for east, *_ in lines} == {4242.0, 4244.0, 4248.0}  # as the command prints with the same circle
+
+
 def test_search_as_json_and_csv(drive, capsys):
     run(ADD, capsys)
     line = "map search town.db photo.png --model student.onnx --k 2"
