@@ -7,7 +7,7 @@ with Python and its libraries. The exports are compared with the network as by `
 calibrated on the images of the data set or of --calibrate, else on generated pictures, enough for its speed.
 
 Then maps of --sizes places are built and searched with and without a position prior (``python -m tools.bench.maps``;
-a million places take some minutes and 1.2 GB of disk).
+a million places take some 20 minutes and 3 GB of disk).
 
     distilplace bench student logs/<run>/models/best.safetensors --json bench/student.json
 
@@ -137,9 +137,9 @@ def bench(chosen: argparse.Namespace, flags: Sequence[str]) -> None:
         searches = []
         for size in sizes:
             with stage(f"map of {size:,} places"):
-                searches += maps.measure(size, maps.indexes_for(size), Path(folder))
+                searches += maps.measure(size, maps.usual_indexes(), Path(folder))
         if searches:
-            print(maps.table(searches))
+            print(f"{maps.table(searches)}\n{maps.threshold(searches)}")
     if chosen.json is not None:
         plain = [{**row._asdict(), "timing": row.timing._asdict()} for row in rows]
         content = {"device": device_name(), "threads": chosen.threads, "weights": str(chosen.weights)}

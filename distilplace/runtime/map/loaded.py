@@ -14,8 +14,10 @@ from distilplace.runtime.map.space import Space
 
 LOG = logging.getLogger("distilplace")
 INDEXES = ("auto", "exact", "hnsw", "ivfpq")
+BEARABLE_MS = 20.0
+"""An exact search that takes longer, longer than a network, is given up for an approximate one."""
 LARGE = 300_000
-"""Places from which on "auto" takes IVF-PQ: an exact search takes some 20 ms there, as long as a network."""
+"""Places from which on "auto" takes IVF-PQ: where an exact search takes so long (``tools.bench.maps`` tells)."""
 GROWN = 1.1
 """How many times the places of the index on disk there have to be for it to be written again."""
 

@@ -36,7 +36,7 @@ def test_every_kind_is_measured_and_printed(weights: Path, tmp_path: Path, capsy
     assert quantised["smaller"] > 3
     if eager["timing"]["peak_mib"] is not None:  # ONNX Runtime's process has no torch
         assert quantised["timing"]["peak_mib"] < eager["timing"]["peak_mib"] - 50
-    assert [row["places"] for row in content["maps"]] == [200]
+    assert [(row["places"], row["kind"]) for row in content["maps"]] == [(200, k) for k in ("exact", "ivfpq", "hnsw")]
     assert "ONNX INT8 against the network itself: same first answer" in printed
     assert "ratios against eager" in printed
 

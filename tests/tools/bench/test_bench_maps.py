@@ -1,0 +1,37 @@
+"""``python -m tools.bench.maps`` on small maps: every index, against the exact search of the same run."""
+
+import pytest
+
+from distilplace.runtime.map.loaded import BEARABLE_MS
+from distilplace.tools.bench import maps
+
+
+def test_every_index_is_measured_against_the_exact_search(tmp_path, capsys):
+    pytest.importorskip("faiss")
+    assert maps.main(["--sizes", "300,600", "--folder", str(tmp_path)]) == 0
+    table, last = capsys.readouterr().out.rstrip().rsplit("\n", 1)
+    lines = [line.split() for line in table.splitlines()[-6:]]
+    assert [line[:2] for line in lines] == [
+        [size, kind] for size in ("300", "600") for kind in ("exact", "ivfpq", "hnsw")
+    ]
+    for exact, *others in (lines[:3], lines[3:]):
+        assert exact[-2:] == ["1.0x", "1.000"]
+        for line in others:
+            assert float(line[-2].rstrip("x")) == pytest.approx(float(exact[7]) / float(line[7]), rel=0.3)
+            assert float(line[-1]) >= 0.8
+    assert last.startswith("exact search: ")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_threshold_is_where_an_exact_search_becomes_too_slow():
+    row = maps.Row(100_000, "exact", 1.0, 1.0, 1.0, 100.0, None, 5.0, 6.0, 0.1, 0.2, 1.0, 1.0)
+    fast = row._replace(kind="ivfpq", p50_ms=0.5)
+    small = row._replace(places=1000, p50_ms=9.0)
+    assert BEARABLE_MS == 20
+    assert "5.0 ms per 100,000 places of 256 numbers, so 20 ms at 400,000 (" in maps.threshold([small, row, fast])
+
+
+@pytest.mark.parametrize("sizes", ["few", "0", "10,-1"])
+def test_sizes_that_are_none_are_one_line(sizes, capsys):
+    assert maps.main([f"--sizes={sizes}"]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
