@@ -1,9 +1,12 @@
-"""The Python of README and docs/guide/python.md: run, but the ROS 2 sketch, which is Python."""
+"""The Python of README and docs/guide/python.md: run, the ROS 2 sketch with stand-ins for ROS."""
 
 import re
+import sys
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from distilplace.models import create_model
 from distilplace.models.checkpoints import save_weights
@@ -38,16 +41,81 @@ def test_python_of_the_readme_builds_a_map_and_searches_it(root, drive):
 
 
 def test_the_camera_loop_follows_a_folder(root, drive):
-    loop, sketch, _ = blocks(root / "docs" / "guide" / "python.md")
-    compile(sketch, "sketch", "exec")
-    student, folder = Student("student.onnx"), drive / "my_drives" / "monday" / "image_front"
-    with PlaceMap("town.db", student.metadata) as places:
-        places.add("monday", student.embed(sorted(folder.iterdir())), [(4200 + 2 * n, 0) for n in range(12)])
-    names: dict = {}
+    loop, *_ = blocks(root / "docs" / "guide" / "python.md")
+    folder, names = mapped(drive), {}
     exec(loop, names)
     found = np.array(list(names["follow"](str(folder), "student.onnx", "town.db", radius=5.0)))
     assert found[:, 0] == pytest.approx(4200 + 2 * np.arange(12))
     assert found[:, 2] == pytest.approx(np.ones(12), abs=1e-5)
+
+
+def mapped(drive):
+    """The folder of the drive's images, which are on the map town.db, 2 m apart."""
+    student, folder = Student("student.onnx"), drive / "my_drives" / "monday" / "image_front"
+    with PlaceMap("town.db", student.metadata) as places:
+        places.add("monday", student.embed(sorted(folder.iterdir())), [(4200 + 2 * n, 0) for n in range(12)])
+    return folder
+
+
+def ros(monkeypatch):
+    """Stand-ins for what the sketch imports of ROS; the nodes that were spun, what was published and logged."""
+    nodes, published, logged = [], [], []
+
+    class Node:
+        def __init__(self, name):
+            self.name = name
+
+        def create_publisher(self, kind, topic, depth):
+            return SimpleNamespace(publish=published.append)
+
+        def create_subscription(self, kind, topic, callback, depth):
+            self.callback = callback
+
+        def get_logger(self):
+            return SimpleNamespace(error=logged.append)
+
+    def point(header):
+        return SimpleNamespace(header=header, point=SimpleNamespace(x=0.0, y=0.0, z=0.0))
+
+    modules = {
+        "rclpy": {"init": lambda: None, "spin": nodes.append},
+        "rclpy.node": {"Node": Node},
+        "geometry_msgs": {},
+        "geometry_msgs.msg": {"PointStamped": point},
+        "sensor_msgs": {},
+        "sensor_msgs.msg": {"Image": object},
+    }
+    for name, content in modules.items():
+        module = ModuleType(name)
+        vars(module).update(content)
+        monkeypatch.setitem(sys.modules, name, module)
+    return nodes, published, logged
+
+
+def test_the_ros_sketch_turns_images_into_positions(root, drive, monkeypatch):
+    _, sketch, _ = blocks(root / "docs" / "guide" / "python.md")
+    folder, (nodes, published, logged) = mapped(drive), ros(monkeypatch)
+    exec(sketch, {})
+    for number, encoding in ((3, "rgb8"), (7, "bgr8"), (5, "mono8")):
+        pixels = np.asarray(Image.open(folder / f"{2 * number:010d}.png"))
+        rows = np.pad((pixels[..., ::-1] if encoding == "bgr8" else pixels).reshape(len(pixels), -1), ((0, 0), (0, 5)))
+        header = SimpleNamespace(stamp=number, frame_id="camera")
+        nodes[0].callback(
+            SimpleNamespace(
+                encoding=encoding,
+                height=len(pixels),
+                width=pixels.shape[1],
+                step=rows.shape[1],
+                data=rows.tobytes(),
+                header=header,
+            )
+        )
+    nodes[0].places.close()
+    assert [(each.point.x, each.point.y, each.header.frame_id) for each in published] == [
+        (4206.0, 0.0, "map"),
+        (4214.0, 0.0, "map"),
+    ]
+    assert logged == ["encoding mono8: rgb8 or bgr8 is expected"]
 
 
 def test_the_parts_of_the_trainer_run(root, tmp_path, monkeypatch):
