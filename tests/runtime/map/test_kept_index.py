@@ -119,7 +119,9 @@ def test_damage_is_noticed_and_mended(tmp_path, kind, caplog):
         assert found(path, kind, vectors[:1], caplog)[1] == []
     for content in (b"", whole[:8], whole[:1000], b"x" * 5000):
         kept.write_bytes(content)
+        kept.with_name(f".{kept.name}.ab12cd34.faiss").write_bytes(content)  # as a writer that was killed leaves it
         assert "damaged" in found(path, kind, vectors[:1], caplog)[1][0]
+        assert list(kept.parent.iterdir()) == [kept]
 
 
 def test_another_kind_or_recipe_under_the_name_is_built_again(tmp_path, caplog, monkeypatch):
