@@ -6,19 +6,23 @@ from distilplace.runtime.map.loaded import BEARABLE_MS
 from distilplace.tools.bench import maps
 
 
-def test_every_index_is_measured_against_the_exact_search(tmp_path, capsys):
+def test_every_index_is_measured_against_the_exact_search(tmp_path):
     pytest.importorskip("faiss")
-    assert maps.main(["--sizes", "300,600", "--folder", str(tmp_path)]) == 0
-    table, last = capsys.readouterr().out.rstrip().rsplit("\n", 1)
-    lines = [line.split() for line in table.splitlines()[-6:]]
-    assert [line[:2] for line in lines] == [
-        [size, kind] for size in ("300", "600") for kind in ("exact", "ivfpq", "hnsw")
-    ]
-    for exact, *others in (lines[:3], lines[3:]):
-        assert exact[-2:] == ["1.0x", "1.000"]
-        for line in others:
-            assert float(line[-2].rstrip("x")) == pytest.approx(float(exact[7]) / float(line[7]), rel=0.3)
-            assert float(line[-1]) >= 0.8
+    exact, *others = rows = maps.measure(600, maps.usual_indexes(), tmp_path, queries=40)
+    assert [(row.places, row.kind) for row in rows] == [(600, kind) for kind in ("exact", "ivfpq", "hnsw")]
+    assert (exact.faster, exact.recall) == (1.0, 1.0)
+    for row in others:
+        assert row.faster == exact.p50_ms / row.p50_ms
+        assert row.recall >= 0.8
+        assert min(row.open_s, row.again_s) > 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_command_prints_every_size_and_the_threshold(tmp_path, capsys):
+    assert maps.main(["--sizes", "40,80", "--indexes", "exact", "--folder", str(tmp_path)]) == 0
+    *table, last = capsys.readouterr().out.splitlines()
+    assert [line.split()[:2] for line in table[-2:]] == [["40", "exact"], ["80", "exact"]]
+    assert table[-1].split()[-2:] == ["1.0x", "1.000"]
     assert last.startswith("exact search: ")
     assert list(tmp_path.iterdir()) == []
 
