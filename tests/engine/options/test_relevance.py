@@ -150,7 +150,8 @@ REFUSED = [
     ("--distil_method sckd --rebuild_store", ("rebuild_store", "feature maps")),
     ("--embedding_head_dim 8", ("embedding_head_dim", "embedding_head linear")),
     ("--student_model resnet18pose --distil_method nokd --embedding_head linear", ("embedding_head", "no embeddings")),
-    ("--distil_method rkdg --align_space raw", ("align_space", "--kd align")),
+    ("--distil_method rkdg --rkdgloss_weight 1 --align_space raw", ("align_space", "--kd align")),
+    ("--logit_mapping_fn centred --align_space raw", ("logit_mapping_fn centred", "omit --align_space raw")),
     ("--distil_method align --align_dim 9", ("align_dim", "a centred space", "--align_space whitened")),
     ("--distil_method nokd --align_space raw", ("align_space", "nokd")),
 ]
