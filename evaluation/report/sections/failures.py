@@ -31,11 +31,17 @@ def _failures_of(material: Places, entry: ReportEntry[RetrievalResult], each: in
         return None
     rows: list[TileRow] = []
     worst = most_confident_errors(entry.predictions)
+    asked, found = worst.query_rows(), worst.retrieved_rows()
+    shown: set[frozenset[str]] = set()
     for row in range(len(worst)):
+        frames = frozenset((worst.queries.keys[asked[row]], worst.database.keys[found[row]]))
         if len(rows) == each:
             break
+        if frames in shown:  # two runs that take a pair of frames for one another fail alike
+            continue
         tiles = _tiles(material.images, material.benchmark, worst, row)
         if all(tile.link is not None for tile in tiles):
+            shown.add(frames)
             query, runs = int(worst["query"][row]), material.benchmark.runs
             where = f"query {query} of {runs[worst['query_run'][row]]} in {runs[worst['database_run'][row]]}"
             rows.append(TileRow(f"similarity {worst['similarity'][row]:.3f}: {where}{_rank(worst, row)}", tiles))
