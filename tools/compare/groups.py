@@ -16,6 +16,8 @@ from distilplace.tools.compare.reading import FinishedRun
 
 RANKS = (1, 5, 10)
 SEED = "seed"
+REFUSING = {"R@95P": "recall_at_95_precision", "AUC": "auc"}
+"""Measures of answers that may be refused, and their names in ``test.json``."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,6 +37,10 @@ class Group:
         """Measure -> its value in every run."""
         found = {f"R@{rank}": [run.recall(rank) for run in self.runs] for rank in RANKS if self._reaches(rank)}
         found["R@1 %"] = [float(run.result["one_percent_recall"]) for run in self.runs]
+        for name, key in REFUSING.items():
+            curves: list[dict[str, Any]] = [run.result.get("precision_recall") or {} for run in self.runs]
+            if all(curves):
+                found[name] = [float(curve[key]) for curve in curves]
         for name in self.runs[0].result.get("extra", {}):
             if all(name in run.result.get("extra", {}) for run in self.runs):
                 found[name] = [float(run.result["extra"][name]) for run in self.runs]

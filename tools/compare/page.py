@@ -16,8 +16,10 @@ from distilplace.evaluation.report.parts import (
     wide_plot,
 )
 from distilplace.evaluation.report.sections.recall import draw_curves
+from distilplace.evaluation.report.sections.refusal import READING, draw_precision_recall
 from distilplace.evaluation.report.sections.results import results
 from distilplace.evaluation.report.writer import write_report
+from distilplace.evaluation.retrieval.refusal import precision_recall
 from distilplace.tools.compare.differences import changed_searches, difference
 from distilplace.tools.compare.groups import SEED, Group, differing_options
 
@@ -74,6 +76,18 @@ def recall_curves(material: Compared) -> Section:
     return Section("Recall curves", [wide_plot(material.images.add(plot, "png"))])
 
 
+def refusals(material: Compared) -> Section:
+    """Precision over recall of every group's first run."""
+    groups = material.benchmark
+    curves = {}
+    for index, group in enumerate(groups):
+        first = group.runs[0].first
+        curves[index] = precision_recall(first["similarity"], first["correct"], first["positives"] > 0)
+    plot = wide_plot(material.images.add(draw_precision_recall(curves, [group.name for group in groups]), "png"))
+    several = " Of several seeds the first run is drawn." if any(len(group.runs) > 1 for group in groups) else ""
+    return Section("Precision and recall with refusals", [plot, READING + several])
+
+
 def differences(material: Compared) -> Section | None:
     """Every group against the first one, on the same queries."""
     groups = material.benchmark
@@ -118,4 +132,4 @@ def changed(material: Compared) -> Section | None:
     return Section("Queries that changed", ["First result of every configuration for the same query.", table])
 
 
-COMPARISON = Kind(lambda material: None, _lead, (results_table, differences, recall_curves, options, changed))
+COMPARISON = Kind(lambda material: None, _lead, (results_table, differences, recall_curves, refusals, options, changed))

@@ -33,7 +33,8 @@ def finished(folder, town, noise, seed, **options):
     result = result_of(town, noise, seed)
     chosen = TrainOptions(seed=seed, exp_name=folder.name, logdir=str(folder.parent), **options).model_dump()
     (folder / "config.yaml").write_text(yaml.safe_dump(chosen))
-    (folder / "test.json").write_text(json.dumps({"student": {**result.to_dict(), "facts": {}}, "teacher": {}}))
+    numbers = {**result.to_dict(), "precision_recall": {"auc": noise, "recall_at_95_precision": 10.0 * seed}}
+    (folder / "test.json").write_text(json.dumps({"student": numbers, "teacher": {}}))
     write_parquet(
         folder / "predictions.parquet",
         {"student": predictions_of(result, town), "teacher": predictions_of(result, town)},
@@ -70,6 +71,7 @@ def test_seeds_of_one_configuration_are_mean_and_spread(runs):
     values = [results[name].recall[1] for name in ("alone-seed1", "alone-seed2")]
     assert first.columns()["R@1"] == f"{np.mean(values):.1f} ± {np.std(values, ddof=1):.1f}"
     assert second.columns()["R@1"] == f"{results['distilled'].recall[1]:.1f}"
+    assert (first.columns()["R@95P"], first.columns()["AUC"]) == ("15.0 ± 7.1", "0.600 ± 0.000")
     assert first.intervals() == {}
     assert second.intervals()["R@1"] == pytest.approx(results["distilled"].intervals()["R@1"])
     assert first.curve()[5] == pytest.approx(np.mean([results[name].recall[5] for name in results if "seed" in name]))
@@ -107,6 +109,7 @@ def test_the_page_and_the_tables_tell_it(runs, town, tmp_path, capsys):
     assert f"{results['distilled'].recall[1] - mean:+.2f}" in text
     assert "Differences to alone (2 seeds)" in text
     assert re.search(r"distil_method\s*nokd\s*ours_rkdg", text)
+    assert "Of several seeds the first run is drawn." in text
     assert not re.search(r"exp_name\s*alone", text)
     with (tmp_path / "r" / "comparison.csv").open(newline="") as stream:
         rows = {(row["configuration"], row["measure"]): row for row in csv.DictReader(stream)}
