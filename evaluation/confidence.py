@@ -101,15 +101,10 @@ class Measured:
         return wilson(self.right / max(self.accepted, 1), self.accepted)
 
 
-def measure(
-    confidence: Confidence, features: NDArray[Any], right: NDArray[Any], away: NDArray[Any], possible: NDArray[Any]
-) -> Measured:
-    """The acceptance rule on answers with ``features`` ``[n, F]``; ``right``, ``away`` (off the map) bool ``[n]``.
-
-    ``possible`` bool ``[n]``: answers that may be accepted at all.
-    """
+def measure(confidence: Confidence, features: NDArray[Any], right: NDArray[Any], away: NDArray[Any]) -> Measured:
+    """The acceptance rule on answers with ``features`` ``[n, F]``; ``right``, ``away`` (off the map) bool ``[n]``."""
     probabilities = np.asarray(confidence.probability(features))
-    accepted = np.array([confidence.accepts(each) for each in probabilities.tolist()], dtype=bool) & possible
+    accepted = np.array([confidence.accepts(each) for each in probabilities.tolist()], dtype=bool)
     counts = (accepted.sum(), (accepted & right).sum(), (accepted & away).sum())
     return Measured(len(right), int(away.sum()), *map(int, counts))
 

@@ -16,8 +16,6 @@ from distilplace.tools.localise.trials import Drive
 from distilplace.tools.map.sources import by_run
 
 PICTURES = 3
-OFF_MAP = 0.2
-"""Share of the calibration's pictures around which the map is hidden."""
 
 
 def on_robot(logdir: Path, training: Sequence[PlaceRecord], test: Benchmark) -> list[Location]:
@@ -66,7 +64,7 @@ def on_robot(logdir: Path, training: Sequence[PlaceRecord], test: Benchmark) -> 
 
 def _calibrate(places: PlaceMap, map_file: Path, drives: Sequence[Drive]) -> None:
     """Calibrate the map on its own runs, and measure that on drives that nothing has seen; a note where it cannot."""
-    words = ["--map", str(map_file), "--off_map", str(OFF_MAP)]
+    words = ["--map", str(map_file)]
     LOG.info("$ %s %s", _command("localise.calibrate" if is_checkout() else "calibrate"), " ".join(words))
     known = calibration_parser().parse_args(words)
     try:
@@ -74,7 +72,7 @@ def _calibrate(places: PlaceMap, map_file: Path, drives: Sequence[Drive]) -> Non
     except UserError as error:
         LOG.info("the map is not calibrated: %s", error)
         return
-    LOG.info("measured on the test traversals, a fifth of each off the map:")
+    LOG.info("measured on the test traversals:")
     check(places, drives, known)
 
 

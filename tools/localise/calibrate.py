@@ -77,7 +77,7 @@ def check(places: BaseMap, drives: Sequence[Drive], known: argparse.Namespace) -
         raise UserError(f"map {known.map} is not calibrated: run distilplace calibrate without --check first")
     rules = {name: Rule(each.radius, each.k, known.length, known.off_map) for name, each in wanted.items()}
     for name, trials in answers(places, drives, rules).items():
-        found = measure(wanted[name], trials.features, trials.right, trials.away, trials.possible)
+        found = measure(wanted[name], trials.features, trials.right, trials.away)
         LOG.info("%s: %s", _TITLES[name], measured_text(found, wanted[name].precision))
 
 

@@ -42,14 +42,12 @@ class Drive(NamedTuple):
 
 class Trials(NamedTuple):
     """Answers in order of run and time: ``features`` [n, F], ``right`` bool [n]; ``away`` bool [n]: nothing of the map
-    lay within the radius; ``possible`` bool [n]: False where the filter believes to be off the map; ``second`` bool
-    [n]: those that choose the threshold.
+    lay within the radius; ``second`` bool [n]: those that choose the threshold.
     """
 
     features: NDArray[np.float64]
     right: NDArray[np.bool_]
     away: NDArray[np.bool_]
-    possible: NDArray[np.bool_]
     second: NDArray[np.bool_]
 
 
@@ -59,7 +57,6 @@ class Answer(NamedTuple):
     features: NDArray[np.float64]
     place: NDArray[np.float64]
     away: bool
-    possible: bool = True
 
 
 class Scene(NamedTuple):
@@ -124,7 +121,7 @@ def along(places: PlaceMap, drives: Sequence[Drive], rule: Rule) -> Trials:
                 features = features_of_belief(belief, look(each), follower.positions, rule.radius, rule.near)
                 best = follower.positions[int(belief.places.argmax())]
                 away = not _near(drive.positions[row], follower.positions, rule.radius).any()
-                answers[int(row)] = Answer(features, best, away, belief.off_map < 0.5)
+                answers[int(row)] = Answer(features, best, away)
         found.append(_trials(answers, drive, rule))
     return _joined(found)
 
@@ -177,7 +174,6 @@ def _trials(answers: dict[int, Answer], drive: Drive, rule: Rule) -> Trials:
         np.array([row.features for row in rows]),
         apart <= rule.radius,
         np.array([row.away for row in rows]),
-        np.array([row.possible for row in rows]),
         np.arange(len(rows)) * BLOCKS // len(rows) % 2 == 1,
     )
 

@@ -107,8 +107,7 @@ class Localiser:
             return Location(matches, belief.best(follower.positions, RADIUS)[1], None, belief.off_map)
         features = features_of_belief(belief, similarities, follower.positions, self.along.radius, self.along.k)
         confidence = float(self.along.probability(features))
-        accepted = self.along.accepts(confidence) and belief.off_map < 0.5
-        return Location(matches, confidence, accepted, belief.off_map)
+        return Location(matches, confidence, self.along.accepts(confidence), belief.off_map)
 
 
 class Follower:
