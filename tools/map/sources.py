@@ -74,7 +74,7 @@ def from_dataset(name: str, folder: Path | None, run: str | None, part: str = "t
         UserError: no torch, no such data set or run, one without positions in metres or without images.
 
     """
-    if (reason := missing_extra("--dataset")) is not None:
+    if (reason := missing_extra("distilplace map add --dataset")) is not None:
         raise UserError(reason)
     from distilplace.datasets import EvaluationSet, create_dataset
 
