@@ -7,7 +7,8 @@
 Data set and architecture come from the ``config.yaml`` of the run beside the weights, or from the weights file itself
 where it lies elsewhere (folders then from flags or ``paths.yaml``). Flags override them; the run's loss and training
 options are ignored. ``--compare`` adds further checkpoints to the table and the report: each takes the images,
-normalisation, views and voxels of its own run, on the same test records.
+normalisation, views and voxels of its own run, on the same test records. ``--teacher_store`` also measures students in
+the map of their teacher.
 """
 
 import logging
@@ -37,6 +38,7 @@ from distilplace.engine.runs.environment import training_facts
 from distilplace.engine.runs.predictions import require_ranked
 from distilplace.engine.runs.report_folder import report_folder
 from distilplace.engine.runs.saved import config_of
+from distilplace.engine.teachers.evaluated import in_teacher_maps
 from distilplace.evaluation.report.parts import ReportEntry
 from distilplace.evaluation.retrieval.results import RetrievalResult
 from distilplace.evaluation.retrieval.sequences import sequence_text, with_sequences
@@ -114,7 +116,11 @@ def evaluate(context: Context[EvaluateOptions], test: Benchmark, title: str) -> 
         project = whitened(published_whitening(file, network, name))
     embedder = Embedder(context, project)
     with stage(f"{title}: describing and ranking {test.summary()}"):
-        result = embedder.score(network, test, title)
+        own = embedder.embed_and_score(network, test, title)
+    result, asymmetric = own[1], []
+    if role == "student" and options.has_teachers:
+        with stage(f"{title}: in the map of its teacher"):
+            asymmetric = in_teacher_maps(context, network, own, test, project)
     if options.sequence:
         with stage(f"{title}: sequences"):
             result = sequences_too(result, test, options.sequence)
@@ -122,7 +128,7 @@ def evaluate(context: Context[EvaluateOptions], test: Benchmark, title: str) -> 
     with stage(f"{title}: timing single places"):
         facts = embedder.facts(network, test.distinct_records())
     facts |= {"weights": options.weights, **training_facts(run_folder(Path(options.weights)))}
-    return ReportEntry(title, result, facts)
+    return ReportEntry(title, result, facts, asymmetric=asymmetric)
 
 
 def sequences_too(result: Any, test: Benchmark, lengths: Sequence[int]) -> RetrievalResult:

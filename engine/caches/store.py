@@ -9,7 +9,8 @@ teacher.
 import glob
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -114,23 +115,46 @@ def compare_stores(home: Path, label: str, made_from: Fingerprint) -> list[tuple
     return found
 
 
+@dataclass(frozen=True)
+class Store:
+    """What a store holds: both parts, the name of the teacher, and the lists of its fingerprint (its frames)."""
+
+    folder: Path
+    training: StoredTeacher
+    test: StoredTeacher
+    model: str
+    lists: Mapping[str, Sequence[str]]
+
+
 def read_store(folder: Path, made_from: Fingerprint) -> tuple[StoredTeacher, StoredTeacher]:
     """Teachers for training and test places. Raises :class:`UserError` on a foreign or damaged store."""
-    manifest = read_manifest(folder)
-    if different := made_from.compare(manifest["fingerprint"]).different:
+    if different := compare_store(folder, made_from).different:
         raise UserError(
             f"teacher store {folder} was made from other {', '.join(different)} than this run has; {REMEDY}"
         )
+    store = open_store(folder)
+    return store.training, store.test
+
+
+def open_store(folder: Path) -> Store:
+    """A store, whatever it was made from. Raises :class:`UserError` on one that is absent or damaged."""
+    if not has_store(folder):
+        raise UserError(f"teacher store {folder} does not exist, or was never filled to its end: check the path")
+    manifest = read_manifest(folder)
     if not (folder / OUTPUTS).is_file() or sha256(folder / OUTPUTS) != manifest["sha256"]:
         raise _damaged(folder, f"{OUTPUTS} does not match its hash")
+    facts, lists = (manifest["fingerprint"].get(name) for name in ("facts", "lists"))
+    if not isinstance(facts, dict) or not isinstance(lists, dict):
+        raise _damaged(folder, f"the fingerprint of {MANIFEST} has no facts or no lists")
     for part, label in LABELS.items():
-        if manifest[f"{part}_keys"] != list(made_from.lists[f"keys ({label})"]):
+        if manifest[f"{part}_keys"] != lists.get(f"keys ({label})"):
             raise _damaged(folder, f"{part}_keys of {MANIFEST} are not those of its fingerprint")
     try:
         tables = load_file(folder / OUTPUTS)
     except (SafetensorError, OSError, ValueError) as error:
         raise _damaged(folder, f"{OUTPUTS}: {error}") from None
-    return (_part(tables, manifest, "train", folder), _part(tables, manifest, "test", folder))
+    training, test = (_part(tables, manifest, part, folder) for part in LABELS)
+    return Store(folder, training, test, str(facts.get("model")), lists)
 
 
 def _part(tables: Mapping[str, Tensor], manifest: Mapping[str, Any], part: str, folder: Path) -> StoredTeacher:

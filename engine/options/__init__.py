@@ -76,16 +76,33 @@ class EvaluateOptions(DataOptions, ModelOptions, RunOptions, ReductionOptions):
     sequence: list[Annotated[int, Field(ge=1, le=1000)]] = Field(
         [], description="also R@1 from the last so many images of a query's run, such as 1 5 10"
     )
+    teacher_store: str | None = Field(
+        None, description="a student: store of its teacher's outputs, in whose map it is measured too"
+    )
+    teacher_weights_path: list[str] = Field(
+        [], description="the same with the weights of the teachers that --model names, which are run here"
+    )
     report: str | None = Field(
         None,
         description="folder of the report; None = <weights' run>/evaluation-<data set>, or below logs for other files",
     )
 
+    @property
+    def has_teachers(self) -> bool:
+        """Is a student measured in the map of its teachers too?"""
+        return self.teacher_store is not None or bool(self.teacher_weights_path)
+
+    @model_validator(mode="after")
+    def _one_source_of_teachers(self) -> "EvaluateOptions":
+        if self.teacher_store is not None and self.teacher_weights_path:
+            raise ValueError("--teacher_store holds what --teacher_weights_path would compute: give one of them")
+        return self
+
     def network_role(self) -> Literal["teacher", "student"] | None:
         """Which network the weights are of: what was said, or the one that is named; None where neither was."""
         if self.role != "auto":
             return self.role
-        if "model" in self.model_fields_set:
+        if "model" in self.model_fields_set and not self.has_teachers:
             return "teacher"
         return "student" if "student_model" in self.model_fields_set else None
 

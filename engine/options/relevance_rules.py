@@ -73,7 +73,10 @@ def course_of(options: OptionGroup) -> Course | None:
             tested = tuple(dict.fromkeys((*tested, options.pca_dataset or options.dataset)))
         if role == "teacher":
             return Course(tested, tuple(options.model[:1]), ())
-        return Course(tested, (), (options.student_model,))
+        if options.has_teachers:  # centred by training frames
+            tested = tuple(dict.fromkeys((*tested, options.dataset)))
+        teachers = tuple(options.model) if options.teacher_weights_path else ()
+        return Course(tested, teachers, (options.student_model,))
     return None
 
 
@@ -232,7 +235,8 @@ def _reads(view: str, options: OptionGroup) -> Collection[str]:
 
 def _evaluation(options: EvaluateOptions, course: Course) -> Reasons:
     found = _because("evaluation makes no run", RUNS) | _because("the weights are --weights", STARTS)
-    if options.test_dataset is not None and options.pca is None:
+    if options.test_dataset is not None and options.pca is None and not options.has_teachers:
         found |= _because("the data set is --test_dataset: give --test_folder", ("dataset_folder",))
-    role, other = ("student", "model") if course.students else ("teacher", "student_model")
-    return found | _because(f"--weights are a {role}'s", (other,))
+    if not course.students:
+        return found | _because("--weights are a teacher's", ("student_model", "teacher_store", "teacher_weights_path"))
+    return found if course.teachers else found | _because("--weights are a student's", ("model",))

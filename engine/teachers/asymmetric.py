@@ -5,7 +5,7 @@ same test records.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -18,6 +18,7 @@ from distilplace.engine.context import Context
 from distilplace.engine.embedding import Embedder
 from distilplace.engine.runs.folder import LOG
 from distilplace.engine.scoring import Table, score_table
+from distilplace.engine.teachers.aligned import AlignedTeacher
 from distilplace.engine.teachers.loading import LoadedTeacher, embeddings_of
 from distilplace.engine.teachers.sources import TeacherSource
 from distilplace.engine.teachers.space import fit_space
@@ -98,10 +99,15 @@ class _Network(nn.Module):
 
 @dataclass(frozen=True)
 class _Side:
-    """An embedding of one network: [n, D] of the test records, [m, D] of training frames (None: not known)."""
+    """An embedding of one network: [n, D] of the test records, [m, D] of training frames (None: not known).
+
+    ``aligned`` [n, d]: of the test records in the space in which a student learnt from this teacher; None: a student's,
+    or a teacher's that was compared otherwise.
+    """
 
     test: Tensor
     training: Tensor | None
+    aligned: Tensor | None = None
 
     @property
     def width(self) -> int:
@@ -115,7 +121,9 @@ class _Side:
 
     def within(self, space: str) -> Tensor:
         """The test records' in a space, float32."""
-        if space == "raw" or self.training is None:
+        if space == "aligned" and self.aligned is not None:
+            return self.aligned
+        if space != "centred" or self.training is None:
             return self.test
         fitted = fit_space("centred", self.training)
         return torch.cat([fitted.apply(rows) for rows in self.test.split(_ROWS)])
@@ -127,11 +135,13 @@ class Outputs:
 
     ``tested``: ``{name: [n, D]}`` of the distinct test records, in order. ``training``: ``{name: [m, D]}`` of training
     frames; empty: not known, so nothing is centred. ``result``: what ``tested`` scores by itself, where that is known.
+    ``aligned``: as :class:`_Side` has it.
     """
 
     tested: Table
     training: Table
     result: Result | None = None
+    aligned: Tensor | None = None
 
 
 def compare_with_teachers(
@@ -158,7 +168,9 @@ def compare_with_teachers(
     found = []
     for teacher in teachers:
         training = {} if frames.problem else frames.teacher_outputs(teacher.source, f"teacher {teacher.name}")
-        outputs = Outputs(teacher.tested, training, None if teacher.whitened else teacher.result)
+        source, own_result = teacher.source, None if teacher.whitened else teacher.result
+        aligned = source.space.apply(teacher.tested["embedding"]) if isinstance(source, AlignedTeacher) else None
+        outputs = Outputs(teacher.tested, training, own_result, aligned)
         found.append(compare(teacher.name, student, outputs, test, [frames.note()]))
     return found
 
@@ -175,19 +187,18 @@ def compare(
     known = {STUDENT: student.result, TEACHER: teacher.result}
     pairings, pairs = _pairings(student, teacher), frame_pairs(test)
     spaces, chance = {}, None
-    for space in SPACES if student.training and teacher.training else SPACES[:1]:
+    for space in _spaces(student, teacher):
         directions: dict[str, Direction] = {}
         spreads: dict[str, Spread] = {}
         for direction, (asked, found) in pairings.items():
-            if asked.width != found.width:
+            left, right = asked.within(space), found.within(space)
+            if left.shape[1] != right.shape[1] or (space == "aligned" and direction in PARTS.values()):
                 continue
             result = known.get(direction) if space == "raw" else None
             if result is None:
-                left, right = asked.within(space), found.within(space)
                 result = score_table(keys, {"embedding": left}, test, {"embedding": right})
-                if direction == ACROSS:
-                    both = left.numpy(), right.numpy()
-                    spreads = {kind: spread(cosines(*both, rows)) for kind, rows in pairs.items()}
+            if direction == ACROSS:
+                spreads = {kind: spread(cosines(left.numpy(), right.numpy(), rows)) for kind, rows in pairs.items()}
             directions[direction] = direction_of(result)
             chance = chance or result
         spaces[space] = SpaceResult(directions, spreads)
@@ -196,11 +207,17 @@ def compare(
     return AsymmetricResult(name, list(pairings), _absent(pairings), spaces, chance.chance_columns(), curve, notes)
 
 
+def _spaces(student: Outputs, teacher: Outputs) -> list[str]:
+    """The spaces that can be measured."""
+    known = {"centred": bool(student.training and teacher.training), "aligned": teacher.aligned is not None}
+    return [space for space in SPACES if known.get(space, True)]
+
+
 def _pairings(student: Outputs, teacher: Outputs) -> dict[str, tuple[_Side, _Side]]:
     """By direction who asks and who is found."""
     own = _Side(student.tested["embedding"], student.training.get("embedding"))
     sides = {name: _Side(table, teacher.training.get(name)) for name, table in teacher.tested.items()}
-    whole = sides["embedding"]
+    whole = sides["embedding"] = replace(sides["embedding"], aligned=teacher.aligned)
     found = {STUDENT: (own, own), ACROSS: (own, whole)}
     for name, direction in PARTS.items():
         if name in sides:

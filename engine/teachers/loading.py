@@ -91,13 +91,13 @@ class TeacherOpener:
                 )
             files = one_for_each(options.whitening, len(names), "teachers")
             each = zip(names, paths, files, strict=True)
-            return _numbered([self._live(name, Path(path), whitening) for name, path, whitening in each])
+            return numbered([self._live(name, Path(path), whitening) for name, path, whitening in each])
         if options.whiten_dim is not None or options.whitening:
             flag = "--whitening" if options.whitening else "--whiten_dim"
             raise UserError(f"{flag} is about teachers that run in every step: give --teacher_outputs live")
         if options.teacher_store is not None and len(names) > 1:
             raise UserError("--teacher_store holds one teacher: omit it to use one store per teacher")
-        return _numbered([self._stored(name, Path(path)) for name, path in zip(names, paths, strict=True)])
+        return numbered([self._stored(name, Path(path)) for name, path in zip(names, paths, strict=True)])
 
     def _is_live(self) -> bool:
         """Are the teachers run in every step? They must be where their feature maps are distilled."""
@@ -211,7 +211,7 @@ def embeddings_of(tables: Table) -> Table:
     return {name: tables[name] for name in EMBEDDINGS if name in tables}
 
 
-def _numbered(teachers: list[LoadedTeacher]) -> list[LoadedTeacher]:
+def numbered(teachers: list[LoadedTeacher]) -> list[LoadedTeacher]:
     """The same teachers with names that tell them apart: a second apformer becomes "apformer 2"."""
     seen: Counter[str] = Counter()
     for teacher in teachers:

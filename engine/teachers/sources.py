@@ -1,6 +1,6 @@
 """Where teacher outputs come from: a frozen live network, or a store on disk. The training loop cannot tell which."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -81,6 +81,11 @@ class StoredTeacher:
             ) from None
         device = next((value.device for value in batch.values() if isinstance(value, Tensor)), torch.device("cpu"))
         return {name: table[rows].to(device) for name, table in self._tables.items()}
+
+    @property
+    def keys(self) -> Collection[str]:
+        """The places that it has outputs of."""
+        return self._rows.keys()
 
     def shuffled(self, seed: int) -> "StoredTeacher":
         """Control: the same outputs, each handed to another place (a permutation without fixed points)."""

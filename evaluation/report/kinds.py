@@ -5,6 +5,7 @@ from functools import partial
 from distilplace.datasets.benchmarks import LandmarkSet, PoseSet, VideoSet
 from distilplace.datasets.records import Benchmark, EvaluationSet, distance_text
 from distilplace.evaluation.report.parts import Kind, Material
+from distilplace.evaluation.report.sections.asymmetric import asymmetric
 from distilplace.evaluation.report.sections.camera_plans import camera_plans
 from distilplace.evaluation.report.sections.failures import failures
 from distilplace.evaluation.report.sections.landmarks import Landmarks, landmark_examples, landmark_precisions
@@ -97,6 +98,7 @@ KINDS: dict[type[Benchmark], Kind] = {
         (
             recall_table,
             recall_curves,
+            asymmetric,
             refusals,
             similarities,
             sequences,
@@ -115,7 +117,13 @@ KINDS: dict[type[Benchmark], Kind] = {
         (partial(results, largest=False), pose_errors, camera_plans, pose_examples, size_and_speed),
     ),
     LandmarkSet: Kind(
-        _check_landmarks, partial(_lead, _LANDMARKS), (results, landmark_precisions, landmark_examples, size_and_speed)
+        _check_landmarks,
+        partial(_lead, _LANDMARKS),
+        (results, asymmetric, landmark_precisions, landmark_examples, size_and_speed),
     ),
-    VideoSet: Kind(_check_videos, partial(_lead, _VIDEOS), (results, video_precisions, video_examples, size_and_speed)),
+    VideoSet: Kind(
+        _check_videos,
+        partial(_lead, _VIDEOS),
+        (results, asymmetric, video_precisions, video_examples, size_and_speed),
+    ),
 }

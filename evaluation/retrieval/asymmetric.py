@@ -3,7 +3,8 @@
 A robot with a camera may be localised in a map that a vehicle with LiDAR and cameras has made (asymmetric metric
 learning: Budnik and Avrithis, arXiv 2006.16331). Every direction ("student -> teacher": queries -> database) is ranked
 by cosines, under the rules of the benchmark; in the space ``raw`` as the networks give them, in ``centred`` with each
-network's mean training output subtracted.
+network's mean training output subtracted, in ``aligned`` the student as it is and the teacher in the space in which the
+student learnt from it (``--align_space``), where there is one.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,7 +17,7 @@ from distilplace.evaluation.retrieval.measures import Result
 from distilplace.evaluation.retrieval.results import RetrievalResult
 
 STUDENT, ACROSS, TEACHER = "student -> student", "student -> teacher", "teacher -> teacher"
-SPACES = ("raw", "centred")
+SPACES = ("raw", "centred", "aligned")
 
 
 @dataclass(frozen=True)
