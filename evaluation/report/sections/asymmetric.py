@@ -15,9 +15,7 @@ READING = (
     "mean over training frames is subtracted first. Losses that compare relations alone fix the student's space only "
     "up to a rotation: student -> student may be good while student -> teacher is chance."
 )
-ALIGNED = (
-    "Aligned: the teacher in the space of --align_space, where the student learnt from it; the student as it is."
-)
+ALIGNED = "Aligned: the teacher in the space of --align_space, where the student learnt from it; the student as it is."
 
 
 def asymmetric(material: Material[Any, Any]) -> Section | None:

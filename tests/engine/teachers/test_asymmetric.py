@@ -139,6 +139,18 @@ def test_other_widths_are_absent_and_say_why_and_without_training_outputs_nothin
     assert [*bare.spaces] == ["raw"]
 
 
+def test_in_the_aligned_space_the_teacher_alone_is_changed():
+    """As for a student of a whitened space, which is as wide as that and not as the teacher."""
+    test, student, teacher = drives(), embedded(0.5, 1, 5), embedded(0.5, 2)
+    aligned = teacher[:, :5] + 1.0
+    own = outputs(teacher)
+    result = compare("t", outputs(student), Outputs(own.tested, own.training, None, aligned), test)
+    assert [*result.spaces] == ["raw", "centred", "aligned"]
+    assert [*result.spaces["aligned"].directions] == result.directions
+    assert recall(result, "aligned", ACROSS) == pytest.approx(slow_recall(student.numpy(), aligned.numpy(), test))
+    assert recall(result, "aligned", STUDENT) == recall(result, "raw", STUDENT)
+
+
 def landmarks() -> tuple[Benchmark, Tensor]:
     records = [PlaceRecord(str(index), "r", None, (), 0.0, 0.0) for index in range(24)]
     of = [np.array([query, query + 6]) for query in range(6)]
