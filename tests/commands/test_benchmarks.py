@@ -110,7 +110,7 @@ def landmark_teachers(landmarks, tmp_path_factory) -> list[str]:
     return [weights(run(logs, name, *landmarks, *teach, "--model", name)) for name in ("resnet18_gem", "resnet18_dolg")]
 
 
-WHITEN = ["--student_model", "resnet18_full", "--pool", "GeMFC", "--student_output_dim", "8", "--loss", "none"]
+WHITEN = ["--student_model", "resnet18_full", "--pool", "GeMFC", "--student_output_dim", "6", "--loss", "none"]
 WHITEN += ["--distil_method", "whiten_mtd", "--whiten_dim", "6", "--teacher_output_dim", "16"]
 
 
@@ -125,6 +125,10 @@ def test_whitened_teachers_teach_a_student_without_labels(landmarks, landmark_te
     assert len(list((tmp_path / "teacher_stores").glob("whitening-*.safetensors"))) == 2
     result = next(iter(numbers(folder).values()))
     assert {"easy", "medium", "hard"} <= set(result)
+    assert set(result["asymmetric"]) == {"resnet18_gem", "resnet18_dolg"}
+    for each in result["asymmetric"].values():
+        assert each["absent"] == {}
+        assert "mAP_medium" in each["centred"]["directions"]["student -> teacher"]
     assert (
         evaluate.main(["--weights", weights(folder), "--scales", "1", "0.7", "--query_crop", "--image_size", "64"]) == 0
     )

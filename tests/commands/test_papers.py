@@ -55,6 +55,16 @@ def pyramid_teachers(pictures, tmp_path_factory) -> list[str]:
     return [weights(folder) for folder in folders]
 
 
+def assert_in_teacher_maps(rows: dict[str, dict], *teachers: str) -> None:
+    """The student, the first of the rows of ``test.json``, is measured in the map of each of its teachers."""
+    found = next(iter(rows.values()))["asymmetric"]
+    assert set(found) == set(teachers)
+    for each in found.values():
+        for space in ("raw", "centred"):
+            directions = {*each[space]["directions"], *each["absent"]}
+            assert directions == {"student -> student", "student -> teacher", "teacher -> teacher"}
+
+
 def asht_flags(teachers: list[str]) -> list[str]:
     models = ["--model", "dsformer", "dsformer", "--teacher_weights_path", *teachers]
     return [
@@ -68,7 +78,9 @@ def test_several_teachers_teach_by_asht(pictures, pyramid_teachers, tmp_path):
     numbers = logged(folder)
     assert {"train/loss_asht_soft", "train/loss_asht_hard", "train/loss_asht_feature"} <= set(numbers)
     assert numbers["train/asht_weight_1"] + numbers["train/asht_weight_2"] == pytest.approx(1.0, abs=1e-5)
-    assert list(json.loads((folder / "test.json").read_text()))[1:] == ["teacher dsformer", "teacher dsformer 2"]
+    rows = json.loads((folder / "test.json").read_text())
+    assert list(rows)[1:] == ["teacher dsformer", "teacher dsformer 2"]
+    assert_in_teacher_maps(rows, "dsformer", "dsformer 2")
 
 
 @pytest.mark.slow
@@ -132,6 +144,7 @@ def test_wakd_mines_tuples_in_generations(pictures, tmp_path, monkeypatch):
     folder = run(small, tmp_path, "student", *student)
     numbers = logged(folder)
     assert {"train/loss_wakd_vlad", "train/loss_wakd_attention"} <= set(numbers)
+    assert_in_teacher_maps(json.loads((folder / "test.json").read_text()), "resnet18netvlad")
     assert numbers["step"] == 8  # 8 queries, 2 a step, one epoch in each of two generations
     assert "generation 1 starts over" in (folder / "log.txt").read_text()
     assert begun == ["resnet18", "mobilenetv3_small"]

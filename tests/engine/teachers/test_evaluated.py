@@ -25,12 +25,12 @@ from tests.engine.toy_run import ToyData, ToyNet
 def filled(folder: Path, data: ToyData) -> Path:
     """A store of ToyNet's outputs for the toy street."""
     embedder = Embedder(Context(EvaluateOptions(weights="w"), data, Fabric(accelerator="cpu", devices=1)))
-    part = embedder.embed(ToyNet(seed=5), data.records, "")
+    parts = [embedder.embed(ToyNet(seed=5), data.records, "") for _ in LABELS]
     frames = (of_frames(label, data, data.records, ("images",)) for label in LABELS.values())
     made_from = Fingerprint({"model": "toy"})
     for each in frames:
         made_from |= each
-    write_store(folder, made_from, part, part, {"parameters": "9"})
+    write_store(folder, made_from, *parts, {"parameters": "9"})
     return folder
 
 
