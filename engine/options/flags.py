@@ -65,7 +65,7 @@ def grouped_options(kind: type[OptionGroup]) -> dict[str, list[str]]:
     groups = {title: group for title, group in GROUPS.items() if issubclass(kind, group)}
     home = {name: title for title, group in groups.items() for name in group.model_fields}
     own = [name for name in kind.model_fields if name not in home]
-    found = {"common": [*own, *(name for name in COMMON if name in kind.model_fields)]}
+    found = {"common": [*own, *(name for name in COMMON if name in kind.model_fields and name not in own)]}
     for title in groups:
         found[title] = [name for name in kind.model_fields if home.get(name) == title and name not in found["common"]]
     return found
