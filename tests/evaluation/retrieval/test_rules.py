@@ -306,7 +306,7 @@ def test_reports_state_the_rules_and_cope_with_queries_that_are_never_right(tmp_
     assert "no correct result at any rank" in text
     assert str(NEVER) not in text
     heads = [cell.split("<")[0] for cell in text.split("<th>")[1:]]
-    assert heads == ["model", "R@1", "R@5", "R@10", "R@1 %", "F1max", "parameters"]
+    assert heads == ["model", "R@1", "R@5", "R@10", "R@1 %", "F1max", "model", "parameters"]
     assert f"{entries[0].result.extra['F1max']:.3f}</td>" in text
     examples = choose_queries([entries[0].result], town, 10, seed=0)
     assert len(examples) == 10  # misses are questions too
