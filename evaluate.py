@@ -160,8 +160,13 @@ def saved_options(weights: str | None) -> dict[str, Any]:
 
 
 def trained_options(weights: str | None) -> dict[str, Any]:
-    """Options of the run that made the weights: of its ``config.yaml``, else as the file tells them."""
-    return config_of(weights) or card_options(weights)
+    """Options of the run that made the weights: of its ``config.yaml``, else as the file tells them.
+
+    Of a run's teacher, which lies beside its student, the file tells network and role.
+    """
+    run, told = config_of(weights), card_options(weights)
+    same = not told or run.get("train_mode") in (None, told["train_mode"])
+    return (run or told) if same else {**run, **told}
 
 
 def weights_flag(argv: Sequence[str]) -> str | None:

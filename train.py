@@ -15,7 +15,7 @@ from dataclasses import replace
 from typing import Any
 
 from distilplace.common.home import home
-from distilplace.datasets.records import require_one_input_per_key
+from distilplace.datasets.records import Benchmark, require_one_input_per_key
 from distilplace.engine.assembly import Parts, assemble
 from distilplace.engine.building import (
     build_data,
@@ -30,6 +30,7 @@ from distilplace.engine.building import (
 from distilplace.engine.caches.clusters import start_clusters
 from distilplace.engine.context import Context
 from distilplace.engine.embedding import Embedder, parameter_count
+from distilplace.engine.heads.fitted import HeadFitter, chosen_file, fits_head
 from distilplace.engine.heads.learned import add_learned_head
 from distilplace.engine.model_card import Described, describe_network, scores_of
 from distilplace.engine.options import TrainOptions
@@ -40,10 +41,11 @@ from distilplace.engine.runs.folder import LOG, RunFolder
 from distilplace.engine.runs.predictions import require_ranked
 from distilplace.engine.selection import Selection
 from distilplace.engine.teachers.asymmetric import TrainingFrames, compare_with_teachers
-from distilplace.engine.teachers.loading import TeacherOpener
+from distilplace.engine.teachers.loading import LoadedTeacher, TeacherOpener
 from distilplace.engine.trainer import Trainer
 from distilplace.evaluation.report.parts import ReportEntry
 from distilplace.evaluation.retrieval.measures import Result
+from distilplace.models import PlaceNetwork
 from distilplace.models.checkpoints import add_scores, load_weights, save_weights
 
 
@@ -75,8 +77,10 @@ def train_and_test(options: TrainOptions, fabric: Any, folder: RunFolder) -> Out
     distiller = build_distiller(options)
     network = build_network(name, settings, seed=options.seed).to(context.device)
     teachers = TeacherOpener(context, testing, everything.records, test, distiller).open_all()
-    add_learned_head(options, network, [teacher.source for teacher in teachers])
-    parts = Parts(training, network, task_loss, distiller, [teacher.source for teacher in teachers], context)
+    sources = [teacher.source for teacher in teachers]
+    add_learned_head(options, network, sources)
+    fitter = HeadFitter.prepare(context, training, test, sources, distiller, folder.path / "models")
+    parts = Parts(training, network, task_loss, distiller, sources if distiller else [], context)
 
     notes = list(dict.fromkeys([*data.notes, *tested.notes]))
     counted = f"{data.name}: {len(training)} training places; test: {test.summary()}"
@@ -85,7 +89,7 @@ def train_and_test(options: TrainOptions, fabric: Any, folder: RunFolder) -> Out
     selection = Selection(validation, options.val_min_queries, options.select_by)
     start_clusters(parts, folder)
     trainer = assemble(parts, folder)
-    described = describe_network(context, network, settings, training.records[0])
+    described = describe_network(context, network, settings, training.records[0], maps=fitter.learned_maps)
     if options.resume == "auto" and trainer.resume():
         LOG.info("resumed at epoch %d, step %d", trainer.progress.epoch + 1, trainer.progress.step)
 
@@ -98,16 +102,16 @@ def train_and_test(options: TrainOptions, fabric: Any, folder: RunFolder) -> Out
             trainer.stop_if_asked()
 
     # ---- Test: once, with the chosen epoch's weights
-    best = folder.path / "models" / "best.safetensors"
+    best = folder.path / "models" / chosen_file(options)
     if not best.is_file():
         keep(trainer, described, None)
     load_weights(network, best)
-    tester = Embedder(testing)
-    facts = tester.facts(network, test.distinct_records())
-    own = tester.embed_and_score(network, test, "test")
     frames = TrainingFrames(replace(context, scales=testing.scales), training.records)
-    asymmetric = compare_with_teachers(network, own, teachers, test, frames)
-    entries = [ReportEntry(role_name(options), own[1], facts, asymmetric=asymmetric)]
+    entries = [test_network(network, role_name(options), testing, teachers, test, frames)]
+    if fits_head(options):
+        best = fitter.fit_and_save(network, settings, best)
+        fitted = f"{entries[0].name}, {fitter.told}"
+        entries.insert(0, test_network(network, fitted, testing, teachers, test, frames))
     entries += [ReportEntry(f"teacher {t.name}", t.result, t.facts) for t in teachers]
     outcome = Outcome(folder.path, entries, test, notes, str(context.device))
     title = f"{role_name(options)} on {tested.name}"
@@ -115,6 +119,21 @@ def train_and_test(options: TrainOptions, fabric: Any, folder: RunFolder) -> Out
     report_outcome(outcome, title=title, seed=options.seed, settings=settings, predictions=listed)
     add_scores(best, "test", scores_of(entries[0].result))
     return outcome
+
+
+def test_network(
+    network: PlaceNetwork,
+    name: str,
+    testing: Context[TrainOptions],
+    teachers: Sequence[LoadedTeacher],
+    test: Benchmark,
+    frames: TrainingFrames,
+) -> ReportEntry[Any]:
+    """What the network scores on the test set, also in its teachers' maps, called ``name``."""
+    tester = Embedder(testing)
+    facts = tester.facts(network, test.distinct_records())
+    own = tester.embed_and_score(network, test, "test")
+    return ReportEntry(name, own[1], facts, asymmetric=compare_with_teachers(network, own, teachers, test, frames))
 
 
 def train_epoch(trainer: Trainer) -> dict[str, float]:
@@ -154,7 +173,7 @@ def keep(trainer: Trainer, described: Described, result: Result | None) -> None:
     card = replace(described.card, scores=scores)
     with trainer.stopping.saving():
         if progress.best_epoch in (progress.epoch, -1):
-            save_weights(trainer.network, models / "best.safetensors", card, described.mean_image)
+            save_weights(trainer.network, models / chosen_file(trainer.options), card, described.mean_image)
         if every and progress.epoch % every == 0:
             save_weights(trainer.network, models / f"epoch_{progress.epoch}.safetensors", card, described.mean_image)
         save_weights(trainer.network, models / "last.safetensors", card, described.mean_image)

@@ -31,6 +31,7 @@ COMMANDS = {
         "distilplace.tools.localise.run", "where pictures were taken, and how sure that is", trains=False
     ),
     "calibrate": Command("distilplace.tools.localise.calibrate", "how far a map's answers can be trusted"),
+    "centre": Command("distilplace.tools.centre", "subtract the mean training embedding of finished weights"),
     "whiten": Command("distilplace.tools.whiten", "fit the whitening of a teacher's embeddings"),
     "cluster": Command("distilplace.tools.cluster", "find the centroids that a NetVLAD head starts from"),
     "list-models": Command("distilplace.tools.list_models", "networks, their sizes and settings"),

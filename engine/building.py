@@ -102,11 +102,16 @@ def split_validation(options: TrainOptions, data: PlaceData, everything: Trainin
     if options.val_fraction > 0 and not data.metric_positions:
         note = "no validation split: this set's places have no positions to cut one by; the last epoch is kept"
         return Split(everything, None, note)
+    return cut_stretch(options, data, everything, test, options.val_fraction)
+
+
+def cut_stretch(options: TrainOptions, data: PlaceData, training: TrainingSet, test: Benchmark, share: float) -> Split:
+    """A stretch of the route held back: ``share`` of the training places, under the radius of the test."""
     radius, unit = (test.radius, test.unit) if isinstance(test, EvaluationSet) else (25.0, "m")
     buffer = data.validation_buffer
     if unit == "m" and (given := data_settings(options, options.dataset).get("negative_radius")) is not None:
         buffer = given
-    return split(everything, options.val_fraction, buffer=buffer, eval_radius=radius, unit=unit)
+    return split(training, share, buffer=buffer, eval_radius=radius, unit=unit)
 
 
 def rates_of(options: TrainOptions) -> Rates:

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -40,19 +40,27 @@ class Described(NamedTuple):
 
 
 def describe_network(
-    context: Context[TrainOptions], network: PlaceNetwork, settings: Mapping[str, Any], example: PlaceRecord
+    context: Context[TrainOptions],
+    network: PlaceNetwork,
+    settings: Mapping[str, Any],
+    example: PlaceRecord,
+    *,
+    maps: Sequence[str] = (),
+    teacher: str | None = None,
 ) -> Described:
-    """The card of the network that a run trains, without scores.
+    """The card of the network that a run trains, or of one of its teachers, without scores.
 
     Args:
         context: of the run, with the data set that trains.
         network: as it is; asked for the embedding of the training place ``example``.
         settings: that it was built from.
         example: a training place.
+        maps: fingerprints of the spaces that its embeddings aim at.
+        teacher: name of the network where it is a teacher of this run.
 
     """
     options, data = context.options, context.data
-    student = options.train_mode == "train_student"
+    student = options.train_mode == "train_student" and teacher is None
     seen = example.images[0] if "images" in network.requires and example.images else None
     preprocessing = preprocessing_of(data, None if seen is None else Path(seen))
     embedding = _embedding_of(context, network, example)
@@ -61,13 +69,14 @@ def describe_network(
     head = {} if network.embedding_head is None else {SETTING: list(network.embedding_head.names)}
     card = ModelCard(
         role="student" if student else "teacher",
-        model=options.student_model if student else options.model[0],
+        model=options.student_model if student else teacher or options.model[0],
         settings={**_plain(settings), **neutral, **head},
         preprocessing=preprocessing.to_dict(),
         embedding={"width": embedding.shape[1], "metric": "cosine", "unit": unit},
         dataset=data.name,
         licence="Apache-2.0" if data.name.startswith("demo") else f"as the terms of the data set {data.name} allow",
         options={name: value for name, value in options.model_dump(mode="json").items() if name in CARD_OPTIONS},
+        maps=tuple(maps),
     )
     return Described(card, preprocessing.mean_image)
 

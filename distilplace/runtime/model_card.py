@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,7 +16,7 @@ LONGEST = 1_000_000
 """Letters of the text; a card takes some thousands."""
 ROLES = ("student", "teacher")
 METRICS = ("cosine", "euclidean")
-OPTIONAL = ("options", "export")
+OPTIONAL = ("options", "export", "maps")
 # Settings that change nothing of what a network with given weights computes.
 NEUTRAL_SETTINGS = ("pretrained", "sparse_backend", "dropout", "trainable_from")
 
@@ -47,6 +47,8 @@ class ModelCard:
     """Hex digest of the weights."""
     export: Mapping[str, Any] | None = None
     """Of an exported file: precision, target, opset, parity."""
+    maps: Sequence[str] = ()
+    """Fingerprints of other spaces that the embeddings aim at: their maps may be queried with this network."""
 
     @property
     def fingerprint(self) -> str:
@@ -76,7 +78,9 @@ class ModelCard:
             "tensors_sha256": self.tensors_sha256,
             "options": dict(self.options),
         }
-        return found if self.export is None else {**found, "export": dict(self.export)}
+        if self.export is not None:
+            found["export"] = dict(self.export)
+        return {**found, "maps": list(self.maps)} if self.maps else found
 
     def to_text(self) -> str:
         """The JSON text for the metadata of a file; ValueError for what JSON cannot say, NaN among it."""
@@ -109,12 +113,15 @@ class ModelCard:
         found = require_keys(values, ("format", "fingerprint", *names), source, OPTIONAL)
         for name in ("role", "model", "dataset", "licence", "created_by", "tensors_sha256"):
             text(found[name], 2000, f"{source}: {name}")
-        for name in ("settings", "preprocessing", "embedding", "scores", *OPTIONAL):
+        for name in ("settings", "preprocessing", "embedding", "scores", "options", "export"):
             if name in found and not isinstance(found[name], dict):
                 raise UserError(f"{source}: {name} is no set of named values; {REMEDY}")
         if not all(isinstance(part, dict) for part in found["scores"].values()):
             raise UserError(f"{source}: scores are no sets of named values; {REMEDY}")
         _check_embedding(found["embedding"], source)
+        maps = found.get("maps", [])
+        if not isinstance(maps, list) or not all(isinstance(each, str) and len(each) <= 2000 for each in maps):
+            raise UserError(f"{source}: maps are no fingerprints; {REMEDY}")
         if found["role"] not in ROLES:
             raise UserError(f"{source}: role {found['role']!r} is none of {', '.join(ROLES)}; {REMEDY}")
         card = cls(**{name: found[name] for name in (*names, *OPTIONAL) if name in found})

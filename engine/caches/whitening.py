@@ -32,7 +32,7 @@ class WhitenedTeacher:
         self.source = source
         self.requires = source.requires
         self.network = source.network
-        self._whitening = whitening
+        self.whitening = whitening
 
     def outputs(self, batch: dict[str, Any]) -> dict[str, Any]:
         """The source's outputs with the whitened embedding [B, dim2]."""
@@ -41,7 +41,7 @@ class WhitenedTeacher:
 
     def whitened(self, embeddings: Tensor) -> Tensor:
         """Embeddings [n, dim1] of unit length, whitened, and of unit length again: [n, dim2]."""
-        whitening = self._whitening.to(embeddings.device)
+        whitening = self.whitening.to(embeddings.device)
         unit = functional.normalize(embeddings.double(), dim=1)
         return functional.normalize(whitening(unit), dim=1).float()
 

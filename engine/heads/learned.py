@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from distilplace.common.errors import UserError
 from distilplace.common.randomness import forked_random_state
 from distilplace.engine.options import TrainOptions
+from distilplace.engine.teachers.aligned import AlignedTeacher
 from distilplace.engine.teachers.sources import TeacherSource
 from distilplace.models import PlaceNetwork
 from distilplace.models.head import LINEAR
@@ -19,7 +20,8 @@ def add_learned_head(options: TrainOptions, network: PlaceNetwork, teachers: Seq
     Its start depends on the seed alone, and the network's own start not on whether it has one.
 
     Raises:
-        UserError: ``--embedding_head_dim`` is not the width of the head that ``--pretrained`` brought.
+        UserError: ``--embedding_head_dim`` is not the width of the head that ``--pretrained`` brought; or it is not
+            given, and the teachers' embeddings differ in width.
 
     """
     if options.embedding_head == "none":
@@ -32,8 +34,17 @@ def add_learned_head(options: TrainOptions, network: PlaceNetwork, teachers: Seq
             )
         LOG.info("embedding head of %s: %s", options.pretrained, ", ".join(network.embedding_head.names))
         return
-    width = options.embedding_head_dim or network.output_dim
+    width = options.embedding_head_dim or _compared_width(teachers) or network.output_dim
     device = next(network.parameters()).device
     with forked_random_state("embedding head", options.seed):
         network.add_embedding_head([f"{LINEAR}{width}"]).to(device)
     LOG.info("embedding head: a linear layer to %d numbers", width)
+
+
+def _compared_width(teachers: Sequence[TeacherSource]) -> int | None:
+    """The width of the space in which embeddings are compared with the teachers'; None where they are not."""
+    widths = sorted({teacher.space.width for teacher in teachers if isinstance(teacher, AlignedTeacher)})
+    if len(widths) > 1:
+        told = " and ".join(map(str, widths))
+        raise UserError(f"the teachers' embeddings have {told} numbers: say with --embedding_head_dim how many")
+    return widths[0] if widths else None

@@ -17,3 +17,9 @@ class HeadOptions(OptionGroup):
     embedding_head_dim: PositiveInt | None = Field(
         None, description="its width; None = that of the teacher's space it is compared with, else the network's own"
     )
+    centre: bool = Field(
+        False, description="after training: subtract the mean of the training embeddings (unit length before and after)"
+    )
+    align_head: bool = Field(
+        False, description="after training: a linear map to the teacher's --align_space, by ridge regression"
+    )

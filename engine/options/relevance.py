@@ -73,7 +73,8 @@ def unread(options: OptionGroup, names: Collection[str]) -> dict[str, str]:
 def _aligning(options: TrainOptions) -> dict[str, str]:
     """Options of the teacher's space where no term compares embeddings in it, or the space has no width of its own."""
     distiller = build_distiller(options)
-    if distiller is None or ALIGNED not in distiller.teacher_requires:
+    compares = distiller is not None and ALIGNED in distiller.teacher_requires
+    if not (compares or options.align_head):
         return dict.fromkeys(ALIGNING, "read by terms that compare embeddings one by one: --kd align, aml or csd_bank")
     if options.align_space == "whitened":
         return {}

@@ -33,7 +33,7 @@ RUNS = ("tryid", "logdir", "exp_name", "resume", "save_every", "dry_run")
 STARTS = ("pretrained", "dropout", "trainable_from")
 """Options of a network that learns: none of them changes what one with given weights computes."""
 RADII = ("eval_radius", "positive_radius", "negative_radius")
-HEADS = ("embedding_head", "embedding_head_dim")
+HEADS = ("embedding_head", "embedding_head_dim", "centre", "align_head")
 OFF = (*RATES, "embedding_head", "dropout", "pretrained", "alpha", "sigma")
 Reasons = dict[str, str]
 
@@ -64,7 +64,7 @@ def course_of(options: OptionGroup) -> Course | None:
         data_sets = tuple(dict.fromkeys(filter(None, (options.dataset, options.test_dataset))))
         if options.train_mode == "train_teacher":
             return Course(data_sets, tuple(options.model[:1]), (), options.loss)
-        distils = options.distil_method != "nokd" or bool(options.kd)
+        distils = options.distil_method != "nokd" or bool(options.kd) or options.align_head
         teachers = tuple(options.model) if distils else ()
         return Course(data_sets, teachers, (options.student_model,), options.loss, distils)
     if isinstance(options, EvaluateOptions) and (role := options.network_role()) is not None:
@@ -102,12 +102,14 @@ def _because(reason: str, names: Iterable[str]) -> Reasons:
 def _mode(options: TrainOptions, course: Course) -> Reasons:
     if options.train_mode == "train_teacher":
         reason = "--train_mode train_teacher trains a teacher, nothing is distilled"
-        return _because(reason, (*DISTILLING, "distil_method", "kd", "student_model"))
-    found = {}
+        return _because(reason, (*DISTILLING, "distil_method", "kd", "student_model", "align_head"))
+    found: Reasons = {}
     if not course.distils:
         found = _because("--distil_method nokd without --kd needs no teacher", (*DISTILLING, "model"))
-    elif options.teacher_outputs == "live":
-        found = _because("--teacher_outputs live keeps no store", ("teacher_store", "rebuild_store"))
+    elif options.distil_method == "nokd" and not options.kd:
+        found = _because("--distil_method nokd without --kd distils nothing", ("distil_logit_weight",))
+    if course.distils and options.teacher_outputs == "live":
+        found |= _because("--teacher_outputs live keeps no store", ("teacher_store", "rebuild_store"))
     if options.whitening:
         found = _because("the whitenings of --whitening are not fitted here", ("whiten_samples",)) | found
     elif options.whiten_dim is None:

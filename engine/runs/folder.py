@@ -24,6 +24,8 @@ LOG = logging.getLogger("distilplace")
 NEUTRAL = {"logdir", "exp_name", "resume", "save_every", "num_workers", "accelerator", "cuda", "dry_run", "tryid"}
 NEUTRAL |= {"predictions"}
 NEUTRAL |= {"val_batch_size", "teacher_store", "rebuild_store", "sparse_backend", "sparse_maps", "save_epoch_freq"}
+TEACHER_FILE, TEACHER_FILES = "teacher.safetensors", "teacher*.safetensors"
+"""In ``models/``: not learned by the run (:mod:`distilplace.engine.heads.maps`)."""
 
 
 def options_hash(options: TrainOptions) -> str:
@@ -136,7 +138,8 @@ class RunFolder:
         """
         saved = self.path / "config.yaml"
         has_state = (self.path / "last.ckpt").exists()
-        if not has_state and (weights := sorted(self.path.glob("models/*.safetensors"))):
+        learned = [path for path in sorted(self.path.glob("models/*.safetensors")) if not path.match(TEACHER_FILES)]
+        if not has_state and (weights := learned):
             raise UserError(
                 f"{self.path} holds weights of a run ({weights[0].name}) but no last.ckpt to go on from: put last.ckpt "
                 f"back; or, to start over, choose another --exp_name or move {weights[0].parent} away"

@@ -74,9 +74,9 @@ class TeacherOpener:
         return embeddings_of(tables), result, embedder.facts(network, self.test.distinct_records())
 
     def open_all(self) -> list[LoadedTeacher]:
-        """One per ``--model``; none without distillation. Mismatches raise :class:`UserError`."""
+        """One per ``--model``; none where no method and no head reads one. Mismatches raise :class:`UserError`."""
         options = self.options
-        if self.distiller is None:
+        if self.distiller is None and not options.align_head:
             return []
         if not self.distiller.absolute and not isinstance(self.test, PoseSet):
             LOG.warning(RELATIONS_ALONE)
@@ -101,22 +101,21 @@ class TeacherOpener:
 
     def _is_live(self) -> bool:
         """Are the teachers run in every step? They must be where their feature maps are distilled."""
-        assert self.distiller is not None
         what = distilled_live(self.distiller)
         if what is not None and self.options.teacher_outputs == "store":
             raise UserError(f"this method distils {what}, which no teacher store holds: omit --teacher_outputs")
         return what is not None or self.options.teacher_outputs == "live"
 
     def _is_aligned(self) -> bool:
-        """Does the method compare the student's embeddings with the teacher's one by one?"""
-        return self.distiller is not None and ALIGNED in self.distiller.teacher_requires
+        """Does the method, or the fitted head, compare the student's embeddings with the teacher's one by one?"""
+        compares = self.distiller is not None and ALIGNED in self.distiller.teacher_requires
+        return compares or self.options.align_head
 
     def _live(self, name: str, weights: Path, file: str | None) -> LoadedTeacher:
         network = self._load(name, weights)
         options = self.options
         published = published_whitening(file, network, name, options.whiten_dim) if file else None
-        assert self.distiller is not None
-        maps = self.distiller.teacher_maps(network.level_maps)
+        maps = () if self.distiller is None else self.distiller.teacher_maps(network.level_maps)
         tested, result, facts = self._measured(network)
         live = LiveTeacher(network, maps)
         source: TeacherSource = live

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from distilplace.common.errors import UserError
 from distilplace.runtime.map import BaseMap, open_map
+from distilplace.runtime.map.space import Space
 from distilplace.tools.map.models import Model, load_model
 
 MOST = 12
@@ -21,13 +22,13 @@ def open_with_model(where: str, model: Path | None, threads: int | None, index: 
         return open_map(where, found.card.to_dict(), index=index), found
     places = open_map(where, index=index)
     try:
-        return places, _beside(where, places.space.fingerprint, threads)
+        return places, _beside(where, places.space, threads)
     except BaseException:
         places.close()
         raise
 
 
-def _beside(where: str, fingerprint: str, threads: int | None) -> Model:
+def _beside(where: str, space: Space, threads: int | None) -> Model:
     folder = Path(where).parent
     files = sorted(folder.glob("*.onnx")) if folder.is_dir() and "://" not in where else []
     others: list[str] = []
@@ -37,7 +38,7 @@ def _beside(where: str, fingerprint: str, threads: int | None) -> Model:
         except UserError:
             others.append(file.name)
             continue
-        if candidate.card.fingerprint == fingerprint:
+        if space.admits(Space.of(candidate.card.to_dict())):
             return candidate
         others.append(file.name)
     seen = f" ({', '.join(others)} made others)" if others else ""

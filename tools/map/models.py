@@ -44,3 +44,12 @@ def load_model(path: Path, threads: int | None = None) -> Model:
         )
     model: Model = network
     return model
+
+
+def reads_clouds(path: Path, model: Model) -> bool:
+    """Does the ``model`` of ``path`` read LiDAR beside images? Only a weights file can."""
+    if path.suffix.lower() != ".safetensors":
+        return False
+    from distilplace.models import model_requires
+
+    return "coords" in model_requires(model.card.model)

@@ -5,18 +5,23 @@ MAP is a file (SQLite), or a Milvus server: http://host:19530, or something.milv
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from distilplace.common.console import LOG, exit_code
 from distilplace.common.errors import UserError
 from distilplace.common.home import program
 from distilplace.runtime.map import BaseMap, open_map
-from distilplace.tools.map.models import load_model
+from distilplace.tools.map.models import Model, load_model, reads_clouds
 from distilplace.tools.map.printing import as_csv, as_json, as_text, info_text
 from distilplace.tools.map.sources import Source, from_dataset, from_folder
 
+Embed = Callable[[Source], np.ndarray]
+"""Embeddings float32 [n, D] of a run's places."""
 MODEL_HELP = "student.onnx, or a weights file (.safetensors, with [train])"
 
 
@@ -31,11 +36,13 @@ def add(known: argparse.Namespace) -> None:
             if getattr(known, flag) is not None:
                 raise UserError(f"--{flag} belongs to --dataset: omit it, or give --dataset")
         sources = [from_folder(known.images, known.positions, known.run)]
+        model = load_model(known.model, known.threads)
+        embed: Embed = partial(_embed_images, model, known.batch_size)
     else:
         if known.positions is not None:
             raise UserError("--positions belongs to --images: a data set has its own")
-        sources = from_dataset(known.dataset, known.dataset_folder, known.run, known.part or "test")
-    model = load_model(known.model, known.threads)
+        model = load_model(known.model, known.threads)
+        sources, embed = _of_dataset(known, model)
     with open_map(known.map, model.card.to_dict()) as places:
         taken = {run.name for run in places.runs()}
         for source in sources:
@@ -44,16 +51,32 @@ def add(known: argparse.Namespace) -> None:
                     f"map {known.map} holds a run {source.run} already: give another --run, or delete that one"
                 )
         for source in sources:
-            _add(places, source, model, known)
+            _add(places, source, embed, known)
 
 
-def _add(places: BaseMap, source: Source, model: Any, known: argparse.Namespace) -> None:
+def _of_dataset(known: argparse.Namespace, model: Model) -> tuple[list[Source], Embed]:
+    """The runs of a data set, and what embeds one: images alone, or with their clouds where the model reads those."""
+    part = known.part or "test"
+    if not reads_clouds(known.model, model):
+        sources = from_dataset(known.dataset, known.dataset_folder, known.run, part)
+        return sources, partial(_embed_images, model, known.batch_size)
+    from distilplace.tools.map.clouds import embed_records, survey
+
+    context = survey(known.model, known.dataset, known.dataset_folder, known.batch_size)
+    sources = from_dataset(known.dataset, known.dataset_folder, known.run, part, context.data)
+    return sources, lambda source: embed_records(context, model, list(source.records))  # type: ignore[arg-type]
+
+
+def _embed_images(model: Model, batch_size: int, source: Source) -> np.ndarray:
+    return model.embed(source.images, batch_size=batch_size)
+
+
+def _add(places: BaseMap, source: Source, embed: Embed, known: argparse.Namespace) -> None:
     for note in source.notes:
         LOG.info("note: %s", note)
-    embeddings = model.embed(source.images, batch_size=known.batch_size)
     count = places.add(
         source.run,
-        embeddings,
+        embed(source),
         source.positions,
         timestamps=source.timestamps,
         altitudes=source.altitudes,

@@ -1,6 +1,6 @@
 """What is added to a map: images with their positions, from a folder and a table or from a data set."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,6 +24,8 @@ class Source(NamedTuple):
     altitudes: np.ndarray | None = None
     yaws: np.ndarray | None = None
     notes: tuple[str, ...] = ()
+    records: Sequence[Any] = ()
+    """The places as their data set has them, with their clouds; none of a folder."""
 
 
 def from_folder(folder: Path, table: Path, run: str | None) -> Source:
@@ -65,10 +67,12 @@ def from_folder(folder: Path, table: Path, run: str | None) -> Source:
     )
 
 
-def from_dataset(name: str, folder: Path | None, run: str | None, part: str = "test") -> list[Source]:
+def from_dataset(name: str, folder: Path | None, run: str | None, part: str = "test", data: Any = None) -> list[Source]:
     """The runs of a data set, each under its own name; ``run``: that one alone.
 
     ``part``: "test", the database of its evaluation, or "train", the training images in the order that the set lists.
+
+    ``data``: the data set where it is open already.
 
     Raises:
         UserError: no torch, no such data set or run, one without positions in metres or without images.
@@ -79,7 +83,7 @@ def from_dataset(name: str, folder: Path | None, run: str | None, part: str = "t
     from distilplace.datasets import EvaluationSet, create_dataset
 
     settings: dict[str, Any] = {} if folder is None else {"dataset_folder": folder}
-    data = create_dataset(name, **settings)
+    data = data or create_dataset(name, **settings)
     found = data.evaluation_set()
     runs = dict(zip(found.runs, found.database, strict=True)) if isinstance(found, EvaluationSet) else {}
     if not isinstance(found, EvaluationSet) or found.unit != "m" or not any(runs.values()):
@@ -95,7 +99,7 @@ def from_dataset(name: str, folder: Path | None, run: str | None, part: str = "t
         if any(not record.images or record.crop for record in records):
             raise UserError(f"data set {name}: run {each} has records that are no whole images: a map needs them")
         places = np.array([(record.easting, record.northing) for record in records])
-        sources.append(Source(each, [record.images[0] for record in records], places))
+        sources.append(Source(each, [record.images[0] for record in records], places, records=records))
     return sources
 
 

@@ -30,6 +30,8 @@ class BaseMap(ABC):
 
     space: Space
     """Which model made the embeddings, and how they are compared."""
+    model: Space | None = None
+    """The model at hand: the same, or one whose embeddings may be searched for; None: not said."""
     _block_rows = 4096
     """Rows of an array that are stored together."""
 
@@ -56,9 +58,11 @@ class BaseMap(ABC):
             images: n paths; None: not known.
 
         Raises:
-            UserError: the run is there already, rows that do not fit together, numbers that are not finite.
+            UserError: the run is there already, rows that do not fit together, numbers that are not finite, or the
+                model at hand is one that may only query.
 
         """
+        self.space.require_maker(self.model, self._storage().where)
         name = checked_name(run)
         columns = checked_columns(positions, timestamps, altitudes, yaws, images)
         self._add(name, columns, (self.space.prepared(block) for block in in_blocks(embeddings, self._block_rows)))
@@ -83,7 +87,7 @@ class BaseMap(ABC):
         """The ``k`` most similar places, best first, ties by id; fewer where fewer are there.
 
         Args:
-            embedding: [D], by the map's own model.
+            embedding: [D], by the map's own model, or by one that was made to match it.
             k: how many.
             centre: easting and northing of a position prior, metres; only places within ``radius`` count.
             radius: metres, with ``centre``.

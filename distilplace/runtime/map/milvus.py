@@ -55,7 +55,8 @@ class MilvusMap(BaseMap):
                 self._client.set_fact("map", json.dumps({"format": FORMAT, "model": space.written()}))
             self.space = self._stored_space()
             if space is not None:
-                self.space.require_same(space, where)
+                self.space.require_admitted(space, where)
+            self.model = space
         except BaseException:
             self._client.close()
             raise

@@ -25,8 +25,8 @@ class PlaceMap(BaseMap):
 
     Args:
         path: the file, conventionally ``.db``.
-        model: metadata of the model at hand (``Student.metadata``), which must be the one that made the map; a map that
-            does not exist is made for it. None: the map must exist.
+        model: metadata of the model at hand (``Student.metadata``): the one that made the map, or a student whose
+            metadata say that it may query it. A map that does not exist is made for it. None: the map must exist.
         index: "exact"; "hnsw" or "ivfpq" of FAISS; or "auto": exact up to 300,000 places, above IVF-PQ where FAISS is
             installed.
         dtype: how a new map stores embeddings, "float32" or, half as large, "float16".
@@ -56,7 +56,8 @@ class PlaceMap(BaseMap):
                 if self._dtype not in DTYPES:
                     raise self._file.damaged(f"embeddings of kind '{self._dtype}'")
             if space is not None:
-                self.space.require_same(space, path)
+                self.space.require_admitted(space, path)
+            self.model = space
             self._places = LoadedPlaces(self._file, self.space, self._dtype, index)
         except BaseException:
             self._file.close()

@@ -15,13 +15,17 @@ METRICS = ("cosine", "euclidean")
 
 @dataclass(frozen=True)
 class Space:
-    """``fingerprint``: identity of the model; ``width``: numbers per embedding; ``unit``: are they of length 1?"""
+    """``fingerprint``: identity of the model; ``width``: numbers per embedding; ``unit``: are they of length 1?
+
+    ``maps``: fingerprints of other models whose maps these embeddings may query; a map itself does not store it.
+    """
 
     fingerprint: str
     model: str
     width: int
     metric: str = "cosine"
     unit: bool = False
+    maps: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         fits = isinstance(self.width, int) and 0 < self.width <= WIDEST and self.metric in METRICS
@@ -44,6 +48,7 @@ class Space:
                 embedding["width"],
                 embedding["metric"],
                 bool(embedding.get("unit", False)),
+                tuple(metadata.get("maps", ())),
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise UserError(f"the model's metadata lack {error}: export it again") from error
@@ -55,19 +60,31 @@ class Space:
 
     def written(self) -> str:
         """As JSON."""
-        return json.dumps(asdict(self))
+        return json.dumps({name: value for name, value in asdict(self).items() if name != "maps"})
 
     @property
     def spherical(self) -> bool:
         """Does the angle alone decide? Then embeddings are brought to length 1, and similarity is their cosine."""
         return self.metric == "cosine" or self.unit
 
-    def require_same(self, other: "Space", where: object) -> None:
-        """:class:`UserError` unless ``other``, the model at hand, is the one that made the map ``where``."""
-        if (self.fingerprint, self.width) != (other.fingerprint, other.width):
+    def admits(self, other: "Space") -> bool:
+        """May ``other`` query maps of this space? The model that made them may, and one that was made to match it."""
+        return self.width == other.width and self.fingerprint in (other.fingerprint, *other.maps)
+
+    def require_admitted(self, other: "Space", where: object) -> None:
+        """:class:`UserError` unless ``other``, the model at hand, may query the map ``where``."""
+        if not self.admits(other):
             raise UserError(
                 f"map {where} was made by another model: {self._named()}, not {other._named()}: give the model that "
-                "made it, or make a new map with this one"
+                "made it or a student of it, or make a new map with this one"
+            )
+
+    def require_maker(self, other: "Space | None", where: object) -> None:
+        """:class:`UserError` where ``other``, the model at hand, is not the one that made the map ``where``."""
+        if other is not None and other.fingerprint != self.fingerprint:
+            raise UserError(
+                f"map {where} takes places from the model that made it, {self._named()}; {other._named()} can query "
+                "it: give the other one to add places"
             )
 
     def _named(self) -> str:

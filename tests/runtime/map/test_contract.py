@@ -169,6 +169,23 @@ def test_another_models_map_is_refused(places, address):
         assert again.space == SPACE
 
 
+def test_a_student_of_the_map_s_model_queries_it_and_adds_nothing(places, address):
+    vectors, positions = rows(7, 12)
+    places.add("teacher", vectors, positions)
+    student = Space("5" * 64, "resnet18", WIDTH, maps=("e" * 64, SPACE.fingerprint))
+    with open_map(address, student) as opened:
+        assert opened.space == SPACE
+        assert opened.search(vectors[3], k=1)[0].easting == positions[3, 0]
+        with pytest.raises(UserError, match=r"takes places from the model that made it, resnet18_gem ffff"):
+            opened.add("student", vectors, positions)
+    for other in (
+        Space("5" * 64, "resnet18", WIDTH, maps=("e" * 64,)),
+        Space("5" * 64, "x", WIDTH + 1, maps=("f" * 64,)),
+    ):
+        with pytest.raises(UserError, match="was made by another model"):
+            open_map(address, other)
+
+
 def test_calibration_and_info_are_kept(places, address):
     places.calibration = {"threshold": 0.25, "weights": [1.0, 2.0]}
     with open_map(address) as again:

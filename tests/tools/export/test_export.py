@@ -10,6 +10,9 @@ import torch
 from torch import nn
 
 from distilplace.common.errors import UserError
+from distilplace.engine.heads.fitted import fit_centre, fit_linear
+from distilplace.engine.heads.ridge import Ridge
+from distilplace.models import PlaceNetwork
 from distilplace.models.image.pooling import GeM
 from distilplace.runtime import Student
 from distilplace.runtime.file_hash import HASH
@@ -100,6 +103,40 @@ def test_targets_differ_in_how_maps_are_stored(graph, target, zero_points):
     if target == "tensorrt":
         assert not any(each.any() for each in maps)
         assert not any(each.dtype == np.int32 for each in stored.values())
+
+
+class Headed(PlaceNetwork):
+    """A convolution and GeM, for a head behind them."""
+
+    output_dim = 16
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.pool = nn.Conv2d(3, 16, 7, 4, 3), GeM(16)
+
+    def forward(self, batch, feature_maps=()):
+        return {"embedding": self.pool(self.stem(batch["images"]).relu())}
+
+
+def test_a_mean_and_a_ridge_head_are_exported_as_they_are_and_stay_in_float():
+    torch.manual_seed(1)
+    network, draw = Headed().eval(), np.random.default_rng(2)
+    everything = torch.from_numpy(pixels(24))
+    whole = PixelNetwork(network, MEAN, STD).eval()
+    with torch.no_grad():
+        fit_centre(network, whole(everything))
+        fit_linear(network, Ridge(draw.normal(size=(12, 16)), draw.normal(size=12) / 9))
+        wanted = whole(everything).numpy()
+    graph = onnx_graph(whole, SIZE)
+    found = runner(graph, threads=1)(everything.numpy())
+    assert found.shape == (24, 12)
+    np.testing.assert_allclose(found, wanted, atol=1e-5)
+    similarity, other = found @ found.T, wanted @ wanted.T
+    assert np.array_equal(np.argsort(-similarity, axis=1, kind="stable"), np.argsort(-other, axis=1, kind="stable"))
+    chosen = set(integer_nodes(graph))
+    linear = [node for node in graph.graph.node if node.op_type in ("Gemm", "MatMul")]
+    assert linear
+    assert not chosen.intersection(node.name for node in linear)
 
 
 @pytest.mark.slow  # a whole command: 10 s

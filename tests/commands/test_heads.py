@@ -1,0 +1,66 @@
+"""Runs whose network gets a head: fitted once, kept apart from what was learned, the same wherever its file goes."""
+
+import json
+
+import pytest
+import torch
+
+import distilplace
+from distilplace import cli, evaluate, train
+from distilplace.models.checkpoints import read_card, read_state
+from distilplace.tools.export.run import main as export
+
+FITTED = ["unit", "centre", "unit", "linear:384", "unit"]
+
+
+def results(folder):
+    return {name: row["recall"]["1"] for name, row in json.loads((folder / "test.json").read_text()).items()}
+
+
+@pytest.mark.slow  # three whole commands: 40 s
+def test_a_run_with_a_fitted_head(oxford, teacher_run, tmp_path, capsys):
+    teacher = str(teacher_run / "models" / "best.safetensors")
+    flags = [*oxford.flags, "--teacher_weights_path", teacher, "--logdir", str(tmp_path), "--exp_name", "a"]
+    flags += ["--distil_method", "nokd", "--centre", "--align_head", "--val_fraction", "0"]
+    assert train.main(flags) == 0, capsys.readouterr().err
+    models = tmp_path / "a" / "models"
+    names = list(results(tmp_path / "a"))
+    assert names[:2] == ["student resnet18 (nokd), centred and ridge head", "student resnet18 (nokd)"]
+    learned, best = (read_card(models / f"{name}.safetensors") for name in ("unfitted", "best"))
+    assert "embedding_head" not in learned.settings
+    assert best.settings["embedding_head"] == FITTED
+    assert best.embedding == {"width": 384, "metric": "cosine", "unit": True}
+    assert best.fingerprint != learned.fingerprint
+    assert best.scores["test"]["recall@1"] == pytest.approx(results(tmp_path / "a")[names[0]])
+
+    # as trained, as evaluated from elsewhere, as exported
+    moved = tmp_path / "moved.safetensors"
+    moved.write_bytes((models / "best.safetensors").read_bytes())
+    data = oxford.flags[: oxford.flags.index("--pretrained")]
+    assert evaluate.main(["--weights", str(moved), *data, "--report", str(tmp_path / "e")]) == 0
+    assert next(iter(results(tmp_path / "e").values())) == results(tmp_path / "a")[names[0]]
+    assert export([str(moved), "-o", str(tmp_path / "a.onnx"), *data, "--max_drop", "0"]) == 0
+    shown = capsys.readouterr()
+    assert "same first answer for 100.0 %" in shown.out + shown.err
+
+    # the student localises in its teacher's map, another network does not
+    made = read_card(models / "teacher.safetensors")
+    assert (best.maps, learned.maps) == ((made.fingerprint,), ())
+    assert (made.role, made.settings["embedding_head"]) == ("teacher", ["centre", "unit"])
+    where = f"--dataset oxford --dataset_folder {oxford.folder}"
+    assert cli.main(f"map add {tmp_path}/m.db --model {models}/teacher.safetensors {where}".split()) == 0
+    picture = sorted(oxford.images.rglob("*.png"))[0]
+    assert cli.main(f"localise --map {tmp_path}/m.db --model {tmp_path}/a.onnx {picture}".split()) == 0
+    assert cli.main(f"localise --map {tmp_path}/m.db --model {models}/unfitted.safetensors {picture}".split()) == 2
+    assert "was made by another model: minklocmmcat" in capsys.readouterr().err
+    assert evaluate.main(["--weights", str(models / "teacher.safetensors"), "--report", str(tmp_path / "t")]) == 0
+    assert results(tmp_path / "t").keys() == {"teacher minklocmmcat"}
+
+    # a prolonged run goes on from what was learned, and fits again
+    before = read_state(models / "last.safetensors")
+    assert train.main([*flags, "--epochs", "3", "--resume", "auto"]) == 0, capsys.readouterr().err
+    assert read_card(models / "best.safetensors").settings["embedding_head"] == FITTED
+    after = read_state(models / "last.safetensors")
+    assert before.keys() == after.keys()
+    assert not any(key.startswith("embedding_head") for key in after)
+    assert torch.isfinite(distilplace.load(models / "best.safetensors", "cpu").network.embedding_head[1].mean).all()
