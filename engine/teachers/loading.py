@@ -78,7 +78,8 @@ class TeacherOpener:
         options = self.options
         if self.distiller is None and not options.align_head:
             return []
-        if not self.distiller.absolute and not isinstance(self.test, PoseSet):
+        absolute = options.align_head or (self.distiller is not None and self.distiller.absolute)
+        if not absolute and not isinstance(self.test, PoseSet):
             LOG.warning(RELATIONS_ALONE)
         names, paths = options.model, options.teacher_weights_path
         if len(paths) != len(names):
