@@ -1,4 +1,4 @@
-"""Layers behind a network's embedding, stored and exported with it: a linear layer, a mean to subtract, unit length.
+"""Layers behind a network's embedding, stored and exported with it: a linear layer, means to subtract, unit length.
 
 A list of names says what they are, in their order:
 
@@ -6,9 +6,13 @@ A list of names says what they are, in their order:
 name             [B, D] ->                                                    state dict
 ================ ============================================================ ==========================
 ``linear:<d>``   W e + b, [B, d]: learned with the network, or fitted after   ``weight`` [d, D], ``bias``
+``norm``         batch norm without scale and shift: learns no parameter      ``running_mean``, ...
 ``centre``       e - m                                                        ``mean`` [D]
 ``unit``         e / length of e                                              nothing
 ================ ============================================================ ==========================
+
+Embeddings behind GeM are nearly collinear: a linear layer that learns would first have to find their mean, which
+``norm`` in front of it takes away (the neck of Luo et al., arXiv 1903.07071, with the linear layer behind).
 
 GeM is no linear function of the feature map, so none of these can be folded into the convolution before it: they stay
 layers of their own, in float32 also where the rest of a network is in 8 or 16 bits.
@@ -45,9 +49,31 @@ class Centre(nn.Module):
 class Unit(nn.Module):
     """Brings rows to the length 1."""
 
+    def __init__(self, width: int) -> None:
+        super().__init__()
+
     def forward(self, embedding: Tensor) -> Tensor:
         """[B, D] -> [B, D]."""
         return functional.normalize(embedding, dim=1)
+
+
+class Norm(nn.BatchNorm1d):
+    """Batch norm of embeddings that learns nothing: mean 0 and variance 1 in every number, of the training set."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__(width, affine=False)
+
+    def forward(self, embedding: Tensor) -> Tensor:
+        """[B, D] -> [B, D]; :class:`UserError` for a single embedding in training."""
+        if self.training and len(embedding) < 2:
+            raise UserError(
+                "the embedding head's batch norm needs two samples at a time in training: give "
+                "--train_batch_split_size 2 or more, and no last batch of one"
+            )
+        return super().forward(embedding)
+
+
+_FIXED: dict[str, type[nn.Module]] = {"norm": Norm, "centre": Centre, "unit": Unit}
 
 
 class EmbeddingHead(nn.Sequential):
@@ -78,7 +104,7 @@ class EmbeddingHead(nn.Sequential):
                 nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
                 self.output_dim = width
             else:
-                layer = Centre(self.output_dim) if name == "centre" else Unit()
+                layer = _FIXED[name](self.output_dim)
             self.append(layer)
             self.names = (*self.names, name)
 
@@ -91,11 +117,11 @@ class EmbeddingHead(nn.Sequential):
 
 def linear_width(name: str) -> int | None:
     """The width behind a layer of a head, None where it stays as it is; :class:`UserError` for what is no layer."""
-    if name in ("centre", "unit"):
+    if name in _FIXED:
         return None
     width = name.removeprefix(LINEAR)
     if not (name.startswith(LINEAR) and width.isascii() and width.isdecimal() and 0 < int(width) < 1_000_000):
-        raise UserError(f"'{name}' is no layer of an embedding head: they are linear:<width>, centre and unit")
+        raise UserError(f"'{name}' is no layer of an embedding head: they are linear:<width>, {', '.join(_FIXED)}")
     return int(width)
 
 

@@ -15,7 +15,9 @@ LOG = logging.getLogger("distilplace")
 
 
 def add_learned_head(options: TrainOptions, network: PlaceNetwork, teachers: Sequence[TeacherSource]) -> None:
-    """Put the layer behind the network, on its device; nothing where none is wanted, or ``--pretrained`` brought one.
+    """Put batch norm, the layer and unit length behind the network, on its device.
+
+    Nothing where none is wanted, or ``--pretrained`` brought one.
 
     Its start depends on the seed alone, and the network's own start not on whether it has one.
 
@@ -37,8 +39,8 @@ def add_learned_head(options: TrainOptions, network: PlaceNetwork, teachers: Seq
     width = options.embedding_head_dim or _compared_width(teachers) or network.output_dim
     device = next(network.parameters()).device
     with forked_random_state("embedding head", options.seed):
-        network.add_embedding_head([f"{LINEAR}{width}"]).to(device)
-    LOG.info("embedding head: a linear layer to %d numbers", width)
+        network.add_embedding_head(["norm", f"{LINEAR}{width}", "unit"]).to(device)
+    LOG.info("embedding head: batch norm, a linear layer to %d numbers, unit length", width)
 
 
 def _compared_width(teachers: Sequence[TeacherSource]) -> int | None:

@@ -12,7 +12,7 @@ class HeadOptions(OptionGroup):
 
     embedding_head: Literal["none", "linear"] = Field(
         "none",
-        description="linear: the network learns a linear layer behind its embedding, stored and exported with it",
+        description="linear: the network learns a linear layer behind its embedding, with batch norm and unit length",
     )
     embedding_head_dim: PositiveInt | None = Field(
         None, description="its width; None = that of the teacher's space it is compared with, else the network's own"

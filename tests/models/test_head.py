@@ -92,6 +92,23 @@ def test_a_head_begins_as_a_turn_and_leaves_the_network_s_own_start_alone():
     torch.testing.assert_close(weight @ weight.T, torch.eye(5).double(), rtol=0, atol=1e-5)
 
 
+def test_norm_takes_the_batch_s_mean_and_spread_and_then_those_of_training():
+    head = EmbeddingHead(4, ("norm", "unit")).train()
+    torch.manual_seed(3)
+    batches = [torch.rand(6, 4) * 0.1 + 5 for _ in range(200)]
+    for rows in batches:
+        found = head(rows)
+    expected = (rows - rows.mean(0)) / (rows.var(0, unbiased=False) + 1e-5).sqrt()
+    torch.testing.assert_close(found, expected / expected.norm(dim=1, keepdim=True), rtol=0, atol=1e-4)
+    assert not list(head.parameters())
+    together = torch.cat(batches)
+    cosines = head.eval()(together[:50]) @ head(together[50:100]).T
+    assert (together[:50] / together[:50].norm(dim=1, keepdim=True)).mean(0).norm() > 0.99  # collinear before
+    assert abs(float(cosines.mean())) < 0.1
+    with pytest.raises(UserError, match="--train_batch_split_size 2 or more"):
+        head.train()(together[:1])
+
+
 @torch.no_grad()
 def test_a_copy_has_a_head_of_its_own(network, images):
     twin = copy.deepcopy(network)

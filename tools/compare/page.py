@@ -58,7 +58,7 @@ def results_table(material: Compared) -> Section:
     """Measures of every group; seeds below."""
     groups = material.benchmark
     text = (
-        "Recall in percent. One run: below it its 95 % interval over query frames. Several seeds of one configuration: "
+        "Recall in percent. One run: below it its 95 % interval over places. Several seeds of one configuration: "
         "mean ± standard deviation over the runs. Chance is what a random ranking would reach."
     )
     rows = [

@@ -22,11 +22,11 @@ def test_its_start_depends_on_the_seed_alone():
         torch.randn(draws)
         network = ToyNet()
         add_learned_head(options(), network, [])
-        found.append(network.embedding_head[0].weight)
+        found.append(network.embedding_head[1].weight)
     assert torch.equal(*found)
     assert found[0].shape == (8, 8)
     add_learned_head(options(seed=2), other := ToyNet(), [])
-    assert not torch.equal(other.embedding_head[0].weight, found[0])
+    assert not torch.equal(other.embedding_head[1].weight, found[0])
     add_learned_head(options(embedding_head="none"), plain := ToyNet(), [])
     assert plain.embedding_head is None
 
