@@ -35,6 +35,7 @@ from distilplace.engine.program import exit_code
 from distilplace.engine.progress import stage
 from distilplace.engine.reporting import Outcome, report_outcome
 from distilplace.engine.runs.environment import training_facts
+from distilplace.engine.runs.folder import TEACHER_FILES
 from distilplace.engine.runs.predictions import require_ranked
 from distilplace.engine.runs.report_folder import report_folder
 from distilplace.engine.runs.saved import config_of
@@ -164,9 +165,9 @@ def trained_options(weights: str | None) -> dict[str, Any]:
 
     Of a run's teacher, which lies beside its student, the file tells network and role.
     """
-    run, told = config_of(weights), card_options(weights)
-    same = not told or run.get("train_mode") in (None, told["train_mode"])
-    return (run or told) if same else {**run, **told}
+    run = config_of(weights)
+    of_the_run = weights is not None and not Path(weights).match(TEACHER_FILES)
+    return run if run and of_the_run else {**run, **card_options(weights)}
 
 
 def weights_flag(argv: Sequence[str]) -> str | None:

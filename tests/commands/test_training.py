@@ -117,13 +117,13 @@ def test_the_store_holds_the_teachers_view_of_clean_inputs(oxford, teacher_run, 
 def test_test_places_are_scored_once_and_never_choose_the_epoch(oxford, tmp_path, monkeypatch):
     """Oddity 12: the best epoch was chosen on the test set."""
     scored = []
-    score = Embedder.score
+    score = Embedder.embed_and_score
 
     def watch(self, network, places, title):
         scored.append((title, {record.key for record in places.distinct_records()}))
         return score(self, network, places, title)
 
-    monkeypatch.setattr(Embedder, "score", watch)
+    monkeypatch.setattr(Embedder, "embed_and_score", watch)
     flags = student_flags(oxford, tmp_path, "s", "--distil_method", "nokd", "--val_fraction", "0.3")
     assert train.main(flags) == 0
     titles = [title for title, _ in scored]

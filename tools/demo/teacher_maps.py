@@ -17,7 +17,7 @@ from distilplace.common.files import atomic_path
 from distilplace.common.home import program
 from distilplace.engine.program import exit_code
 from distilplace.engine.runs.folder import LOG
-from distilplace.evaluation.retrieval.asymmetric import ACROSS, SPACES, STUDENT, TEACHER
+from distilplace.evaluation.retrieval.asymmetric import ACROSS, STUDENT, TEACHER
 from distilplace.tools.demo.run import step, student_flags, teacher_flags
 from distilplace.tools.shared_flags import refuse_in_vain
 
@@ -34,6 +34,7 @@ KINDS: dict[str, tuple[str, ...]] = {
 }
 """Flags of each loss, on top of the demo student's recipe."""
 CONTROL = "shuffled teacher outputs"
+SPACES = ("raw", "centred")
 COLUMNS = tuple((direction, space) for direction in (STUDENT, ACROSS) for space in SPACES)
 Scores = dict[str, dict[int, list[float]]]
 

@@ -120,13 +120,14 @@ def test_evaluation_whitens_what_it_is_told_to(world, caplog, monkeypatch, capsy
     flags = [*data, "--role", "teacher", "--model", "mobilenetv3_small", "--teacher_output_dim", str(WIDTH)]
     flags += ["--weights", str(home / "teacher.safetensors"), "--report", str(home / "report")]
     seen = []
-    score = evaluate.Embedder.score
+    score = evaluate.Embedder.embed_and_score
 
     def watched(embedder, network, test, title):
-        seen.append(embedder.embed(network, test.distinct_records(), title)[1]["embedding"])
-        return score(embedder, network, test, title)
+        found = score(embedder, network, test, title)
+        seen.append(found[0]["embedding"])
+        return found
 
-    monkeypatch.setattr(evaluate.Embedder, "score", watched)
+    monkeypatch.setattr(evaluate.Embedder, "embed_and_score", watched)
     assert evaluate.main(flags) == 0
     assert evaluate.main([*flags, "--whitening", str(home / "pca.pt")]) == 0
     plain, white = seen
