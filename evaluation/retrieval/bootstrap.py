@@ -19,8 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distilplace.common.randomness import generator
-from distilplace.datasets.records import EvaluationSet, positions
+from distilplace.datasets.records import EvaluationSet
 from distilplace.evaluation.retrieval.intervals import Interval, wilson
+from distilplace.evaluation.retrieval.places import places_of
 from distilplace.evaluation.retrieval.predictions import Predictions
 from distilplace.evaluation.retrieval.ranking import Indices
 from distilplace.evaluation.retrieval.refusal import precision_recall, resampled_figures
@@ -47,29 +48,9 @@ def with_certainty(result: RetrievalResult, predictions: Predictions, test: Eval
 
 
 def place_labels(first: Predictions, test: EvaluationSet) -> Indices:
-    """The place of each row, int64 ``[n]`` from 0 on: queries of any run within ``radius`` of the place's first one.
-
-    Where positions say nothing (all are one), every query frame is a place of its own.
-    """
+    """The place of each row, int64 ``[n]`` from 0 on: those of :func:`places_of` for the queries that were asked."""
     asked, rows = np.unique(first.query_rows(), return_inverse=True)
-    where = positions([record for run in test.queries for record in run])[asked]
-    return _clusters(where, test.radius)[rows]
-
-
-def _clusters(where: Shares, radius: float) -> Indices:
-    """Greedy: the first point not yet in a cluster begins one, and takes what is left within ``radius``."""
-    from scipy.spatial import cKDTree
-
-    if not len(where) or (where == where[0]).all():
-        return np.arange(len(where))
-    tree, labels, count = cKDTree(where), np.full(len(where), -1, dtype=np.int64), 0
-    for index, point in enumerate(where):
-        if labels[index] < 0:
-            near = np.asarray(tree.query_ball_point(point, radius), dtype=np.int64)
-            labels[near[labels[near] < 0]] = count
-            labels[index] = count
-            count += 1
-    return labels
+    return places_of(asked, test)[rows]
 
 
 def place_intervals(

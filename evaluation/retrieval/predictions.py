@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from distilplace.datasets.benchmarks import LandmarkSet
 from distilplace.datasets.records import Benchmark, EvaluationSet, PlaceRecord, positions
+from distilplace.evaluation.retrieval.places import places_of
 from distilplace.evaluation.retrieval.ranking import NEVER, EmbeddingSpace, Indices, first_hits
 from distilplace.evaluation.retrieval.results import RetrievalResult
 from distilplace.evaluation.retrieval.rules import Candidates
@@ -42,6 +43,7 @@ COLUMNS: dict[str, type[np.generic]] = {
     "database_run": np.int16,
     "query_run": np.int16,
     "query": np.int32,
+    "place": np.int32,
     "rank": np.int16,
     "retrieved": np.int32,
     "similarity": np.float32,
@@ -61,6 +63,7 @@ class Predictions:
     ``columns`` are those of ``COLUMNS``; ``table["rank"]`` is short for ``table.columns["rank"]``:
 
     * ``database_run``, ``query_run``: numbers of runs; ``query``, ``retrieved``: indices of samples in them;
+    * ``place``: number of the place that the query frame shows (:func:`places_of`; of landmarks: the query);
     * ``rank``: 1-based; ``similarity``: cosine, or minus the Euclidean distance; ``distance``: between the recorded
       positions in ``unit``, NaN where there are none; ``correct``: is what was retrieved a true neighbour?
     * ``evaluated``: does the query count in recall (in this database)? ``positives``: how many true neighbours it has
@@ -128,8 +131,10 @@ Columns = dict[str, NDArray[Any]]
 
 def _place_pairs(result: RetrievalResult, test: EvaluationSet, depth: int) -> Iterator[Columns]:
     ranks = {(pair.database_run, pair.query_run): pair.ranks for pair in result.pairs}
-    places = [[positions(run) for run in side] for side in (test.database, test.queries)]
-    for m, items in enumerate(places[0]):
+    where = [[positions(run) for run in side] for side in (test.database, test.queries)]
+    starts = np.cumsum([0, *map(len, test.queries)])
+    labels = places_of(np.arange(starts[-1]), test)
+    for m, items in enumerate(where[0]):
         for n, entries in enumerate(test.query_sets):
             if m == n or not len(items) or not len(entries):
                 continue
@@ -141,8 +146,9 @@ def _place_pairs(result: RetrievalResult, test: EvaluationSet, depth: int) -> It
             first = ranks.get((m, n), np.zeros(len(entries), dtype=np.int64))[columns["query"]]
             columns["first_correct"] = np.where(first == NEVER, 0, first)
             columns["evaluated"] = first != 0
+            columns["place"] = labels[starts[n] + columns["query"]]
             found = columns["retrieved"]
-            offsets = places[1][n][columns["query"]] - items[np.maximum(found, 0)]
+            offsets = where[1][n][columns["query"]] - items[np.maximum(found, 0)]
             columns["distance"] = np.where(found < 0, np.nan, np.hypot(*offsets.T))
             yield columns
 
@@ -159,6 +165,7 @@ def _landmark_pair(space: EmbeddingSpace, test: LandmarkSet, depth: int) -> Iter
     columns["first_correct"] = first[columns["query"]]
     columns["evaluated"] = columns["first_correct"] > 0
     columns["distance"] = np.full(len(columns["query"]), np.nan)
+    columns["place"] = columns["query"]
     yield columns
 
 

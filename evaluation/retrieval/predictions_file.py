@@ -76,6 +76,7 @@ def arrow_table(model: str, predictions: Predictions, models: Sequence[str]) -> 
         "query": predictions["query"],
         "query_key": words(rows, predictions.queries.keys),
         "query_file": words(rows, predictions.queries.files),
+        "place": predictions["place"],
         "rank": predictions["rank"],
         "retrieved": predictions["retrieved"],
         "retrieved_key": words(found, predictions.database.keys),

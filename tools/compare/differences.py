@@ -1,8 +1,7 @@
 """Two groups of runs on the same queries: which queries changed, and how sure the difference of R@1 is.
 
-The interval is a paired bootstrap over query frames: a frame is drawn with all it was asked, in every database and by
-both groups; frames of one place are taken to be independent. McNemar's test counts each of a frame's searches as
-independent evidence, which they are not.
+The interval is a paired bootstrap over places: a place is drawn with all that its frames were asked, in every database
+and by both groups. McNemar's test counts each search as independent evidence, which they are not.
 """
 
 from collections.abc import Sequence
@@ -17,7 +16,7 @@ from distilplace.tools.compare.groups import Group
 
 @dataclass(frozen=True)
 class Difference:
-    """``other`` against ``first``: R@1 in points, its 95 % interval over query frames, and searches that changed.
+    """``other`` against ``first``: R@1 in points, its 95 % interval over places, and searches that changed.
 
     ``better``: searches whose first result is correct in more of the runs (of one run each: in it alone).
     """
@@ -37,13 +36,13 @@ def difference(first: Group, other: Group) -> Difference:
     evaluated = table["evaluated"].to_numpy(dtype=bool)
     gain = np.where(evaluated, other.correct() - first.correct(), 0.0)
     weights = first.runs[0].weights()
-    frames = np.unique((table["query_run"] + "\0" + table["query_key"]).to_numpy()[evaluated], return_inverse=True)[1]
+    places = np.unique(table["place"].to_numpy()[evaluated], return_inverse=True)[1]
     better, worse = int(np.count_nonzero(gain > 0)), int(np.count_nonzero(gain < 0))
     return Difference(
         first.name,
         other.name,
         100.0 * float(weights @ gain),
-        paired_interval(gain[evaluated], weights[evaluated], frames),
+        paired_interval(gain[evaluated], weights[evaluated], places),
         better,
         worse,
         int(evaluated.sum()) - better - worse,
@@ -51,22 +50,22 @@ def difference(first: Group, other: Group) -> Difference:
 
 
 def paired_interval(
-    gain: NDArray[np.float64], weights: NDArray[np.float64], frames: NDArray[np.int64], seed: int = 0
+    gain: NDArray[np.float64], weights: NDArray[np.float64], places: NDArray[np.int64], seed: int = 0
 ) -> Interval:
-    """95 % percentile bootstrap over frames of the weighted mean of ``gain``, in percent.
+    """95 % percentile bootstrap over places of the weighted mean of ``gain``, in percent.
 
     Args:
         gain: float64 ``[n]``, per search what the other group has more (-1 to 1).
         weights: float64 ``[n]``, the share of every search in recall.
-        frames: int64 ``[n]``, the query frame of every search, from 0 on.
+        places: int64 ``[n]``, the place of every search, from 0 on.
         seed: of the bootstrap's draws.
 
     """
-    count = int(frames.max(initial=-1)) + 1
+    count = int(places.max(initial=-1)) + 1
     if not count:
         return 0.0, 0.0
-    totals = np.bincount(frames, weights * gain, count)
-    shares = np.bincount(frames, weights, count)
+    totals = np.bincount(places, weights * gain, count)
+    shares = np.bincount(places, weights, count)
     random = np.random.default_rng(seed)
     means, step = [], max(1, 2_000_000 // count)
     for start in range(0, RESAMPLES, step):

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 CONFIG, TEST = "config.yaml", "test.json"
 QUESTION = ["query_run", "database_run", "query_key"]
 """Columns that name a query put to one database run."""
-_ANSWER = ["correct", "evaluated", "positives", "similarity", "retrieved_key", "distance"]
+_ANSWER = ["place", "correct", "evaluated", "positives", "similarity", "retrieved_key", "distance"]
 AGAIN = "run its train.py command with --resume auto, which tests a finished run again"
 
 
@@ -27,7 +27,7 @@ class FinishedRun:
     """The trained network of one run folder.
 
     ``result``: its entry of ``test.json``; ``first``: its first result of every query and database run, by
-    ``QUESTION`` in order, with columns ``correct``, ``evaluated``, ``positives``, ``similarity``, ``retrieved_key``.
+    ``QUESTION`` in order, with ``place``, ``correct``, ``evaluated``, ``positives``, ``similarity``, ``retrieved_key``.
     """
 
     path: Path

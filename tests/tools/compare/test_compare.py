@@ -15,7 +15,7 @@ from distilplace.evaluation.retrieval.predictions import predictions_of
 from distilplace.evaluation.retrieval.predictions_file import write_parquet
 from distilplace.tools.compare import run as command
 from distilplace.tools.compare.differences import difference, paired_interval
-from distilplace.tools.compare.groups import grouped
+from distilplace.tools.compare.groups import Group, grouped
 from distilplace.tools.compare.reading import read_run
 from tests.evaluation.report.town import Page, result_of, world
 
@@ -92,12 +92,26 @@ def test_differences_count_every_changed_search(runs, town):
 def test_the_interval_of_a_difference_holds_it_in_95_of_100_cases():
     random = np.random.default_rng(1)
     held = []
-    for _ in range(60):  # frames of two searches that agree: half as much evidence as there are searches
-        frames = np.repeat(np.arange(150), 2)
+    for _ in range(60):  # places of two searches that agree: half as much evidence as there are searches
+        places = np.repeat(np.arange(150), 2)
         gain = np.repeat(random.choice([-1.0, 0.0, 1.0], 150, p=[0.15, 0.55, 0.3]), 2)
-        low, high = paired_interval(gain, np.full(300, 1 / 300), frames)
+        low, high = paired_interval(gain, np.full(300, 1 / 300), places)
         held.append(low <= 15.0 <= high)
     assert 52 <= sum(held) <= 60
+
+
+def test_a_difference_is_drawn_over_the_places_of_the_queries(runs):
+    logs, _ = runs
+    alone, distilled = (Group(name, [read_run(logs / name)]) for name in ("alone-seed1", "distilled"))
+    own = alone.runs[0].first
+    assert own["place"].nunique() < own["query_key"].nunique()  # several drives pass a place
+    before = difference(alone, distilled).interval
+    own["place"] = np.arange(len(own)) // 20
+    asked = own["evaluated"].to_numpy()
+    gain, weights = (distilled.correct() - alone.correct())[asked], alone.runs[0].weights()[asked]
+    places = np.unique(own["place"].to_numpy()[asked], return_inverse=True)[1]
+    assert difference(alone, distilled).interval == paired_interval(gain, weights, places)
+    assert difference(alone, distilled).interval != before
 
 
 def test_the_page_and_the_tables_tell_it(runs, town, tmp_path, capsys):
