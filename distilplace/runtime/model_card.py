@@ -124,7 +124,7 @@ class ModelCard:
             raise UserError(f"{source}: maps are no fingerprints; {REMEDY}")
         if found["role"] not in ROLES:
             raise UserError(f"{source}: role {found['role']!r} is none of {', '.join(ROLES)}; {REMEDY}")
-        card = cls(**{name: found[name] for name in (*names, *OPTIONAL) if name in found})
+        card = cls(**{name: found[name] for name in (*names, *OPTIONAL) if name in found} | {"maps": tuple(maps)})
         if card.fingerprint != found["fingerprint"]:
             raise UserError(f"{source} is damaged (its fingerprint is not that of its content): fetch or make it again")
         return card
