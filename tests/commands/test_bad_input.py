@@ -155,6 +155,7 @@ def test_pretrained_weights_that_cannot_be_had_are_no_silent_random_start(oxford
     refused([*oxford.flags, *ALONE, "--pretrained", "gone.pth"], tmp_path, capsys, "gone.pth")
 
 
+@pytest.mark.slow
 def test_a_foreign_checkpoint_is_not_resumed(oxford, tmp_path, capsys):
     run = tmp_path / "r"
     flags = [*oxford.flags, *ALONE, "--logdir", str(tmp_path), "--exp_name", "r", "--resume", "auto"]
@@ -199,6 +200,7 @@ def test_evaluate_says_what_is_missing(oxford, tmp_path, capsys):
     refused([], tmp_path, capsys, "--weights", program=evaluate)
 
 
+@pytest.mark.slow
 def test_small_databases_and_pairs_without_questions_work(tmp_path, capsys):
     """Oddity 10. Databases of 12: k is 12, said once; pairs without an evaluated query are skipped and counted."""
     world = make_oxford(tmp_path, submaps=12)

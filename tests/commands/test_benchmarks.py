@@ -57,6 +57,7 @@ def pose_teacher(scene, tmp_path_factory) -> Iterator[Path]:
     shutil.rmtree(folder)
 
 
+@pytest.mark.slow
 def test_a_pose_network_is_chosen_by_held_out_images_and_measured_in_metres(pose_teacher, scene):
     found = logged(pose_teacher)
     assert {"train/loss_position", "train/loss_orientation", "validation/median_metres"} <= set(found)

@@ -102,6 +102,7 @@ def test_voxels_are_each_runs_own(oxford, tmp_path, scored):
         assert together[name] == alone
 
 
+@pytest.mark.slow
 def test_other_test_sets_are_refused(pictures, tmp_path, capsys, scored):
     mine = image_run(tmp_path / "mine", pictures)
     folder = write_images(tmp_path / "more", numbered(range(9)), numbered(range(8)))
@@ -163,6 +164,7 @@ def test_a_file_that_is_compared_with_itself_has_two_names(pictures, tmp_path):
     assert row_names(rows) == [name, f"{name} #2", f"{name} #3"]
 
 
+@pytest.mark.slow
 def test_rows_are_called_as_runs_and_files_are_and_roles_where_known(pictures, tmp_path, capsys, scored, monkeypatch):
     runs = [image_run(tmp_path / place / "same", pictures) for place in ("a", "b")]
     assert list(scored("--weights", runs[0], "--compare", runs[1])) == [

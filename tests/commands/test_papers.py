@@ -73,6 +73,7 @@ def asht_flags(teachers: list[str]) -> list[str]:
     ]
 
 
+@pytest.mark.slow
 def test_several_teachers_teach_by_asht(pictures, pyramid_teachers, tmp_path):
     folder = run(pictures, tmp_path, "asht", *asht_flags(pyramid_teachers))
     numbers = logged(folder)
@@ -110,6 +111,7 @@ def test_what_a_task_loss_owns_is_learnt_and_goes_on(pictures, pyramid_teachers,
         assert all(torch.equal(value, other[part][name]) for name, value in one[part].items())
 
 
+@pytest.mark.slow
 def test_a_student_may_be_taught_by_added_terms_alone(pictures, pyramid_teachers, tmp_path):
     flags = ["--model", "dsformer", "--teacher_weights_path", pyramid_teachers[0], "--student_model", "resnet18"]
     flags += [*PYRAMID, "--distil_method", "nokd", "--kd", "pkt:30", "sp@layer2/layer1:2"]

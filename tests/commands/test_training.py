@@ -53,6 +53,7 @@ def test_a_run_leaves_weights_options_metrics_events_and_a_report(teacher_run):
     assert "teacher minklocmmcat" in (teacher_run / "report" / "index.html").read_text()
 
 
+@pytest.mark.slow
 def test_tensorboard_holds_losses_recalls_and_pictures(oxford, tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -211,6 +212,7 @@ def test_other_task_losses_train(oxford, tmp_path, loss):
     assert train.main(student_flags(oxford, tmp_path, "c", "--distil_method", "nokd", "--loss", loss, "--dry_run")) == 0
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_not_finite_stops_the_run_by_name_or_is_skipped(oxford, tmp_path, monkeypatch, capsys):
     class Broken(TaskLoss):
         def forward(self, outputs, positives, negatives):

@@ -19,11 +19,11 @@ class Model(Protocol):
         """Embeddings, float32 [n, D]."""
 
 
-def load_model(path: Path, threads: int | None = None) -> Model:
-    """The model in ``path``, of which images are enough.
+def load_model(path: Path, threads: int | None = None, *, with_clouds: bool = False) -> Model:
+    """The model in ``path``, for which images are enough; ``with_clouds``: or which reads LiDAR beside them.
 
     Raises:
-        UserError: it is none, torch is absent for a weights file, or a network that reads clouds.
+        UserError: it is none, torch is absent for a weights file, or a network that reads what there is not.
 
     """
     if path.suffix.lower() == ".onnx":
@@ -37,10 +37,10 @@ def load_model(path: Path, threads: int | None = None) -> Model:
     from distilplace.models.loaded import load_network
 
     network = load_network(path)
-    if tuple(network.network.requires) != ("images",):
+    if tuple(network.network.requires) != ("images",) and not with_clouds:
         raise UserError(
-            f"model {path} is a {network.card.role} that reads {', '.join(network.network.requires)}: a map is "
-            "embedded from images alone; give a student, or a teacher of images"
+            f"model {path} is a {network.card.role} that reads {', '.join(network.network.requires)}, and here are "
+            "images alone: give a student, or a teacher of images (map add --dataset reads clouds too)"
         )
     model: Model = network
     return model

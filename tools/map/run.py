@@ -41,7 +41,7 @@ def add(known: argparse.Namespace) -> None:
     else:
         if known.positions is not None:
             raise UserError("--positions belongs to --images: a data set has its own")
-        model = load_model(known.model, known.threads)
+        model = load_model(known.model, known.threads, with_clouds=True)
         sources, embed = _of_dataset(known, model)
     with open_map(known.map, model.card.to_dict()) as places:
         taken = {run.name for run in places.runs()}

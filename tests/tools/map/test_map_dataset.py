@@ -93,10 +93,22 @@ def test_a_weights_file_makes_and_searches_a_map(here, database, capsys):
     assert "made by another model" in run(f"map search town.db {record.images[0]} --model student.onnx", capsys, 2)
 
 
+def test_a_teacher_of_clouds_makes_a_map_of_a_data_set_and_not_of_images(here, database, capsys):
+    run(LINE.replace("student.onnx", "teacher.safetensors"), capsys)
+    with PlaceMap("town.db") as places:
+        assert [each.places for each in places.runs()] == [len(records) for records in database.values()]
+        assert places.space.fingerprint == distilplace.load("teacher.safetensors").card.fingerprint
+    line = "map add town.db --images drives/monday/image_front --positions drives/monday/poses.csv"
+    told = run(f"{line} --model teacher.safetensors", capsys, 2)
+    assert "is a teacher that reads coords, features, and here are images alone" in told
+    picture = database["monday"][2].images[0]
+    told = run(f"map search town.db {picture} --model teacher.safetensors", capsys, 2)
+    assert "and here are images alone" in told
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (("student.onnx", "teacher.safetensors"), "is a teacher that reads coords, features: a map is embedded"),
         (("student.onnx", "absent.safetensors"), "weights file absent.safetensors does not exist"),
         (("frames", "frame"), "unknown data set 'frame': did you mean 'frames'"),
         (("drives", "nowhere"), "data set folder nowhere does not exist"),
