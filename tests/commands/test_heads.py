@@ -54,7 +54,7 @@ def test_a_run_with_a_fitted_head(oxford, teacher_run, tmp_path, capsys):
     assert cli.main(f"localise --map {tmp_path}/m.db --model {models}/unfitted.safetensors {picture}".split()) == 2
     assert "was made by another model: minklocmmcat" in capsys.readouterr().err
     assert evaluate.main(["--weights", str(models / "teacher.safetensors"), "--report", str(tmp_path / "t")]) == 0
-    assert results(tmp_path / "t").keys() == {"teacher minklocmmcat"}
+    assert results(tmp_path / "t").keys() == {"a (teacher minklocmmcat)"}
 
     # a prolonged run goes on from what was learned, and fits again
     before = read_state(models / "last.safetensors")
