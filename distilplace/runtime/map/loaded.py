@@ -66,10 +66,9 @@ class LoadedPlaces:
         if prior is not None:
             east, north, radius = prior
             slack = radius * 1e-9 + 1e-6
-            start, end = np.searchsorted(self._sorted, (east - radius - slack, east + radius + slack))
-            near = self._order[start:end]
-            away = (self.numbers[near, 1] - east) ** 2 + (self.numbers[near, 2] - north) ** 2
-            rows = np.sort(near[away <= radius * radius])
+            start, end = np.searchsorted(self._eastings, (east - radius - slack, east + radius + slack))
+            away = (self._eastings[start:end] - east) ** 2 + (self._northings[start:end] - north) ** 2
+            rows = np.sort(self._order[start:end][away <= radius * radius])
         if run is not None:
             number = next((index for index, each in enumerate(self.runs) if each.name == run), None)
             if number is None:
@@ -182,4 +181,4 @@ class LoadedPlaces:
 
     def _sort(self) -> None:
         self._order = np.argsort(self.numbers[:, 1], kind="stable")
-        self._sorted = self.numbers[self._order, 1]
+        self._eastings, self._northings = self.numbers[self._order, 1], self.numbers[self._order, 2]
