@@ -27,6 +27,8 @@ from distilplace.train import run
 
 QUICK_WORLD = {"places": 26, "train_runs": 3, "test_runs": 2}
 QUICK_FLAGS = ["--epochs", "5", "--milestones", "4"]
+ALONE = ("--distil_method", "nokd", "--kd", "None")
+"""Flags of the demo's student without a teacher: the same network, which learns from the task loss."""
 
 
 def step(title: str, *flags: str) -> Outcome:
@@ -53,9 +55,7 @@ def demo(logdir: Path, flags: list[str]) -> Path:
     """The three runs and their common report; path of the report."""
     start = time.perf_counter()
     teacher = step("1/3  teacher: LiDAR + image", *teacher_flags(logdir, *flags))
-    alone = step(
-        "2/3  student: image only, no teacher", *student_flags(logdir, "alone", "--distil_method", "nokd", *flags)
-    )
+    alone = step("2/3  student: image only, no teacher", *student_flags(logdir, "alone", *ALONE, *flags))
     distilled = step("3/3  student: image only, distilled", *student_flags(logdir, "distilled", *flags))
     names = ("teacher (LiDAR + image)", "student alone (image)", "student distilled (image)")
     networks = (teacher.entries[0], alone.entries[0], distilled.entries[0])

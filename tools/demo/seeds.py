@@ -16,14 +16,14 @@ from distilplace.common.files import atomic_path
 from distilplace.common.home import program
 from distilplace.engine.program import exit_code
 from distilplace.engine.runs.folder import LOG
-from distilplace.tools.demo.run import step, student_flags, teacher_flags
+from distilplace.tools.demo.run import ALONE, step, student_flags, teacher_flags
 from distilplace.tools.shared_flags import refuse_in_vain
 
 SEEDS = {1: (1, 2, 3), 2: (1,)}  # world -> students' seeds
 KINDS = {
-    "alone": ["--distil_method", "nokd"],
-    "distilled": [],
-    "shuffled teacher": ["--shuffle_teacher"],
+    "alone": ALONE,
+    "distilled": (),
+    "shuffled teacher": ("--shuffle_teacher",),
 }
 Scores = dict[str, list[tuple[float, float, float]]]
 

@@ -18,25 +18,30 @@ from distilplace.common.home import program
 from distilplace.engine.program import exit_code
 from distilplace.engine.runs.folder import LOG
 from distilplace.evaluation.retrieval.asymmetric import ACROSS, STUDENT, TEACHER
-from distilplace.tools.demo.run import step, student_flags, teacher_flags
+from distilplace.tools.demo.run import ALONE, step, student_flags, teacher_flags
 from distilplace.tools.shared_flags import refuse_in_vain
 
 SEEDS = (1, 2, 3)
-HEAD = ("--embedding_head", "linear")
-ALONE = ("--distil_method", "nokd")
+PLAIN = ("--kd", "None", "--embedding_head", "none", "--logit_mapping_fn", "identity")
+"""The student as the published methods have it: relations alone, embeddings as GeM gives them."""
+NO_METHOD = ("--distil_method", "nokd")
+DEMO = "ours_rkdg + align"
 KINDS: dict[str, tuple[str, ...]] = {
-    "rkdg": ("--distil_method", "rkdg"),
-    "ours_rkdg": (),
-    "align": (*ALONE, "--kd", "align:1", *HEAD),
-    "ours_rkdg + align": ("--kd", "align:1", *HEAD),
-    "aml": (*ALONE, "--kd", "aml:1", *HEAD),
-    "csd_bank": (*ALONE, "--kd", "csd_bank:1", *HEAD),
+    "alone": (*NO_METHOD, *PLAIN),
+    "alone, with head": ALONE,
+    "rkdg": ("--distil_method", "rkdg", *PLAIN),
+    "ours_rkdg": PLAIN,
+    "align": NO_METHOD,
+    DEMO: (),
+    f"{DEMO}, ridge head": ("--align_head",),
+    f"{DEMO}, shuffled teacher outputs": ("--shuffle_teacher",),
+    "aml": (*NO_METHOD, "--kd", "aml:1"),
+    "csd_bank": (*NO_METHOD, "--kd", "csd_bank:1"),
 }
-"""Flags of each loss, on top of the demo student's recipe."""
-CONTROL = "shuffled teacher outputs"
+"""Flags of each kind of student on top of the demo's recipe."""
 SPACES = ("raw", "centred")
 COLUMNS = tuple((direction, space) for direction in (STUDENT, ACROSS) for space in SPACES)
-Scores = dict[str, dict[int, list[float]]]
+Scores = dict[str, dict[int, list[float | None]]]
 
 
 def measured(folder: Path, title: str, *flags: str) -> dict[str, Any]:
@@ -48,24 +53,28 @@ def measured(folder: Path, title: str, *flags: str) -> dict[str, Any]:
     return numbers
 
 
-def row(numbers: dict[str, Any]) -> list[float]:
-    """R@1 in percent by :data:`COLUMNS`, then that of the teacher in its own map, as it is and centred."""
-    spaces = next(iter(numbers["asymmetric"].values()))
+def row(numbers: dict[str, Any]) -> list[float | None]:
+    """R@1 in percent by :data:`COLUMNS`, then that of the teacher in its own map, as it is and centred.
+
+    A student that had no teacher is measured in its own map alone, as it is: None for the rest.
+    """
     wanted = [*COLUMNS, *((TEACHER, space) for space in SPACES)]
+    if "asymmetric" not in numbers:
+        return [numbers["recall"]["1"] if each == (STUDENT, "raw") else None for each in wanted]
+    spaces = next(iter(numbers["asymmetric"].values()))
     return [spaces[space]["directions"][direction]["recall@1"] for direction, space in wanted]
 
 
 def measure(logdir: Path, kinds: Sequence[str], seeds: Sequence[int], extra: list[str]) -> Scores:
     """The rows of every kind and seed; kept in ``scores.json`` after each run."""
-    flags = {**KINDS, CONTROL: ("--shuffle_teacher",)}
-    refuse_in_vain(extra, [teacher_flags(logdir), *(student_flags(logdir, "s", *flags[kind]) for kind in kinds)])
+    refuse_in_vain(extra, [teacher_flags(logdir), *(student_flags(logdir, "s", *KINDS[kind]) for kind in kinds)])
     if not (logdir / "teacher" / "test.json").is_file():
         step("teacher: LiDAR + image", *teacher_flags(logdir, *extra))
     scores: Scores = {kind: {} for kind in kinds}
     for seed in seeds:
         for kind in kinds:
-            name = f"{kind.replace(' ', '').replace('+', '-')}-seed{seed}"
-            found = student_flags(logdir, name, "--seed", str(seed), *flags[kind], *extra)
+            name = f"{kind.replace(', ', '-').replace(' + ', '-').replace(' ', '_')}-seed{seed}"
+            found = student_flags(logdir, name, "--seed", str(seed), *KINDS[kind], *extra)
             scores[kind][seed] = row(measured(logdir / name, f"{kind}, seed {seed}", *found))
             with atomic_path(logdir / "scores.json") as path:
                 path.write_text(json.dumps(scores, indent=1))
@@ -76,7 +85,7 @@ def measure(logdir: Path, kinds: Sequence[str], seeds: Sequence[int], extra: lis
 def table(scores: Scores) -> str:
     """Mean and standard deviation over the seeds, as Markdown; kinds without a finished run are left out."""
     head = [f"{direction}{'' if space == 'raw' else ', centred'}" for direction, space in COLUMNS]
-    lines = [f"| loss | seeds | {' | '.join(head)} |", "|---|---|" + "---|" * len(head)]
+    lines = [f"| student | seeds | {' | '.join(head)} |", "|---|---|" + "---|" * len(head)]
     for kind, rows in scores.items():
         if rows:
             cells = [_spread(column) for column in list(zip(*rows.values(), strict=True))[: len(COLUMNS)]]
@@ -84,7 +93,10 @@ def table(scores: Scores) -> str:
     return "\n".join(lines)
 
 
-def _spread(values: Sequence[float]) -> str:
+def _spread(found: Sequence[float | None]) -> str:
+    values = [value for value in found if value is not None]
+    if not values:
+        return "-"
     return f"{mean(values):.1f} ± {stdev(values):.1f}" if len(values) > 1 else f"{values[0]:.1f}"
 
 
@@ -92,11 +104,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Command line: ``python -m tools.demo.teacher_maps [--logdir logs/demo_teacher_map] [train.py flags]``."""
     parser = argparse.ArgumentParser(prog=program("tools.demo.teacher_maps"), description=__doc__)
     parser.add_argument("--logdir", type=Path, default=Path("logs/demo_teacher_map"), help="folder of the runs")
-    known_kinds = [*KINDS, CONTROL]
-    parser.add_argument("--losses", nargs="+", choices=known_kinds, default=known_kinds, help="which losses")
+    parser.add_argument("--students", nargs="+", choices=list(KINDS), default=list(KINDS), help="which kinds")
     parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS), help="one student each (default 1 2 3)")
     known, extra = parser.parse_known_args(arguments)
-    return exit_code(lambda: measure(known.logdir, known.losses, known.seeds, extra))
+    return exit_code(lambda: measure(known.logdir, known.students, known.seeds, extra))
 
 
 if __name__ == "__main__":

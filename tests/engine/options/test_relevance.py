@@ -11,6 +11,7 @@ from distilplace.engine import building
 from distilplace.engine.options import DataOptions, EvaluateOptions, TrainOptions
 from distilplace.engine.options.command_line import parse
 from distilplace.engine.options.relevance import _changed, unread
+from distilplace.tools.demo.run import ALONE
 from distilplace.tools.shared_flags import only_read, refuse_in_vain
 from tests.miniature_images import utm_name, write_images
 
@@ -230,7 +231,7 @@ def test_options_from_elsewhere_are_told_in_one_line_by_where_they_come_from(tmp
 
 def test_tools_hand_each_run_what_it_reads_and_refuse_what_none_does(root):
     teacher = ["--config", str(root / "recipes/demo/demo_teacher.yaml")]
-    alone = ["--config", str(root / "recipes/demo/demo_student.yaml"), "--distil_method", "nokd"]
+    alone = ["--config", str(root / "recipes/demo/demo_student.yaml"), *ALONE]
     extra = ["--cloud_lr", "0.1", "--query_crop", "--epochs=3", "--T_model", "minklocmmcat"]
     assert only_read([*alone, *extra]) == [*alone, "--epochs=3"]
     assert only_read([*teacher, *extra]) == [*teacher, "--cloud_lr", "0.1", "--epochs=3", "--T_model", "minklocmmcat"]

@@ -7,7 +7,8 @@ from distilplace.engine.building import build_distiller, build_task_loss
 from distilplace.engine.options import TrainOptions
 from distilplace.engine.options.command_line import parse
 from distilplace.tools.demo import teacher_maps
-from distilplace.tools.demo.teacher_maps import CONTROL, KINDS, measure, table
+from distilplace.tools.demo.teacher_maps import KINDS, measure, row, table
+from distilplace.tools.shared_flags import only_read
 
 
 def finish(folder: Path, recalls: dict[tuple[str, str], float]) -> None:
@@ -30,20 +31,25 @@ def test_every_command_is_valid_and_finished_runs_are_read(tmp_path, monkeypatch
     trained = []
 
     def step(title, *flags):
-        options = parse(TrainOptions, flags, home=root, environment={})
+        options = parse(TrainOptions, only_read(flags), home=root, environment={})
         trained.append(title)
         if options.train_mode == "train_student":
-            assert build_distiller(options) is not None
+            assert (build_distiller(options) is None) == title.startswith("alone")
             build_task_loss(options)
         finish(Path(options.logdir) / options.exp_name, recalls(float(options.seed or 0)))
 
     monkeypatch.setattr(teacher_maps, "step", step)
-    kinds = [*KINDS, CONTROL]
+    kinds = list(KINDS)
     scores = measure(tmp_path, kinds, (1, 3), [])
     assert len(trained) == 1 + 2 * len(kinds)
     assert measure(tmp_path, kinds, (1, 3), []) == scores
     assert len(trained) == 1 + 2 * len(kinds)
     assert json.loads((tmp_path / "scores.json").read_text())["align"]["3"] == scores["align"][3]
+
+
+def test_a_student_without_teacher_is_measured_in_its_own_map():
+    assert row({"recall": {"1": 25.0}}) == [25.0, None, None, None, None, None]
+    assert table({"alone": {1: row({"recall": {"1": 25.0}})}}).splitlines()[-1] == "| alone | 1 | 25.0 | - | - | - |"
 
 
 def test_the_table_has_means_and_spreads_by_column():
