@@ -1,10 +1,11 @@
 """INT8 by ONNX Runtime's static quantisation: integers where a network is large, float where numbers are delicate.
 
 In integers: convolutions and linear layers on feature maps, and what joins maps that are integers already. In float:
-pooling into a vector (GeM's floor, power and mean), everything behind it, lengths, soft assignments, attention; and the
-network up to the last convolution that 8 bits would drown in noise: MobileNetV2's first ones, whose batch norms divide
-by next to nothing, so that their weights are in the hundreds and cancel. A float convolution in the midst of integers
-is no choice: under ONNX Runtime's graph optimisation such a network fell to cosine 0.34 (0.98 without it).
+pooling into a vector (GeM's floor, power and mean), everything behind it, lengths, soft assignments, attention (the
+matrices of these are stored in 16 bits, which halves them, and computed with in 32); and the network up to the last
+convolution that 8 bits would drown in noise: MobileNetV2's first ones, whose batch norms divide by next to nothing, so
+that their weights are in the hundreds and cancel. A float convolution in the midst of integers is no choice: under ONNX
+Runtime's graph optimisation such a network fell to cosine 0.34 (0.98 without it).
 """
 
 import logging
@@ -27,6 +28,8 @@ RESHAPING = {"Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze"}
 VECTORS = 2  # dimensions of what is pooled: [B, C]
 MOST_NOISE = 0.05
 """Share of a convolution's variance. Measured: 0.67 in MobileNetV2's fourth convolution, below it in all others."""
+HALVED = 4096
+"""Numbers from which on a matrix is stored in 16 bits."""
 MEASURED = 12
 """Images that noise is measured on."""
 
@@ -91,6 +94,7 @@ def quantise(model: onnx.ModelProto, images: Sequence[np.ndarray], target: Targe
         nodes = integer_nodes(model, behind=noisy[-1])
         found = _static(model, nodes, images, target)
     correct_biases(found, {name: each for name, each in noise.items() if name in nodes})
+    _halve_matrices(found)
     convolutions = [node.name for node in model.graph.node if node.op_type == "Conv"]
     return Quantised(found, len(set(convolutions).intersection(nodes)), len(convolutions))
 
@@ -118,6 +122,20 @@ def _static(model: onnx.ModelProto, nodes: list[str], images: Sequence[np.ndarra
             extra_options=extra,
         )
         return onnx.load(path)
+
+
+def _halve_matrices(model: onnx.ModelProto) -> None:
+    """Store large float32 matrices of linear layers as float16, each with a cast before its reader."""
+    graph = model.graph
+    constants = {each.name: each for each in graph.initializer}
+    linear = {name for node in graph.node if node.op_type in ("Gemm", "MatMul") for name in node.input}
+    for name in sorted(linear & constants.keys()):
+        values = onnx.numpy_helper.to_array(constants[name])
+        if values.dtype != np.float32 or values.size < HALVED or np.abs(values).max() > np.finfo(np.float16).max:
+            continue
+        stored = f"{name}_float16"
+        constants[name].CopyFrom(onnx.numpy_helper.from_array(values.astype(np.float16), stored))
+        graph.node.insert(0, onnx.helper.make_node("Cast", [stored], [name], f"{name}_cast", to=onnx.TensorProto.FLOAT))
 
 
 def _assigns(tensor: str, readers: dict[str, list[onnx.NodeProto]]) -> bool:

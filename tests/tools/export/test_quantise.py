@@ -88,3 +88,33 @@ def test_noise_is_that_of_one_convolution_alone():
     assert set(noise) == {"conv0", "conv1", "conv2"}
     assert noise["conv0"].share < MOST_NOISE < noise["conv1"].share
     assert noise["conv0"].shift.shape == (8,)
+
+
+def test_matrices_that_stay_in_float_are_stored_in_half_the_bytes():
+    draw = np.random.default_rng(2)
+    model, weight = chain(cancelling=False), draw.normal(size=(4 * 8 * 8, 64)).astype(np.float32)
+    small = draw.normal(size=(64, 8)).astype(np.float32)
+    graph = model.graph
+    graph.node[-1].output[0] = "maps"
+    graph.node.extend(
+        [
+            helper.make_node("Flatten", ["maps"], ["flat"], "flatten"),
+            helper.make_node("MatMul", ["flat", "large"], ["middle"], "head"),
+            helper.make_node("MatMul", ["middle", "small"], ["embedding"], "last"),
+        ]
+    )
+    graph.initializer.extend([numpy_helper.from_array(weight, "large"), numpy_helper.from_array(small, "small")])
+    graph.output[0].CopyFrom(helper.make_tensor_value_info("embedding", TensorProto.FLOAT, [None, 8]))
+    model = onnx.shape_inference.infer_shapes(model)
+    found = quantise(model, images(4), "cpu").model
+    stored = {each.name: numpy_helper.to_array(each) for each in found.graph.initializer}
+    assert "large" not in stored
+    assert stored["large_float16"].dtype == np.float16
+    np.testing.assert_array_equal(stored["small"], small)
+    onnx.checker.check_model(found)
+    batch = np.concatenate(images(4))
+    halved = run(found, batch)
+    for each in found.graph.initializer:
+        if each.name == "large_float16":
+            each.CopyFrom(numpy_helper.from_array(weight, each.name))
+    assert 0 < np.abs(run(found, batch) - halved).max() < 0.005 * halved.std()
