@@ -1,4 +1,4 @@
-"""The demo's last step: the distilled student as one ONNX file, a calibrated map, three pictures localised."""
+"""The demo's last step: the distilled student as one file; three pictures in its map and its teacher's."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,48 +8,64 @@ import numpy as np
 from distilplace.common.errors import UserError
 from distilplace.common.home import is_checkout
 from distilplace.datasets.records import Benchmark, EvaluationSet, PlaceRecord, positions
-from distilplace.engine.runs.folder import LOG
+from distilplace.engine.runs.folder import LOG, TEACHER_FILE
 from distilplace.runtime import Localiser, Location, PlaceMap, Student
 from distilplace.tools.export.run import export, flag_parser
 from distilplace.tools.localise.calibrate import calibration_parser, check, fit, own_drives
 from distilplace.tools.localise.trials import Drive
+from distilplace.tools.map.run import add
+from distilplace.tools.map.run import flag_parser as map_parser
 from distilplace.tools.map.sources import by_run
 
 PICTURES = 3
 
 
-def on_robot(logdir: Path, training: Sequence[PlaceRecord], test: Benchmark) -> list[Location]:
+def on_robot(logdir: Path, training: Sequence[PlaceRecord], test: Benchmark, dataset: str) -> list[Location]:
     """Export the distilled student of ``logdir``, map the training traversals, localise pictures of the last test one.
 
     The map is calibrated on its own traversals, each localised among the others, and the promise is measured on all
-    test traversals. What an earlier demo left of these files is made anew.
+    test traversals. Then the teacher maps the same traversals of ``dataset`` with its LiDAR, and the student's pictures
+    are localised there too. What an earlier demo left of these files is made anew.
     """
     if not isinstance(test, EvaluationSet):
         raise UserError(f"{test.name} retrieves no places: the demo's last step needs traversals")
     weights = logdir / "distilled" / "models" / "best.safetensors"
-    student_file, map_file = logdir / "student.onnx", logdir / "map.db"
+    student_file, map_file = logdir / "student.onnx", _free(logdir / "map.db")
     words = [str(weights), "-o", str(student_file)]
     LOG.info("\n=== to the robot: one file, a map, three pictures\n$ %s %s", _command("export"), " ".join(words))
     export(flag_parser().parse_args(words), [])
     student = Student(student_file)
-    for left in (map_file, *(map_file.with_name(map_file.name + end) for end in ("-wal", "-shm"))):
-        left.unlink(missing_ok=True)
+    drives = [
+        Drive(run, student.embed(_images(records)), positions(records)[:, ::-1])
+        for run, records in zip(test.runs, test.queries, strict=True)
+    ]
     with PlaceMap(map_file, student.metadata) as places:
         for run, records in by_run(training).items():
             places.add(run, student.embed(_images(records)), positions(records)[:, ::-1], images=_images(records))
         LOG.info("map %s: %d places of %d traversals", map_file, places.info()["places"], len(places.runs()))
-        drives = [
-            Drive(run, student.embed(_images(records)), positions(records)[:, ::-1])
-            for run, records in zip(test.runs, test.queries, strict=True)
-        ]
         _calibrate(places, map_file, drives)
-        held, last = test.queries[-1], drives[-1]
-        rows = np.linspace(0, len(held) - 1, PICTURES + 2).round().astype(int)[1:-1]
-        chosen = [held[row] for row in rows]
-        pictures = [str(record.images[0]) for record in chosen]
-        LOG.info("$ %s --map %s %s", _command("localise"), map_file, " ".join(pictures))
+    found = _localise(map_file, student, test.queries[-1], drives[-1])
+    surveyor = weights.with_name(TEACHER_FILE)
+    if surveyor.is_file():
+        survey_file = _free(logdir / "lidar_map.db")
+        words = ["add", str(survey_file), "--dataset", dataset, "--part", "train", "--model", str(surveyor)]
+        LOG.info(
+            "\n=== the same in a map that the teacher makes, with LiDAR\n$ %s %s", _command("map"), " ".join(words)
+        )
+        add(map_parser().parse_args(words))
+        found += _localise(survey_file, student, test.queries[-1], drives[-1])
+    return found
+
+
+def _localise(map_file: Path, student: Student, held: Sequence[PlaceRecord], drive: Drive) -> list[Location]:
+    """Some pictures of a drive on the map; how far off each is, in the log."""
+    rows = np.linspace(0, len(held) - 1, PICTURES + 2).round().astype(int)[1:-1]
+    chosen = [held[row] for row in rows]
+    pictures = [str(record.images[0]) for record in chosen]
+    LOG.info("$ %s --map %s %s", _command("localise"), map_file, " ".join(pictures))
+    with PlaceMap(map_file, student.metadata) as places:
         localiser = Localiser(places, student)
-        found = [localiser.locate(last.embeddings[row], k=1) for row in rows]
+        found = [localiser.locate(drive.embeddings[row], k=1) for row in rows]
     for record, location in zip(chosen, found, strict=True):
         (match,) = location.matches
         off = float(np.hypot(match.easting - record.easting, match.northing - record.northing))
@@ -60,6 +76,13 @@ def on_robot(logdir: Path, training: Sequence[PlaceRecord], test: Benchmark) -> 
             *(record.key, match.easting, match.northing, match.similarity, sure, accepted, off),
         )
     return found
+
+
+def _free(map_file: Path) -> Path:
+    """The path, where nothing of an earlier map lies any more."""
+    for left in (map_file, *(map_file.with_name(map_file.name + end) for end in ("-wal", "-shm"))):
+        left.unlink(missing_ok=True)
+    return map_file
 
 
 def _calibrate(places: PlaceMap, map_file: Path, drives: Sequence[Drive]) -> None:

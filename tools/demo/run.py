@@ -1,5 +1,5 @@
 """``make demo``: generate the world, train a teacher, train a student with and without it, compare the three; then
-export the distilled student, build a map and localise three pictures with it.
+export the distilled student, build a map and localise three pictures with it, and in a map that the teacher makes.
 
 Every step is a ``train.py`` command, shown before it runs; run it yourself with other options. Finished steps are not
 repeated (``--resume auto``), so an interrupted demo goes on. ``--quick`` does the same on a smaller world with fewer
@@ -64,7 +64,7 @@ def demo(logdir: Path, flags: list[str]) -> Path:
     outcome = Outcome(logdir, entries, teacher.test, teacher.notes, teacher.device)
     page = report_outcome(outcome, title="DistilPlace demo", seed=1)
     chosen = parse(TrainOptions, last_of_each(teacher_flags(logdir, *flags)), home=home(), all_read=False)
-    on_robot(logdir, build_data(chosen).training_set().records, teacher.test)
+    on_robot(logdir, build_data(chosen).training_set().records, teacher.test, chosen.dataset)
     return page
 
 

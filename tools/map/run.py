@@ -119,7 +119,8 @@ def _centre(text: str) -> tuple[float, float]:
     return east, north
 
 
-def _parser() -> argparse.ArgumentParser:
+def flag_parser() -> argparse.ArgumentParser:
+    """The command line of all four actions."""
     parser = argparse.ArgumentParser(program("tools.map"), description=__doc__)
     actions = parser.add_subparsers(dest="action", required=True, metavar="add | info | delete | search")
 
@@ -161,5 +162,5 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line."""
-    known = _parser().parse_args(arguments)
+    known = flag_parser().parse_args(arguments)
     return exit_code(lambda: known.work(known))
