@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from distilplace.common.errors import UserError
 from distilplace.datasets.loading import set_epoch
+from distilplace.engine.alarms import Alarms, embedding_statistics
 from distilplace.engine.context import Context
 from distilplace.engine.generations import Generations
 from distilplace.engine.optimisation import by_step, restore_length, schedule_length
@@ -54,6 +55,7 @@ class Trainer:
     """What the losses want of the network beside its embeddings."""
     progress: Progress = field(default_factory=Progress)
     stopping: Stopping = field(default_factory=Stopping)
+    alarms: Alarms = field(default_factory=Alarms)
     _log: dict[str, float] = field(default_factory=dict, init=False)
     """Numbers of the current step."""
     _places: int = field(default=0, init=False)
@@ -115,6 +117,8 @@ class Trainer:
         extras = {key: batch.get(key) for key in self.task_loss.batch_keys}
         loss, statistics = self.task_loss(student, batch["positives_mask"], batch["negatives_mask"], **extras)
         self._log |= {"loss_task": float(loss.detach()), **statistics}
+        pairs = batch["positives_mask"], batch["negatives_mask"]
+        self._log |= embedding_statistics(student["embedding"], *pairs)
         return self.options.task_logit_weight * loss
 
     def distillation_loss(self, student: Output, teachers: list[Output], batch: Batch) -> Tensor | float:
@@ -147,6 +151,7 @@ class Trainer:
         if not by_step(self.options):
             self.scheduler.step()
         means = self.progress.end_epoch()
+        self.alarms.look(self.progress.epoch, means)
         self._grow_batch(means)
         return means
 

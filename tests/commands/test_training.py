@@ -48,7 +48,8 @@ def test_a_run_leaves_weights_options_metrics_events_and_a_report(teacher_run):
     assert yaml.safe_load((teacher_run / "config.yaml").read_text())["train_mode"] == "train_teacher"
     lines = [json.loads(line) for line in (teacher_run / "metrics.jsonl").read_text().splitlines()]
     logged = {name for line in lines for name in line}
-    assert {"train/loss", "train/loss_task", "train/lr_image", "train/lr_cloud", "train/embedding_norm"} <= logged
+    wanted = ("loss", "loss_task", "lr_image", "lr_cloud", "embedding_norm", "embedding_rank")
+    assert {f"train/{name}" for name in wanted} <= logged
     assert not list(teacher_run.rglob(".*"))
     assert "teacher minklocmmcat" in (teacher_run / "report" / "index.html").read_text()
 
