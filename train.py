@@ -46,7 +46,7 @@ from distilplace.engine.trainer import Trainer
 from distilplace.evaluation.report.parts import ReportEntry
 from distilplace.evaluation.retrieval.measures import Result
 from distilplace.models import PlaceNetwork
-from distilplace.models.checkpoints import add_scores, load_weights, save_weights
+from distilplace.models.checkpoints import add_scores, load_weights, read_card, save_weights
 
 
 def run(options: TrainOptions) -> Outcome:
@@ -88,10 +88,12 @@ def train_and_test(options: TrainOptions, fabric: Any, folder: RunFolder) -> Out
     log_start(folder, [*notes, held.note, counted, learns], teachers)
     selection = Selection(validation, options.val_min_queries, options.select_by)
     start_clusters(parts, folder)
-    trainer = assemble(parts, folder)
+    trainer, best = assemble(parts, folder), folder.path / "models" / chosen_file(options)
     described = describe_network(context, network, settings, training.records[0], maps=fitter.learned_maps)
     if options.resume == "auto" and trainer.resume():
         LOG.info("resumed at epoch %d, step %d", trainer.progress.epoch + 1, trainer.progress.step)
+        if best.is_file():
+            read_card(best)  # a damaged one is told now, not at the end
 
     # ---- Loop
     with trainer.stopping.listening():
@@ -102,7 +104,6 @@ def train_and_test(options: TrainOptions, fabric: Any, folder: RunFolder) -> Out
             trainer.stop_if_asked()
 
     # ---- Test: once, with the chosen epoch's weights
-    best = folder.path / "models" / chosen_file(options)
     if not best.is_file():
         keep(trainer, described, None)
     load_weights(network, best)

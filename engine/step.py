@@ -32,6 +32,8 @@ class Forward:
 
     """
 
+    batch: Batch
+    """The places."""
     outputs: Output
     """``embedding [B, D]``, ...: float32, of the whole batch."""
 
@@ -46,6 +48,7 @@ class Forward:
         feature_maps: Sequence[str] = (),
     ) -> None:
         self._network, self._key, self._fabric, self._feature_maps = network, key, fabric, feature_maps
+        self.batch = batch
         self._parts = list(split_batch(batch, split_size))
         if len(self._parts) == 1:
             self.outputs = self._run(0)

@@ -21,12 +21,14 @@ from distilplace.engine.generations import Generations
 from distilplace.engine.optimisation import by_step, restore_length, schedule_length
 from distilplace.engine.options import TrainOptions
 from distilplace.engine.program import Interrupted
-from distilplace.engine.runs.checkpoint import load_checkpoint, save_checkpoint
+from distilplace.engine.runs.alarms import Alarms
+from distilplace.engine.runs.checkpoint import LAST, kept_checkpoints, load_checkpoint, save_checkpoint
 from distilplace.engine.runs.folder import RunFolder
 from distilplace.engine.runs.state import Progress
 from distilplace.engine.runs.stopping import Stopping
 from distilplace.engine.step import Batch, Forward, Output
 from distilplace.engine.teachers.sources import TeacherSource
+from distilplace.engine.teachers.unchanged import TeacherDigests
 from distilplace.losses.distiller import Distiller
 from distilplace.losses.tasks.task_loss import TaskLoss
 from distilplace.models import PlaceNetwork
@@ -60,6 +62,10 @@ class Trainer:
     """Numbers of the current step."""
     _places: int = field(default=0, init=False)
     _start: float = field(default=0.0, init=False)
+
+    def __post_init__(self) -> None:
+        self.alarms = Alarms(self.folder.path)
+        self._digests = TeacherDigests(self.options.model, self.teachers)
 
     # -- one epoch ------------------------------------------------------------------------------------------------
 
@@ -136,7 +142,7 @@ class Trainer:
         embeddings = forward.outputs["embedding"].detach()
         self._log |= {"loss": float(loss.detach()), "embedding_norm": float(embeddings.norm(dim=1).mean())}
         self._log |= {f"lr_{group['name']}": group["lr"] for group in self.optimizer.param_groups}
-        if self._is_finite(loss.detach(), self._log):
+        if self._is_finite(loss.detach(), self._log, forward.batch):
             self.optimizer.step()
         if by_step(self.options):
             self.scheduler.step()
@@ -158,7 +164,7 @@ class Trainer:
     def _write(self, values: dict[str, float]) -> None:
         self.folder.metrics(self.progress.step, {f"train/{name}": value for name, value in values.items()})
 
-    def _is_finite(self, loss: Tensor, log: dict[str, float]) -> bool:
+    def _is_finite(self, loss: Tensor, log: dict[str, float], batch: Batch) -> bool:
         """May the step be taken? Stopped there, the run keeps the step's numbers too, as those of the step to come."""
         learning = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
         gradients = [parameter.grad for parameter in learning if parameter.grad is not None]
@@ -166,11 +172,13 @@ class Trainer:
         log["gradient_norm"] = float(norm)
         if torch.isfinite(loss) and torch.isfinite(norm):
             return True
-        culprits = [n for n, value in log.items() if n.startswith(("loss_", "gradient")) and not math.isfinite(value)]
-        message = f"step {self.progress.step + 1}: {', '.join(culprits) or 'loss'} is not finite"
+        named = [n for n, value in log.items() if n.startswith(("loss_", "gradient")) and not math.isfinite(value)]
+        culprits, step = ", ".join(named) or "loss", self.progress.step + 1
         if not self.options.skip_nonfinite:
-            self.progress.step += 1
+            self.progress.step = step
             self._write(log)
+        message = f"step {step}: {culprits} is not finite{self.alarms.nonfinite(batch, step, culprits)}"
+        if not self.options.skip_nonfinite:
             raise UserError(
                 f"{message}; lower the learning rate or the term's weight, or pass --skip_nonfinite to skip such steps"
             )
@@ -190,11 +198,12 @@ class Trainer:
     @property
     def checkpoint(self) -> Path:
         """Path of ``last.ckpt``."""
-        return self.folder.path / "last.ckpt"
+        return self.folder.path / LAST
 
     def save(self) -> None:
         """Write ``last.ckpt``; no signal interrupts it."""
         with self.stopping.saving():
+            self.alarms.disk(self.checkpoint)
             save_checkpoint(self.checkpoint, self._parts(), self.progress.state())
 
     def stop_if_asked(self) -> None:
@@ -203,8 +212,8 @@ class Trainer:
             raise Interrupted
 
     def resume(self) -> bool:
-        """Restore ``last.ckpt`` if there is one; numbers that were logged after it are forgotten."""
-        found = self.checkpoint.exists()
+        """Restore the newest whole checkpoint if there is one; numbers that were logged after it are forgotten."""
+        found = bool(kept_checkpoints(self.folder.path))
         length = schedule_length(self.scheduler)  # restored, it has that of the run before
         if found:
             self.progress = Progress.restored(load_checkpoint(self.checkpoint, self._parts()), self.checkpoint)
@@ -226,6 +235,8 @@ class Trainer:
             "scheduler": self.scheduler,
             "sampler": self.sampler,
             "generations": self.generations,
+            "metrics": self.folder.logged,
+            "teachers": self._digests,
         }
         losses = {"distiller": self.distiller, "task_loss": self.task_loss}
         return parts | {name: loss for name, loss in losses.items() if isinstance(loss, nn.Module)}

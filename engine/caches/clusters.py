@@ -17,6 +17,7 @@ from distilplace.datasets.records import PlaceRecord
 from distilplace.engine.assembly import Parts
 from distilplace.engine.caches.fingerprint import Fingerprint, log_nearest, of_frames, of_network, saved_text
 from distilplace.engine.embedding import Embedder
+from distilplace.engine.runs.checkpoint import kept_checkpoints
 from distilplace.engine.runs.folder import LOG, RunFolder
 
 KEY = "descriptors"
@@ -30,7 +31,7 @@ def start_clusters(parts: Parts, folder: RunFolder) -> None:
         UserError: ``--clusters_file`` was made of other images, weights or settings than this run has.
 
     """
-    if not hasattr(parts.network, "initialise_clusters") or (folder.path / "last.ckpt").is_file():
+    if not hasattr(parts.network, "initialise_clusters") or kept_checkpoints(folder.path):
         return
     options = parts.context.options
     made_from = clusters_made_from(parts)

@@ -39,6 +39,10 @@ class WhitenedTeacher:
         outputs = self.source.outputs(batch)
         return {**outputs, "embedding": self.whitened(outputs["embedding"])}
 
+    def digest(self) -> str:
+        """Hash of the network's weights."""
+        return self.source.digest()
+
     def whitened(self, embeddings: Tensor) -> Tensor:
         """Embeddings [n, dim1] of unit length, whitened, and of unit length again: [n, dim2]."""
         whitening = self.whitening.to(embeddings.device)

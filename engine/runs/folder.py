@@ -14,6 +14,7 @@ import yaml
 from distilplace.common.errors import UserError
 from distilplace.common.files import atomic_path, remove_leftovers, write_error
 from distilplace.engine.options import RunOptions, TrainOptions
+from distilplace.engine.runs.checkpoint import kept_checkpoints
 from distilplace.engine.runs.environment import environment
 from distilplace.engine.runs.lock import RunLock
 from distilplace.engine.runs.metrics import Metrics
@@ -123,7 +124,7 @@ class RunFolder:
             raise write_error(self.path / "log.txt", error) from None
         self._file_log.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
         LOG.addHandler(self._file_log)
-        has_state = (self.path / "last.ckpt").exists()
+        has_state = bool(kept_checkpoints(self.path))
         if planned is not None and has_state:
             LOG.info("prolonged: this run was planned for %d epochs", planned)
         if not has_state and (self.path / "metrics.jsonl").exists():
@@ -137,18 +138,18 @@ class RunFolder:
 
         """
         saved = self.path / "config.yaml"
-        has_state = (self.path / "last.ckpt").exists()
+        kept = [path.name for path in kept_checkpoints(self.path)]
         learned = [path for path in sorted(self.path.glob("models/*.safetensors")) if not path.match(TEACHER_FILES)]
-        if not has_state and (weights := learned):
+        if not kept and (weights := learned):
             raise UserError(
                 f"{self.path} holds weights of a run ({weights[0].name}) but no last.ckpt to go on from: put last.ckpt "
                 f"back; or, to start over, choose another --exp_name or move {weights[0].parent} away"
             )
         if not saved.exists():
-            if has_state:
+            if kept:
                 raise UserError(
-                    f"{self.path} holds last.ckpt but no config.yaml, so nobody knows with which options it was made: "
-                    "put config.yaml back, or remove last.ckpt to start over"
+                    f"{self.path} holds {kept[0]} but no config.yaml, so nobody knows with which options it was made: "
+                    f"put config.yaml back, or remove {' and '.join(kept)} to start over"
                 )
             return None
         remedy = "put it back as it was, or choose another --exp_name to start over"
@@ -175,6 +176,11 @@ class RunFolder:
     def rewind(self, step: int, *, inside_epoch: bool) -> None:
         """Forget the numbers that a killed run wrote after the step this one resumes from."""
         self._metrics.rewind(step, inside_epoch=inside_epoch)
+
+    @property
+    def logged(self) -> Metrics:
+        """The numbers so far: a part of what a checkpoint holds."""
+        return self._metrics
 
     @property
     def board(self) -> Any:

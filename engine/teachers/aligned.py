@@ -40,6 +40,10 @@ class AlignedTeacher:
         outputs = self.source.outputs(batch)
         return {**outputs, ALIGNED: self.space.apply(outputs["embedding"])}
 
+    def digest(self) -> str:
+        """That of its source, which the space follows from."""
+        return self.source.digest()
+
     def bank(self, keys: Sequence[str]) -> Tensor:
         """The aligned embeddings [n, d] of training places, seen clean, as a store has them."""
         return self.space.apply(self._training.outputs({"keys": list(keys)})["embedding"])

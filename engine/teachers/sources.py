@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from distilplace.common.errors import UserError
 from distilplace.common.randomness import generator
+from distilplace.common.tensor_files import content_hash
 from distilplace.engine.step import forward_with_maps
 from distilplace.models import PlaceNetwork
 
@@ -42,6 +43,10 @@ class TeacherSource(Protocol):
         """Teacher outputs for the places of the batch: ``embedding [B, D]``, ... without gradient."""
         ...
 
+    def digest(self) -> str:
+        """Hash of what its outputs come from: a network's weights, or a store's tables."""
+        ...
+
 
 class LiveTeacher:
     """Runs the teacher on the very (augmented) samples that the student sees."""
@@ -55,6 +60,10 @@ class LiveTeacher:
         """Embeddings, and feature maps if any are wanted, of the batch's places."""
         outputs: dict[str, Any] = self._frozen(batch)
         return outputs
+
+    def digest(self) -> str:
+        """Hash of its weights."""
+        return content_hash(self._frozen.network.state_dict())
 
 
 class StoredTeacher:
@@ -81,6 +90,10 @@ class StoredTeacher:
             ) from None
         device = next((value.device for value in batch.values() if isinstance(value, Tensor)), torch.device("cpu"))
         return {name: table[rows].to(device) for name, table in self._tables.items()}
+
+    def digest(self) -> str:
+        """Hash of its tables."""
+        return content_hash(self._tables)
 
     @property
     def keys(self) -> Collection[str]:

@@ -2,12 +2,14 @@
 
 import json
 import math
+import re
 
 import pytest
 import torch
 from torch import nn
 
 from distilplace.common.errors import UserError
+from distilplace.common.tensor_files import read_tensors
 from distilplace.engine.optimisation import build_optimizer
 from distilplace.engine.trainer import Trainer, active_triplets
 from distilplace.losses.tasks.task_loss import TaskLoss
@@ -92,13 +94,16 @@ def poison(trainer: Trainer) -> None:
 
 def test_a_step_that_is_not_finite_stops_the_run(tmp_path):
     folder = tmp_path / "logs" / "toy"
-    with pytest.raises(UserError, match=r"step 2: loss_task is not finite.*--skip_nonfinite"):
+    with pytest.raises(UserError, match=r"step 2: loss_task is not finite \(its batch is kept: .*--skip_nonfinite"):
         run_toy(options_of(tmp_path), tmp_path, before_step(2, poison))
     lines = (folder / "metrics.jsonl").read_text().splitlines()
     assert len(lines) == 2
     assert '"train/loss": null' in lines[1]
     assert "error: step 2: loss_task is not finite" in (folder / "log.txt").read_text()
     assert list(folder.glob("events*"))
+    kept, text = read_tensors(folder / "nonfinite.safetensors")
+    assert kept["images"].shape == (8, 3, 8, 8)
+    assert text["step"] == "2"
 
 
 def poison_gradient(trainer: Trainer) -> None:
@@ -138,7 +143,8 @@ def test_a_step_that_is_not_finite_is_skipped_where_asked_and_changes_nothing(tm
     assert before.keys() == after.keys()
     assert all(torch.equal(torch.as_tensor(value), torch.as_tensor(after[name])) for name, value in before.items())
     assert all(bool(torch.isfinite(value).all()) for value in trainer.network.state_dict().values())
-    assert f"step 2: {what} is not finite; step skipped" in (tmp_path / "logs" / "toy" / "log.txt").read_text()
+    said = (tmp_path / "logs" / "toy" / "log.txt").read_text()
+    assert re.search(rf"step 2: {what} is not finite \(its batch is kept: .*\); step skipped", said)
 
 
 def test_the_rates_of_augmentation_reach_the_loader(tmp_path):

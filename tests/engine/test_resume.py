@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from distilplace.common.errors import UserError
 from distilplace.engine.program import Interrupted
 from distilplace.engine.trainer import Trainer
+from tests.engine.killing import flip_a_bit, kill_again_and_again
 from tests.engine.toy_run import Killed, ask_to_stop, before_step, kill, noting_sizes, options_of, run_toy
 
 EXPANSION = ["--batch_size_limit", "16", "--batch_expansion_rate", "1.25", "--batch_expansion_th", "1"]
@@ -191,3 +193,26 @@ def test_a_prolonged_cosine_takes_the_rates_of_the_longer_run_and_says_so(tmp_pa
     assert found == pytest.approx([expected["train/lr_image"], expected["train/lr_cloud"]])
     assert planned.progress.step == 3 * begun
     assert "cosine schedule now ends with epoch 6" in (tmp_path / "short" / "logs" / "toy" / "log.txt").read_text()
+
+
+def test_killed_at_random_moments_a_run_ends_the_same(tmp_path):
+    """With SIGKILL, several times while saving, the newest checkpoint damaged once (tests/engine/test_kills.py)."""
+    straight = run_toy(options_of(tmp_path / "straight", "--epochs", "5"), tmp_path / "straight")
+    options = options_of(tmp_path / "cut", "--epochs", "5", "--resume", "auto", "--save_every", "1")
+    folder, said = tmp_path / "cut" / "logs" / "toy", tmp_path / "said.txt"
+
+    def work() -> None:
+        run_toy(options, tmp_path / "cut")
+
+    kill_again_and_again(work, folder, said, times=4, damage=flip_a_bit)
+    assert same(run_toy(options, tmp_path / "cut"), straight)
+    assert "last.ckpt is damaged (its SHA-256 does not fit): this run goes on from previous.ckpt" in said.read_text()
+
+
+def test_a_teacher_that_changed_is_not_learned_from(tmp_path):
+    options = options_of(tmp_path, "--distil_method", "cc", "--resume", "auto", "--save_every", "1")
+    with pytest.raises(Killed):
+        run_toy(options, tmp_path, before_step(2, kill))
+    with pytest.raises(UserError, match=r"teacher minklocmmcat is not the one that this run began with"):
+        run_toy(options, tmp_path, teacher_seed=6)
+    run_toy(options, tmp_path)

@@ -130,23 +130,28 @@ def options_of(folder: Path, *flags: str) -> TrainOptions:
     return parse(TrainOptions, ["--config", str(folder / "toy.yaml")], home=folder, environment={})
 
 
-def build(options: TrainOptions, run: RunFolder, folder: Path) -> Trainer:
+def build(options: TrainOptions, run: RunFolder, folder: Path, teacher_seed: int = 5) -> Trainer:
     """The trainer as ``train.py`` puts it together, with a live teacher where the method wants one."""
     data = ToyData(folder / "data")
     context = Context(options, data, Fabric(accelerator="cpu", devices=1))
     distiller = build_distiller(options)
     maps = () if distiller is None else distiller.teacher_maps(ToyNet.level_maps)
-    teachers = [] if distiller is None else [LiveTeacher(ToyNet(seed=5), maps)]
+    teachers = [] if distiller is None else [LiveTeacher(ToyNet(seed=teacher_seed), maps)]
     parts = Parts(data.training_set(), ToyNet(), build_task_loss(options), distiller, teachers, context)
     return assemble(parts, run)
 
 
-def run_toy(options: TrainOptions, folder: Path, watch: Callable[[Trainer], None] = lambda trainer: None) -> Trainer:
+def run_toy(
+    options: TrainOptions,
+    folder: Path,
+    watch: Callable[[Trainer], None] = lambda trainer: None,
+    teacher_seed: int = 5,
+) -> Trainer:
     """A whole training as ``train.py`` does it, validated on the data set itself where ``val_fraction`` is above 0."""
     start_console_log()
     with RunFolder.open(options) as run:
         run.begin(options, "cpu")
-        trainer = build(options, run, folder)
+        trainer = build(options, run, folder, teacher_seed)
         validation = ToyData(folder / "data").evaluation_set() if options.val_fraction else None
         selection = Selection(validation, options.val_min_queries, options.select_by)
         described = describe_network(trainer.context, trainer.network, {}, trainer.context.data.records[0])
