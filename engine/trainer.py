@@ -21,9 +21,9 @@ from distilplace.engine.generations import Generations
 from distilplace.engine.optimisation import by_step, restore_length, schedule_length
 from distilplace.engine.options import TrainOptions
 from distilplace.engine.program import Interrupted
-from distilplace.engine.runs.alarms import Alarms
 from distilplace.engine.runs.checkpoint import LAST, kept_checkpoints, load_checkpoint, save_checkpoint
 from distilplace.engine.runs.folder import RunFolder
+from distilplace.engine.runs.folder_alarms import FolderAlarms
 from distilplace.engine.runs.state import Progress
 from distilplace.engine.runs.stopping import Stopping
 from distilplace.engine.step import Batch, Forward, Output
@@ -64,7 +64,7 @@ class Trainer:
     _start: float = field(default=0.0, init=False)
 
     def __post_init__(self) -> None:
-        self.alarms = Alarms(self.folder.path)
+        self.folder_alarms = FolderAlarms(self.folder.path)
         self._digests = TeacherDigests(self.options.model, self.teachers)
 
     # -- one epoch ------------------------------------------------------------------------------------------------
@@ -177,7 +177,7 @@ class Trainer:
         if not self.options.skip_nonfinite:
             self.progress.step = step
             self._write(log)
-        message = f"step {step}: {culprits} is not finite{self.alarms.nonfinite(batch, step, culprits)}"
+        message = f"step {step}: {culprits} is not finite{self.folder_alarms.nonfinite(batch, step, culprits)}"
         if not self.options.skip_nonfinite:
             raise UserError(
                 f"{message}; lower the learning rate or the term's weight, or pass --skip_nonfinite to skip such steps"
@@ -203,7 +203,7 @@ class Trainer:
     def save(self) -> None:
         """Write ``last.ckpt``; no signal interrupts it."""
         with self.stopping.saving():
-            self.alarms.disk(self.checkpoint)
+            self.folder_alarms.disk(self.checkpoint)
             save_checkpoint(self.checkpoint, self._parts(), self.progress.state())
 
     def stop_if_asked(self) -> None:

@@ -17,7 +17,7 @@ LOG = logging.getLogger("distilplace")
 NONFINITE = "nonfinite.safetensors"
 
 
-class Alarms:
+class FolderAlarms:
     """Those of one run; ``folder``: the run's."""
 
     def __init__(self, folder: Path) -> None:
