@@ -17,11 +17,21 @@ def expected_hits(true_counts: NDArray[np.int64], pools: NDArray[np.int64], last
 
     ``true_counts`` (all at least 1) and ``pools`` are int64 ``[Q]``: true candidates and candidates of each query.
     """
+    curve: Curve = expected_hits_of_runs(np.zeros_like(true_counts), true_counts, pools, 1, last)[0]
+    return curve
+
+
+def expected_hits_of_runs(
+    owners: NDArray[np.int64], true_counts: NDArray[np.int64], pools: NDArray[np.int64], runs: int, last: int
+) -> Curve:
+    """:func:`expected_hits` of the queries of each of some ``runs``, ``[runs, last]``; ``owners`` their run ``[Q]``."""
+    radix = int(pools.max(initial=0)) + 1
+    kinds, kind = np.unique(true_counts * radix + pools, return_inverse=True)
+    true, pool = (column[:, None] for column in np.divmod(kinds, radix))
     drawn = np.arange(last)
-    kinds, repeats = np.unique(np.column_stack([true_counts, pools]), axis=0, return_counts=True)
-    true, pool = kinds[:, :1], kinds[:, 1:]
     missed = np.cumprod(np.clip((pool - true - drawn) / np.maximum(pool - drawn, 1), 0.0, 1.0), axis=1)
-    return repeats.sum() - repeats @ missed
+    repeats = np.bincount(owners * len(kinds) + kind, minlength=runs * len(kinds)).reshape(runs, len(kinds))
+    return repeats.sum(axis=1, keepdims=True) - repeats @ missed
 
 
 def expected_hit_of_groups(shares: Curve, groups: int, last: int) -> Curve:

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from distilplace.datasets.benchmarks import LandmarkSet
 from distilplace.datasets.records import Benchmark, EvaluationSet, PlaceRecord, positions
+from distilplace.evaluation.retrieval.hits import first_hits
 from distilplace.evaluation.retrieval.places import places_of
-from distilplace.evaluation.retrieval.ranking import NEVER, EmbeddingSpace, Indices, first_hits
+from distilplace.evaluation.retrieval.ranking import NEVER, EmbeddingSpace, Indices
 from distilplace.evaluation.retrieval.results import RetrievalResult
 from distilplace.evaluation.retrieval.rules import Candidates
 
@@ -160,7 +161,7 @@ def _landmark_pair(space: EmbeddingSpace, test: LandmarkSet, depth: int) -> Iter
     first = np.zeros(len(truth), dtype=np.int64)
     flat, counts = np.concatenate([truth[row] for row in asked]), np.array([len(truth[row]) for row in asked])
     database, queries = space.prepared_database(0), space.prepared_queries([0])
-    first[asked], _ = first_hits(queries, asked, database, flat, counts, candidates)
+    first[asked] = first_hits(queries, asked, database, flat, counts, candidates).ranks
     columns = _pair(space, (0, 0), depth, truth, candidates)
     columns["first_correct"] = first[columns["query"]]
     columns["evaluated"] = columns["first_correct"] > 0

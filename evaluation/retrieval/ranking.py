@@ -12,6 +12,7 @@ intermediates that is some 6 * ``_HELD`` values, 0.8 GB, at most (while one row 
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
@@ -24,10 +25,11 @@ Metric = Literal["cosine", "euclidean"]
 Floats = NDArray[np.floating[Any]]
 Indices = NDArray[np.int64]
 
-_GRID = 2.0**42
+GRID = 2.0**42
 _BLOCK = 2**22  # values worked on at once: 32 MiB
 _HELD = 2**24  # values kept prepared, and the most held of a block of queries or similarities: 128 MiB
 NEVER = 2**31 - 1  # rank of a query that no answer satisfies: above every database's size
+_GAP = 64  # queries; blocks do not reach over a longer gap, so that neighbours are read in place
 
 
 def as_matrix(embeddings: Any, name: str) -> Floats:
@@ -90,9 +92,10 @@ class PreparedRows:
         return self._whole is not None
 
     def take(self, rows: Indices) -> Floats:
-        """These rows, in this order: ``[len(rows), width]``."""
+        """These rows, in this order, not to be written to: ``[len(rows), width]``."""
         if self._whole is not None:
-            return self._whole[rows]
+            first, consecutive = rows[:1].sum(), np.arange(len(rows))
+            return self._whole[first:][: len(rows)] if (rows == first + consecutive).all() else self._whole[rows]
         taken = np.empty((len(rows), self.width))
         owners = np.searchsorted(self._starts, rows, side="right") - 1
         step = rows_per_block(self.width)
@@ -117,12 +120,9 @@ class PreparedRows:
 def similarities(queries: PreparedRows, rows: Indices, database: PreparedRows) -> Floats:
     """Similarity of some queries with all of the database, on the grid: float64 ``[len(rows), N]``."""
     asked = queries.take(rows)
-    if database.held:
-        _, items = next(database.blocks())
-        return np.rint(asked @ items.T)
     found = np.empty((len(rows), len(database)))
     for part, items in database.blocks():
-        found[:, part] = asked @ items.T
+        np.matmul(asked, items.T, out=found[:, part])
     return np.rint(found, out=found)
 
 
@@ -130,8 +130,10 @@ def query_blocks(rows: Indices, database: PreparedRows) -> Iterator[slice]:
     """``rows`` cut into blocks whose similarities, and whose prepared rows, may be held at once."""
     room = _BLOCK if database.held else _HELD  # preparing a large database again pays for many queries only
     step = max(1, min(room // max(1, len(database)), _HELD // max(1, database.width)))
-    for start in range(0, len(rows), step):
-        yield slice(start, min(start + step, len(rows)))
+    gaps = (np.flatnonzero(np.diff(rows) > _GAP) + 1).tolist()
+    for first, last in pairwise([0, *gaps, len(rows)]):
+        for start in range(first, last, step):
+            yield slice(start, min(start + step, last))
 
 
 class EmbeddingSpace:
@@ -184,7 +186,7 @@ class EmbeddingSpace:
             matrix = (matrix - self._centre) / self._scale
             last = -0.5 * (matrix * matrix).sum(axis=1) if is_database else np.ones(len(matrix))
             matrix = np.column_stack([matrix, last])
-        return matrix * _GRID if is_database else matrix
+        return matrix * GRID if is_database else matrix
 
     def top(
         self, database_run: int, query_run: int, k: int, rows: Indices, candidates: Candidates | None = None
@@ -215,7 +217,7 @@ class EmbeddingSpace:
             first = leading(similarity, k)
             values[block] = np.take_along_axis(similarity, first, axis=1)
             nearest[block] = np.where(np.isneginf(values[block]), -1, first)
-            values[block] /= _GRID
+            values[block] /= GRID
             if self.metric == "euclidean":
                 squares = np.square(queries.take(rows[block])[:, :-1]).sum(axis=1, keepdims=True)
                 values[block] = -self._scale * np.sqrt(np.maximum(squares - 2.0 * values[block], 0.0))
@@ -253,51 +255,3 @@ def unit_rows(matrix: Floats) -> Floats:
     matrix = matrix / np.where(largest > 0, largest, 1.0)
     norms = np.linalg.norm(matrix, axis=1, keepdims=True)
     return matrix / np.where(norms > 0, norms, 1.0)
-
-
-def first_hits(
-    queries: PreparedRows,
-    asked: Indices,
-    database: PreparedRows,
-    truth: Indices,
-    counts: Indices,
-    candidates: Candidates | None = None,
-) -> tuple[Indices, Indices]:
-    """Rank (1-based, over the **whole** ranking) and index of the first true neighbour of each query: int64 ``[Q]``.
-
-    The rank is counted, not sorted for: 1 + items nearer than the nearest true one + items tied with it and of lower
-    index. Done in blocks of queries, so that memory stays bounded whatever the database's size.
-
-    Args:
-        queries: prepared queries.
-        asked: ``[Q]`` which of them ask.
-        database: prepared items.
-        truth: true database indices of all asked queries, one query after the other, none of them excluded.
-        counts: ``[Q]`` how many of them belong to each query; all at least 1.
-        candidates: who may answer, where that is not everybody. The rank is then ``NEVER`` (and the index N) for a
-            query whose true neighbours are all suppressed.
-
-    """
-    ranks = np.empty(len(asked), dtype=np.int64)
-    items = np.empty(len(asked), dtype=np.int64)
-    offsets = np.concatenate([[0], np.cumsum(counts)])
-    for block in query_blocks(asked, database):
-        start, stop = block.start, block.stop
-        similarity = similarities(queries, asked[block], database)
-        if candidates is not None:
-            candidates.suppress(similarity, asked[block])
-        true_items = truth[offsets[start] : offsets[stop]]
-        firsts = offsets[start:stop] - offsets[start]
-        owners = np.repeat(np.arange(stop - start), counts[block])
-        values = similarity[owners, true_items]
-        best = np.maximum.reduceat(values, firsts)
-        hit = np.minimum.reduceat(np.where(values == best[owners], true_items, len(database)), firsts)
-        before = np.count_nonzero(similarity > best[:, None], axis=1)
-        tied = np.flatnonzero(np.count_nonzero(similarity >= best[:, None], axis=1) - before > 1)
-        if len(tied):
-            level = similarity[tied] == best[tied, None]
-            before[tied] += np.count_nonzero(level & (np.arange(len(database)) < hit[tied, None]), axis=1)
-        lost = np.isneginf(best)
-        ranks[block] = np.where(lost, NEVER, before + 1)
-        items[block] = np.where(lost, len(database), hit)
-    return ranks, items

@@ -16,27 +16,24 @@ query may not be answered with.
 """
 
 import warnings
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
-from itertools import chain, pairwise
+from collections.abc import Collection, Sequence
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from distilplace.common.errors import UserError
-from distilplace.evaluation.retrieval.chance import expected_hit_of_groups, expected_hits
-from distilplace.evaluation.retrieval.ranking import (
-    NEVER,
-    EmbeddingSpace,
-    Floats,
-    Indices,
-    Metric,
-    as_matrix,
-    first_hits,
+from distilplace.evaluation.retrieval.pairs import (
+    Queries,
+    QuerySets,
+    chance_of,
+    hits_of,
+    one_percent_threshold,
+    pairs_of,
 )
+from distilplace.evaluation.retrieval.ranking import EmbeddingSpace, Metric, as_matrix
 from distilplace.evaluation.retrieval.results import PairResult, RetrievalResult, SkippedPair
-from distilplace.evaluation.retrieval.rules import Candidates, candidates_of
 
 if TYPE_CHECKING:
     from distilplace.datasets.records import RankingRules
@@ -51,13 +48,6 @@ __all__ = [
     "one_percent_threshold",
     "recall_at",
 ]
-
-QuerySets = Sequence[Mapping[int, Mapping[Any, Any]]]
-
-
-def one_percent_threshold(size: int) -> int:
-    """One percent of a database, in neighbours: ``max(round(N / 100), 1)``, halves to even (250 -> 2, 350 -> 4)."""
-    return max(round(size / 100), 1)
 
 
 def recall_at(neighbours: Any, truth: Sequence[Collection[int]], k: int) -> float:
@@ -125,22 +115,17 @@ def evaluate_runs(
         metric,
     )
     _check_counts(space, query_sets, names)
-    everybody = space.prepared_queries(list(range(len(names))))
+    asking = Queries(query_sets, names)
+    prepared = space.prepared_queries(list(range(len(names))))
     pairs, skipped, odds = [], [], []
-    for m in range(len(names)):
-        candidates = _candidates(rules, m, len(space.database[m]), query_sets)
-        truth, counts = _truth_in(query_sets, m, len(space.database[m]), names, candidates)
-        asked = np.flatnonzero(counts)
-        ranks, items = np.zeros((2, len(counts)), dtype=np.int64)
-        if len(asked):
-            prepared = space.prepared_database(m)
-            ranks[asked], items[asked] = first_hits(everybody, asked, prepared, truth, counts[asked], candidates)
-        if rules is not None and rules.unmatched == "miss":
-            ranks[counts == 0] = NEVER
-        pair_results, pair_skips, pair_odds = _pairs_of(space, m, k, (truth, counts, ranks, items), candidates)
-        pairs += pair_results
-        skipped += pair_skips
-        odds += pair_odds
+    for m, items in enumerate(space.database):
+        truth, last = asking.truth(m, len(items), rules), one_percent_threshold(len(items))
+        hits = hits_of(space, truth, prepared, unmatched_miss=rules is not None and rules.unmatched == "miss")
+        found, left_out = pairs_of(space, asking, truth, hits, k)
+        pairs += found
+        skipped += left_out
+        random = chance_of(asking, truth, max(k, last))[:, [*range(k), last - 1]]
+        odds += [100.0 * random[pair.query_run] / pair.evaluated for pair in found]
     if not pairs:
         raise UserError(_why_nothing(space, names))
     small = sorted({pair.database_size for pair in pairs if pair.database_size < k})
@@ -148,10 +133,6 @@ def evaluate_runs(
         text = f"a database of {small[0]} items is smaller than k = {k}: recall beyond its size is carried forward"
         warnings.warn(text, stacklevel=2)
     return _summary(space, pairs, skipped, odds, names, k, rules)
-
-
-def _candidates(rules: "RankingRules | None", m: int, size: int, query_sets: QuerySets) -> Candidates | None:
-    return candidates_of(rules, m, size, [(n, len(entries)) for n, entries in enumerate(query_sets)])
 
 
 def _check_shapes(
@@ -181,103 +162,18 @@ def _why_nothing(space: EmbeddingSpace, names: list[str]) -> str:
     return f"no query has a true neighbour in another run ({len(names)} runs): is the evaluation radius too small?"
 
 
-def _truth_in(
-    query_sets: QuerySets, m: int, size: int, names: list[str], candidates: Candidates | None
-) -> tuple[Indices, Indices]:
-    """True neighbours in run ``m`` of the other runs' queries: flat indices (rising, unique), counts per query."""
-    lists: list[Collection[int]] = []
-    for n, entries in enumerate(query_sets):
-        lists += [() if n == m else entries[index].get(m, ()) for index in range(len(entries))]
-    if candidates is not None:
-        lists = [candidates.allowed(row, items) for row, items in enumerate(lists)]
-    counts = np.fromiter(map(len, lists), dtype=np.int64, count=len(lists))
-    flat = np.fromiter(chain.from_iterable(lists), dtype=np.int64, count=int(counts.sum()))
-    if len(flat) and (flat.min() < 0 or flat.max() >= size):
-        worst = flat.max() if flat.max() >= size else flat.min()
-        raise UserError(
-            f"the query sets name item {worst} of {names[m]}, whose database has {size} items: "
-            "the evaluation's database and query lists do not belong together"
-        )
-    owner, item = np.divmod(np.unique(np.repeat(np.arange(len(lists)), counts) * max(size, 1) + flat), max(size, 1))
-    return item, np.bincount(owner, minlength=len(lists))
-
-
-def _pairs_of(
-    space: EmbeddingSpace,
-    m: int,
-    k: int,
-    answers: tuple[Indices, Indices, Indices, Indices],
-    candidates: Candidates | None,
-) -> tuple[list[PairResult], list[SkippedPair], list[NDArray[np.float64]]]:
-    """All pairs of database run ``m``: results, skips and chance per pair (``[k + 1]``: ranks 1..k, then one percent).
-
-    ``answers`` for the queries of all runs one after the other: the true neighbours (flat), how many there are, the
-    rank of the first and which item that is.
-    """
-    truth, counts, ranks, items = answers
-    size = len(space.database[m])
-    starts = np.concatenate([[0], np.cumsum([len(rows) for rows in space.queries])])
-    pairs, skipped, odds = [], [], []
-    for n in range(len(space.queries)):
-        if n == m:
-            continue
-        part = slice(starts[n], starts[n + 1])
-        if not counts[part].any():
-            skipped.append(SkippedPair(m, n, _skip_reason(size, len(space.queries[n]))))
-            continue
-        first = np.flatnonzero(ranks[part] == 1)
-        pair = _pair(m, n, ranks[part], size, k, space.dot(m, n, first, items[part][first]))
-        pairs.append(replace(pair, unmatched=int(np.count_nonzero(counts[part] == 0))))
-        matched = starts[n] + np.flatnonzero(counts[part])
-        hits = _chance_hits(truth, counts, matched, size, max(k, one_percent_threshold(size)), candidates)
-        odds.append(100.0 * np.append(hits[:k], hits[one_percent_threshold(size) - 1]) / pair.evaluated)
-    return pairs, skipped, odds
-
-
-def _skip_reason(database_size: int, query_count: int) -> str:
-    if database_size == 0:
-        return "the database run is empty"
-    return "the query run is empty" if query_count == 0 else "no query has a true neighbour in this database"
-
-
-def _pair(m: int, n: int, ranks: Indices, size: int, k: int, top1_similarities: Floats) -> PairResult:
-    hits = ranks[ranks > 0]
-    percent = 100.0 / len(hits)
-    reached = np.cumsum(np.bincount(np.minimum(hits, k + 1), minlength=k + 2))[1 : k + 1] * percent
-    within = float(np.count_nonzero(hits <= one_percent_threshold(size))) * percent
-    recall = dict(zip(range(1, k + 1), reached.tolist(), strict=True))
-    return PairResult(m, n, recall, within, len(hits), size, top1_similarities, ranks)
-
-
-def _chance_hits(
-    truth: Indices, counts: Indices, rows: Indices, size: int, last: int, candidates: Candidates | None
-) -> NDArray[np.float64]:
-    """How many of the queries ``rows`` a random ranking answers within ranks 1..last."""
-    if candidates is None:
-        return expected_hits(counts[rows], np.full(len(rows), size), last)
-    if not candidates.grouped:
-        return expected_hits(counts[rows], np.array([candidates.pool(row) for row in rows.tolist()]), last)
-    ends = np.cumsum(counts)
-    each = (candidates.shares(row, truth[ends[row] - counts[row] : ends[row]]) for row in rows.tolist())
-    return np.sum([expected_hit_of_groups(shares, groups, last) for shares, groups in each], axis=0)
-
-
 def chance_recall(
     query_sets: QuerySets, database_sizes: Sequence[int], rank: int = 1, rules: "RankingRules | None" = None
 ) -> float:
     """Recall@rank (percent) expected of a random ranking, averaged over the same pairs as the real one."""
-    names = [f"run {index}" for index in range(len(query_sets))]
-    starts = np.concatenate([[0], np.cumsum([len(entries) for entries in query_sets])])
-    odds = []
+    asking = Queries(query_sets, [f"run {index}" for index in range(len(query_sets))])
+    odds: list[float] = []
     for m, size in enumerate(database_sizes):
-        candidates = _candidates(rules, m, size, query_sets)
-        truth, counts = _truth_in(query_sets, m, size, names, candidates)
-        for start, stop in pairwise(starts.tolist()):
-            matched = start + np.flatnonzero(counts[start:stop])
-            if len(matched):
-                asked = stop - start if rules is not None and rules.unmatched == "miss" else len(matched)
-                hits = _chance_hits(truth, counts, matched, size, rank, candidates)
-                odds.append(100.0 * hits[rank - 1] / asked)
+        truth = asking.truth(m, size, rules)
+        hits = chance_of(asking, truth, rank)[:, rank - 1]
+        matched = np.bincount(asking.owners[truth.counts > 0], minlength=len(hits))
+        asked = asking.lengths if rules is not None and rules.unmatched == "miss" else matched
+        odds += (100.0 * hits[matched > 0] / asked[matched > 0]).tolist()
     if not odds:
         raise UserError("no query has a true neighbour in another run: chance recall is undefined")
     return float(np.mean(odds))
