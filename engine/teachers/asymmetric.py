@@ -28,10 +28,10 @@ from distilplace.evaluation.retrieval.asymmetric import (
     STUDENT,
     TEACHER,
     AsymmetricResult,
-    Direction,
     SpaceResult,
     direction_of,
 )
+from distilplace.evaluation.retrieval.bootstrap import with_recall_intervals
 from distilplace.evaluation.retrieval.cosines import Spread, cosines, frame_pairs, spread, thinned
 from distilplace.evaluation.retrieval.measures import Result
 from distilplace.evaluation.retrieval.results import RetrievalResult
@@ -186,10 +186,9 @@ def compare(
     keys = [record.key for record in test.distinct_records()]
     known = {STUDENT: student.result, TEACHER: teacher.result}
     pairings, pairs = _pairings(student, teacher), frame_pairs(test)
-    spaces, chance = {}, None
-    for space in _spaces(student, teacher):
-        directions: dict[str, Direction] = {}
-        spreads: dict[str, Spread] = {}
+    measured: dict[tuple[str, str], Result] = {}
+    spreads: dict[str, dict[str, Spread]] = {space: {} for space in _spaces(student, teacher)}
+    for space in spreads:
         for direction, (asked, found) in pairings.items():
             left, right = asked.within(space), found.within(space)
             if left.shape[1] != right.shape[1] or (space == "aligned" and direction in PARTS.values()):
@@ -198,13 +197,16 @@ def compare(
             if result is None:
                 result = score_table(keys, {"embedding": left}, test, {"embedding": right})
             if direction == ACROSS:
-                spreads = {kind: spread(cosines(left.numpy(), right.numpy(), rows)) for kind, rows in pairs.items()}
-            directions[direction] = direction_of(result)
-            chance = chance or result
-        spaces[space] = SpaceResult(directions, spreads)
-    assert chance is not None
-    curve = chance.chance if isinstance(chance, RetrievalResult) else {}
-    return AsymmetricResult(name, list(pairings), _absent(pairings), spaces, chance.chance_columns(), curve, notes)
+                spreads[space] = {k: spread(cosines(left.numpy(), right.numpy(), rows)) for k, rows in pairs.items()}
+            measured[space, direction] = result
+    sure = dict(zip(measured, with_recall_intervals([*measured.values()], test), strict=True))
+    spaces = {
+        space: SpaceResult({way: direction_of(each) for (own, way), each in sure.items() if own == space}, found)
+        for space, found in spreads.items()
+    }
+    any_result = next(iter(sure.values()))
+    chance, curve = any_result.chance_columns(), any_result.chance if isinstance(any_result, RetrievalResult) else {}
+    return AsymmetricResult(name, list(pairings), _absent(pairings), spaces, chance, curve, notes)
 
 
 def _spaces(student: Outputs, teacher: Outputs) -> list[str]:

@@ -7,13 +7,17 @@ from distilplace.datasets.records import EvaluationSet, positions
 from distilplace.evaluation.retrieval.ranking import Indices
 
 
-def places_of(asked: Indices, test: EvaluationSet) -> Indices:
+def places_of(test: EvaluationSet) -> Indices:
     """The place of each query frame, int64 ``[n]`` from 0 on: frames within ``radius`` of the place's first one.
 
-    ``asked``: int64 ``[n]``, which frames of all runs, one run after the other. Where positions say nothing (all are
-    one), every frame is a place of its own.
+    Frames of all runs, one run after the other; -1: of a run that no other run has a database for. Where positions say
+    nothing (all are one), every frame is a place of its own.
     """
-    return _clusters(positions([record for run in test.queries for record in run])[asked], test.radius)
+    searched = [any(len(items) for m, items in enumerate(test.database) if m != n) for n in range(len(test.queries))]
+    asked = np.repeat(np.array(searched, dtype=bool), np.array([len(run) for run in test.queries], dtype=np.int64))
+    labels = np.full(len(asked), -1, dtype=np.int64)
+    labels[asked] = _clusters(positions([record for run in test.queries for record in run])[asked], test.radius)
+    return labels
 
 
 def _clusters(where: NDArray[np.float64], radius: float) -> Indices:

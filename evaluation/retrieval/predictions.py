@@ -134,7 +134,7 @@ def _place_pairs(result: RetrievalResult, test: EvaluationSet, depth: int) -> It
     ranks = {(pair.database_run, pair.query_run): pair.ranks for pair in result.pairs}
     where = [[positions(run) for run in side] for side in (test.database, test.queries)]
     starts = np.cumsum([0, *map(len, test.queries)])
-    labels = places_of(np.arange(starts[-1]), test)
+    labels = places_of(test)
     for m, items in enumerate(where[0]):
         for n, entries in enumerate(test.query_sets):
             if m == n or not len(items) or not len(entries):

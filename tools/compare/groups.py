@@ -64,7 +64,7 @@ class Group:
         return {name: _cell(name, values) for name, values in self.measures.items()}
 
     def intervals(self) -> dict[str, Interval]:
-        """95 % intervals over queries of a single run; none for several, whose spread is told instead."""
+        """95 % intervals over places of a single run; none for several, whose spread is told instead."""
         if len(self.runs) > 1:
             return {}
         bounds: Mapping[str, Sequence[float]] = self.runs[0].result.get("interval_95", {})

@@ -103,9 +103,9 @@ def differences(material: Compared) -> Section | None:
         rows.append([Cell(group.name, dot=colour_of(index)), *cells, *(f"{count:,}" for count in counts)])
     text = (
         f"R@1 in points against {groups[0].name}, on the same queries. The 95 % interval is a paired bootstrap over "
-        "query frames; it excludes 0 where other queries of these places would hardly have turned the difference. It "
-        "does not tell how another seed would end. Better, worse: searches of a query in one database whose first "
-        "result became correct or wrong; of several seeds, is correct in more or fewer runs."
+        "places; it excludes 0 where other places of the same kind would hardly have turned the difference. It does "
+        "not tell how another seed would end. Better, worse: searches of a query in one database whose first result "
+        "became correct or wrong; of several seeds, is correct in more or fewer runs."
     )
     head = ["configuration", "difference", "95 % interval", "excludes 0", "better", "worse", "same"]
     return Section(f"Differences to {groups[0].name}", [Table(head, rows), text])

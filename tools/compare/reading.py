@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from distilplace.common.errors import UserError
 from distilplace.engine.options.yaml_files import read_typed_yaml
@@ -43,14 +42,6 @@ class FinishedRun:
     def recall(self, rank: int) -> float:
         """Recall at ``rank``, percent."""
         return float(self.result["recall"][str(rank)])
-
-    def weights(self) -> NDArray[np.float64]:
-        """The share of every row of ``first`` in R@1, float64 ``[n]`` summing to 1: pairs of runs count alike."""
-        evaluated = self.first["evaluated"].to_numpy(dtype=np.float64)
-        pairs = self.first.groupby(QUESTION[:2], sort=False, observed=True)["evaluated"]
-        counts = pairs.transform("sum").to_numpy(dtype=np.float64)
-        shares = evaluated / np.maximum(counts, 1.0)
-        return np.asarray(shares / max(float(shares.sum()), 1e-12), dtype=np.float64)
 
 
 def read_run(path: Path) -> FinishedRun:

@@ -11,9 +11,12 @@ from torch import Tensor
 from distilplace.datasets.benchmarks import LandmarkSet, VideoSet
 from distilplace.datasets.records import Benchmark, EvaluationSet, PlaceRecord, RankingRules
 from distilplace.datasets.relations import true_neighbours
+from distilplace.engine.scoring import score_table
 from distilplace.engine.teachers.asymmetric import Outputs, compare
 from distilplace.evaluation.retrieval.asymmetric import ACROSS, STUDENT, TEACHER, AsymmetricResult
+from distilplace.evaluation.retrieval.bootstrap import with_certainty
 from distilplace.evaluation.retrieval.cosines import OTHER, SAME, TRUE
+from distilplace.evaluation.retrieval.predictions import predictions_of
 
 PLACES, WIDTH = 30, 12
 LIDAR, IMAGE = "student -> LiDAR part", "student -> image part"
@@ -78,6 +81,23 @@ def test_every_direction_in_both_spaces_is_what_the_slow_way_finds():
     share = 100 * raw.directions[ACROSS].score / raw.directions[TEACHER].score
     assert raw.kept(TEACHER) == pytest.approx(share)
     assert 0 < share < 100
+
+
+def test_a_direction_is_as_sure_as_the_results_table_says():
+    """By the bootstrap over places that a test ends with; landmarks keep the intervals of their own."""
+    test, student, teacher = drives(), embedded(1.5, 1), embedded(0.8, 2)
+    spaces = compare("t", outputs(student), outputs(teacher), test).spaces
+    keys = [record.key for record in test.distinct_records()]
+    for direction, asked, found in ((STUDENT, student, student), (ACROSS, student, teacher)):
+        result = score_table(keys, {"embedding": asked}, test, {"embedding": found})
+        full = with_certainty(result, predictions_of(result, test), test)
+        measured = spaces["raw"].directions[direction].intervals
+        assert measured["R@1"] == full.intervals()["R@1"] != result.intervals()["R@1"]
+        assert measured["R@1 %"] == full.intervals()["R@1 %"]
+    pictures, rows = landmarks()
+    own = score_table([record.key for record in pictures.distinct_records()], {"embedding": rows}, pictures)
+    direction = compare("t", outputs(rows), outputs(rows), pictures).spaces["raw"].directions[STUDENT]
+    assert direction.intervals == own.intervals()
 
 
 def test_a_rotation_of_the_teacher_is_chance_in_its_map_and_as_good_in_its_own():

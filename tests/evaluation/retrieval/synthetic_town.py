@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from distilplace.datasets.records import EvaluationSet, PlaceRecord
-from distilplace.evaluation.retrieval.bootstrap import figures, place_labels
+from distilplace.evaluation.retrieval.bootstrap import figures
 from distilplace.evaluation.retrieval.predictions import Predictions, predictions_of
 from distilplace.evaluation.retrieval.runs import evaluate_runs
 
@@ -87,7 +87,7 @@ class Population:
     def of(cls, town: Town) -> "Population":
         test, result = town.evaluate(np.arange(town.places + town.runs * town.strange))
         first = predictions_of(result, test, depth=1)
-        labels = place_labels(first, test)
+        labels = first["place"].astype(np.int64)
         whole = figures(first, labels, np.ones((1, labels.max() + 1)))
         return cls(first, labels, {name: float(values[0]) for name, values in whole.items()})
 

@@ -12,13 +12,16 @@ from distilplace.datasets.records import RankingRules
 from distilplace.engine.reporting import certainty, result_table
 from distilplace.evaluation.report.parts import ReportEntry
 from distilplace.evaluation.retrieval.bootstrap import (
+    RESAMPLES,
     _draws,
     figures,
+    paired_interval,
     place_intervals,
-    place_labels,
     score_interval,
     with_certainty,
+    with_recall_intervals,
 )
+from distilplace.evaluation.retrieval.places import places_of
 from distilplace.evaluation.retrieval.predictions import predictions_of
 from distilplace.evaluation.retrieval.runs import evaluate_runs
 from tests.evaluation.retrieval.synthetic_town import Population, Town
@@ -37,7 +40,7 @@ def world(town=SMALL, rules=None):
 
 def test_queries_of_one_place_share_a_label_in_all_runs():
     test, _, first = world()
-    labels = place_labels(first, test)
+    labels = first["place"].astype(np.int64)
     records = [record for run in test.queries for record in run]
     street = [(record.northing, round(record.easting / 30.0)) for record in (records[i] for i in first.query_rows())]
     numbers = {
@@ -50,7 +53,7 @@ def test_queries_of_one_place_share_a_label_in_all_runs():
 def test_a_place_reaches_as_far_as_its_first_query_sees():
     test, _, first = world()
     moved = [[replace(r, easting=float(i), northing=0.0) for i, r in enumerate(run)] for run in test.queries]
-    labels = place_labels(first, replace(test, queries=moved, radius=3.0))
+    labels = places_of(replace(test, queries=moved, radius=3.0))[first.query_rows()]
     frames = first["query"].tolist()
     assert labels.tolist() == [frame // 4 for frame in frames]
 
@@ -58,14 +61,22 @@ def test_a_place_reaches_as_far_as_its_first_query_sees():
 def test_without_positions_every_query_frame_is_a_place():
     test, _, first = world()
     nowhere = [[replace(r, easting=0.0, northing=0.0) for r in run] for run in test.queries]
-    labels = place_labels(first, replace(test, queries=nowhere))
+    labels = places_of(replace(test, queries=nowhere))[first.query_rows()]
     assert labels.tolist() == first.query_rows().tolist()
+
+
+def test_frames_that_are_put_to_no_database_show_no_place():
+    test, _, _ = world()
+    alone = replace(test, database=[test.database[0], [], []])
+    labels, starts = places_of(alone), np.cumsum([0, *map(len, test.queries)])
+    assert set(labels[: starts[1]]) == {-1}
+    assert sorted(set(labels[starts[1] :])) == list(range(labels.max() + 1))
 
 
 @pytest.mark.parametrize("rules", [None, RankingRules(unmatched="miss")])
 def test_figures_of_the_whole_are_the_reported_ones(rules):
     test, result, first = world(rules=rules)
-    labels = place_labels(first, test)
+    labels = first["place"].astype(np.int64)
     whole = figures(first, labels, np.ones((1, labels.max() + 1)))
     for rank in (1, 5, 10):
         assert 100 * whole[f"R@{rank}"][0] == pytest.approx(result.recall[rank])
@@ -76,9 +87,38 @@ def test_figures_of_the_whole_are_the_reported_ones(rules):
     assert curve.unmatched > 0
 
 
+@pytest.mark.parametrize("rules", [None, RankingRules(unmatched="miss")])
+def test_recalls_have_the_same_intervals_without_predictions(rules):
+    test, result, _ = world(rules=rules)
+    full = with_certainty(result, predictions_of(result, test), test)
+    found = with_recall_intervals([result, result], test)
+    for each in found:
+        assert list(each.bounds) == ["R@1", "R@5", "R@10", "R@1 %"]
+        assert each.bounds == {name: full.bounds[name] for name in each.bounds}
+        assert each.places == full.places
+
+
+def test_a_difference_is_drawn_as_the_recalls_are_and_spreads_by_students_t():
+    _, _, first = world()
+    labels, asked = first["place"].astype(np.int64), first["evaluated"]
+    worse = first["first_correct"].copy()
+    worse[::3] = 0
+    other = replace(first, columns={**first.columns, "first_correct": worse})
+    gain = ((worse == 1) * 1.0 - (first["first_correct"] == 1))[asked]
+    pairs = np.unique(first["database_run"] * 3 + first["query_run"], return_inverse=True)[1]
+    points, (low, high) = paired_interval(gain, labels[asked], pairs[asked], labels.max() + 1)
+    drawn = np.concatenate(list(_draws(labels.max() + 1, RESAMPLES, 1)))
+    samples = figures(other, labels, drawn)["R@1"] - figures(first, labels, drawn)["R@1"]
+    whole = [figures(each, labels, np.ones((1, labels.max() + 1)))["R@1"][0] for each in (other, first)]
+    assert points == pytest.approx(whole[0] - whole[1])
+    reach = t.ppf(0.975, labels.max()) * samples.std(ddof=1) * np.sqrt((labels.max() + 1) / labels.max())
+    assert (low, high) == pytest.approx((points - reach, points + reach))
+    assert paired_interval(gain, labels[asked] * 0, pairs[asked], 1)[1] == (-1.0, 1.0)
+
+
 def test_resampled_recalls_by_loops_over_pairs_and_places():
-    test, _, first = world()
-    labels = place_labels(first, test)
+    _, _, first = world()
+    labels = first["place"].astype(np.int64)
     weights = np.random.default_rng(0).integers(0, 3, (4, labels.max() + 1)).astype(float)
     weights[3, 1:] = 0  # one place alone: most pairs ask nothing
     found = figures(first, labels, weights)

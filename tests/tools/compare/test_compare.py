@@ -11,10 +11,11 @@ import yaml
 
 from distilplace import cli
 from distilplace.engine.options import TrainOptions
+from distilplace.evaluation.retrieval.bootstrap import paired_interval
 from distilplace.evaluation.retrieval.predictions import predictions_of
 from distilplace.evaluation.retrieval.predictions_file import write_parquet
 from distilplace.tools.compare import run as command
-from distilplace.tools.compare.differences import difference, paired_interval
+from distilplace.tools.compare.differences import difference
 from distilplace.tools.compare.groups import Group, grouped
 from distilplace.tools.compare.reading import read_run
 from tests.evaluation.report.town import Page, result_of, world
@@ -90,14 +91,13 @@ def test_differences_count_every_changed_search(runs, town):
 
 
 def test_the_interval_of_a_difference_holds_it_in_95_of_100_cases():
-    random = np.random.default_rng(1)
-    held = []
+    random, held = np.random.default_rng(1), []
     for _ in range(60):  # places of two searches that agree: half as much evidence as there are searches
-        places = np.repeat(np.arange(150), 2)
-        gain = np.repeat(random.choice([-1.0, 0.0, 1.0], 150, p=[0.15, 0.55, 0.3]), 2)
-        low, high = paired_interval(gain, np.full(300, 1 / 300), places)
-        held.append(low <= 15.0 <= high)
-    assert 52 <= sum(held) <= 60
+        places = np.repeat(np.arange(40), 2)
+        gain = np.repeat(random.choice([-1.0, 0.0, 1.0], 40, p=[0.15, 0.55, 0.3]), 2)
+        _, (low, high) = paired_interval(gain, places, np.zeros(80, dtype=np.int64), 40)
+        held.append(low <= 0.15 <= high)
+    assert 53 <= sum(held) <= 60
 
 
 def test_a_difference_is_drawn_over_the_places_of_the_queries(runs):
@@ -108,10 +108,12 @@ def test_a_difference_is_drawn_over_the_places_of_the_queries(runs):
     before = difference(alone, distilled).interval
     own["place"] = np.arange(len(own)) // 20
     asked = own["evaluated"].to_numpy()
-    gain, weights = (distilled.correct() - alone.correct())[asked], alone.runs[0].weights()[asked]
-    places = np.unique(own["place"].to_numpy()[asked], return_inverse=True)[1]
-    assert difference(alone, distilled).interval == paired_interval(gain, weights, places)
-    assert difference(alone, distilled).interval != before
+    gain, places = (distilled.correct() - alone.correct())[asked], own["place"].to_numpy()
+    pairs = np.unique(own["query_run"] + own["database_run"], return_inverse=True)[1]
+    found, bounds = paired_interval(gain, places[asked], pairs[asked], places.max() + 1)
+    told = difference(alone, distilled)
+    assert (told.points, *told.interval) == pytest.approx((100 * found, 100 * bounds[0], 100 * bounds[1]))
+    assert told.interval != before
 
 
 def test_the_page_and_the_tables_tell_it(runs, town, tmp_path, capsys):
@@ -124,6 +126,7 @@ def test_the_page_and_the_tables_tell_it(runs, town, tmp_path, capsys):
     assert "Differences to alone (2 seeds)" in text
     assert re.search(r"distil_method\s*nokd\s*ours_rkdg", text)
     assert "Of several seeds the first run is drawn." in text
+    assert "a paired bootstrap over places" in text
     assert not re.search(r"exp_name\s*alone", text)
     with (tmp_path / "r" / "comparison.csv").open(newline="") as stream:
         rows = {(row["configuration"], row["measure"]): row for row in csv.DictReader(stream)}
