@@ -27,7 +27,7 @@ from distilplace.engine.caches.reduction import whitening
 from distilplace.engine.comparison import preprocessing, require_same_test, row_names, run_folder
 from distilplace.engine.context import Context
 from distilplace.engine.embedding import Embedder
-from distilplace.engine.model_card import card_options, unlike_trained
+from distilplace.engine.model_card import trained_options, unlike_trained
 from distilplace.engine.options import DataOptions, EvaluateOptions, ModelOptions
 from distilplace.engine.options.command_line import given, parse, without_options
 from distilplace.engine.options.relevance import refuse_unread
@@ -35,10 +35,8 @@ from distilplace.engine.program import exit_code
 from distilplace.engine.progress import stage
 from distilplace.engine.reporting import Outcome, report_outcome
 from distilplace.engine.runs.environment import training_facts
-from distilplace.engine.runs.folder import TEACHER_FILES
 from distilplace.engine.runs.predictions import require_ranked
 from distilplace.engine.runs.report_folder import report_folder
-from distilplace.engine.runs.saved import config_of
 from distilplace.engine.teachers.evaluated import in_teacher_maps
 from distilplace.evaluation.report.parts import ReportEntry
 from distilplace.evaluation.retrieval.results import RetrievalResult
@@ -154,20 +152,8 @@ def role_of(options: EvaluateOptions) -> str:
 
 def saved_options(weights: str | None) -> dict[str, Any]:
     """Data set, architecture and role of the run that the weights belong to; empty when there is none."""
-    kept = {*DataOptions.model_fields, *ModelOptions.model_fields}
-    config = trained_options(weights)
-    role = {"role": config["train_mode"].removeprefix("train_")} if "train_mode" in config else {}
-    return {name: value for name, value in config.items() if name in kept} | role
-
-
-def trained_options(weights: str | None) -> dict[str, Any]:
-    """Options of the run that made the weights: of its ``config.yaml``, else as the file tells them.
-
-    Of a run's teacher, which lies beside its student, the file tells network and role.
-    """
-    run = config_of(weights)
-    of_the_run = weights is not None and not Path(weights).match(TEACHER_FILES)
-    return run if run and of_the_run else {**run, **card_options(weights)}
+    kept = {*DataOptions.model_fields, *ModelOptions.model_fields, "role"}
+    return {name: value for name, value in trained_options(weights).items() if name in kept}
 
 
 def weights_flag(argv: Sequence[str]) -> str | None:

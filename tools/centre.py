@@ -20,12 +20,11 @@ from distilplace.engine.building import build_data, build_fabric, build_network,
 from distilplace.engine.context import Context
 from distilplace.engine.embedding import Embedder
 from distilplace.engine.heads.fitted import fit_centre
-from distilplace.engine.model_card import card_options
+from distilplace.engine.model_card import trained_options
 from distilplace.engine.options import EvaluateOptions
 from distilplace.engine.options.command_line import parse
 from distilplace.engine.program import exit_code
 from distilplace.engine.runs.folder import LOG
-from distilplace.engine.runs.saved import config_of
 from distilplace.models.checkpoints import read_weights, save_weights
 from distilplace.models.head import SETTING
 
@@ -43,8 +42,7 @@ def centre(weights: Path, output: Path, flags: Sequence[str]) -> Path:
     card = found.card
     if card is None:
         raise UserError(f"weights file {weights} does not say what it holds: train it again with this version")
-    saved = {**card_options(weights), **config_of(weights), "role": card.role}
-    known = {name: value for name, value in saved.items() if name in EvaluateOptions.model_fields}
+    known = {name: value for name, value in trained_options(weights).items() if name in EvaluateOptions.model_fields}
     options = parse(EvaluateOptions, [*flags, "--weights", str(weights)], home=home(), saved=known, all_read=False)
     context = Context(options, build_data(options), build_fabric(options))
     settings = (teacher_settings if card.role == "teacher" else student_settings)(options, card.model)

@@ -8,12 +8,11 @@ from typing import NamedTuple
 
 from distilplace.common.errors import UserError
 from distilplace.common.home import home
-from distilplace.datasets import list_datasets
 from distilplace.datasets.records import Benchmark
 from distilplace.engine.building import build_data, build_test_data
+from distilplace.engine.model_card import trained_options
 from distilplace.engine.options import EvaluateOptions
 from distilplace.engine.options.command_line import given, parse
-from distilplace.engine.runs.saved import config_of
 from distilplace.models import PlaceNetwork, create_model
 from distilplace.models.checkpoints import load_weights, read_weights
 from distilplace.runtime.model_card import ModelCard
@@ -80,9 +79,7 @@ def open_data(source: Source, path: Path, folder: Path | None, flags: Sequence[s
     """
     calibration = None if folder is None else images_in(folder, source.preprocessing)
     try:
-        trained = {"dataset": source.card.dataset} if source.card.dataset in list_datasets() else {}
-        saved = {**trained, **source.card.options, **config_of(path), "role": source.card.role}
-        known = {name: value for name, value in saved.items() if name in EvaluateOptions.model_fields}
+        known = {name: value for name, value in trained_options(path).items() if name in EvaluateOptions.model_fields}
         options = parse(EvaluateOptions, [*flags, "--weights", str(path)], home=home(), saved=known, all_read=False)
         test_data = build_test_data(options)
         test = test_data.evaluation_set()

@@ -10,10 +10,9 @@ from distilplace.datasets.records import PlaceRecord
 from distilplace.engine.building import build_fabric, build_test_data
 from distilplace.engine.context import Context
 from distilplace.engine.embedding import Embedder
-from distilplace.engine.model_card import card_options
+from distilplace.engine.model_card import trained_options
 from distilplace.engine.options import EvaluateOptions
 from distilplace.engine.options.command_line import parse
-from distilplace.engine.runs.saved import config_of
 from distilplace.models.loaded import LoadedNetwork
 
 
@@ -24,11 +23,10 @@ def survey(weights: Path, dataset: str, folder: Path | None, batch_size: int) ->
         UserError: a data set that cannot be opened.
 
     """
-    told = {**config_of(weights), **card_options(weights)}
-    told = {name: value for name, value in told.items() if name in EvaluateOptions.model_fields}
+    known = {name: value for name, value in trained_options(weights).items() if name in EvaluateOptions.model_fields}
     flags = ["--weights", str(weights), "--dataset", dataset, "--val_batch_size", str(batch_size)]
     flags += [] if folder is None else ["--dataset_folder", str(folder)]
-    options = parse(EvaluateOptions, flags, home=home(), saved={**told, "role": "teacher"}, all_read=False)
+    options = parse(EvaluateOptions, flags, home=home(), saved=known, all_read=False)
     data = build_test_data(options.model_copy(update={"test_dataset": None}))
     return Context(options, data, build_fabric(options)).testing(data)
 
