@@ -78,19 +78,20 @@ def read_rows(argv: Sequence[str]) -> list[EvaluateOptions]:
 
     """
 
-    def row(argv: Sequence[str], weights: str | None, all_read: bool = False) -> EvaluateOptions:
-        return parse(EvaluateOptions, argv, home=home(), saved=saved_options(weights), all_read=all_read)
+    def row(argv: Sequence[str], saved: dict[str, Any], all_read: bool = False) -> EvaluateOptions:
+        return parse(EvaluateOptions, argv, home=home(), saved=saved, all_read=all_read)
 
-    rows = [row(argv, weights_flag(argv))]
+    saved = saved_options(weights_flag(argv))
+    rows = [row(argv, saved)]
     others = without_options(argv, ("weights",))
-    rows += [row([*others, "--weights", weights], weights) for weights in rows[0].compare]
+    rows += [row([*others, "--weights", weights], saved_options(weights)) for weights in rows[0].compare]
     files = one_for_each(rows[0].whitening, len(rows), "checkpoints")
     rows = [row.model_copy(update={"whitening": [file] if file else []}) for row, file in zip(rows, files, strict=True)]
     for options in rows:
         require_file(options.weights, "weights file")
         role_of(options)
     if len(rows) == 1:
-        row(argv, rows[0].weights, all_read=True)
+        row(argv, saved, all_read=True)
         return rows
     refuse_unread(rows, given(EvaluateOptions, argv))
     return rows
@@ -107,7 +108,7 @@ def evaluate(context: Context[EvaluateOptions], test: Benchmark, title: str) -> 
     if told := unlike_trained(options.weights, settings, context.data):
         LOG.warning("%s: not as it was trained: %s", title, told)
     if options.pca is not None:
-        trained = trained_options(options.weights)
+        trained = trained_options(options.weights, tell=False)
         with stage(f"{title}: PCA to {options.pca} numbers"):
             project = whitening(context, trained, network, name, settings)
     for file in options.whitening:

@@ -16,8 +16,8 @@ from distilplace.datasets.preprocessing import preprocessing_of
 from distilplace.datasets.records import PlaceRecord
 from distilplace.engine.context import Context
 from distilplace.engine.options import DataOptions, ModelOptions, TrainOptions
-from distilplace.engine.runs.folder import TEACHER_FILES
-from distilplace.engine.runs.saved import config_of
+from distilplace.engine.runs.folder import LOG, TEACHER_FILES
+from distilplace.engine.runs.saved import config_of, earlier_version
 from distilplace.evaluation.retrieval.measures import Result
 from distilplace.models import PlaceNetwork, model_requires
 from distilplace.models.checkpoints import read_card
@@ -102,16 +102,19 @@ def card_options(weights: str | Path | None) -> dict[str, Any]:
     return {"dataset": card.dataset, **told, **network, "train_mode": f"train_{card.role}"}
 
 
-def trained_options(weights: str | Path | None) -> dict[str, Any]:
+def trained_options(weights: str | Path | None, *, tell: bool = True) -> dict[str, Any]:
     """Options of the run that made the weights, and ``role``: of its ``config.yaml``, else as the file tells them.
 
     Of a run's teacher, which lies beside its student, the file tells network and role. Empty where nothing is known.
+    ``tell``: log which options are at their defaults, because the run is of an earlier version.
 
     Raises:
         UserError: either is damaged.
 
     """
     run = config_of(weights)
+    if tell and (line := earlier_version(weights)):
+        LOG.info("%s", line)
     of_the_run = weights is not None and not Path(weights).match(TEACHER_FILES)
     found = run if run and of_the_run else {**run, **card_options(weights)}
     return {**found, "role": found["train_mode"].removeprefix("train_")} if "train_mode" in found else found

@@ -7,13 +7,16 @@ from pathlib import Path
 import pytest
 import yaml
 
-from distilplace import evaluate
+from distilplace import evaluate, train
 from distilplace.engine.building import build_test_data
 from distilplace.engine.comparison import preprocessing, row_names
 from distilplace.engine.options import EvaluateOptions, TrainOptions
 from distilplace.models import create_model
 from distilplace.models.checkpoints import save_weights
+from tests.conftest import ROOT
 from tests.miniature_images import numbered, write_images
+
+DATA = ROOT / "tests" / "data"
 
 
 @pytest.fixture(scope="module")
@@ -135,6 +138,29 @@ def test_damaged_options_of_a_run_are_refused(pictures, tmp_path, capsys):
             (line,) = capsys.readouterr().err.strip().splitlines()
             assert line.startswith(f"error: {config} is damaged or of another version (it {told}")
     assert not (tmp_path / "r").exists()
+
+
+def test_weights_of_an_earlier_version_are_evaluated_with_defaults(pictures, tmp_path, capsys, scored):
+    """Its config.yaml lacks what is new since. A new option that is not in ``saved.LATER`` is missed here."""
+    now, then = (image_run(tmp_path / name, pictures) for name in ("now", "then"))
+    Path(then).write_bytes(Path(now).read_bytes())
+    config = tmp_path / "then" / "config.yaml"
+    earlier, options = (yaml.safe_load(path.read_text()) for path in (DATA / "config_0.1.0.yaml", config))
+    config.write_text(yaml.safe_dump({name: options[name] for name in earlier}, sort_keys=False))
+    capsys.readouterr()
+    assert [*scored("--weights", then).values()] == [*scored("--weights", now).values()]
+    lacking = [name for name in options if name not in earlier]
+    lines = [line for line in capsys.readouterr().out.splitlines() if "earlier version" in line]
+    assert lines == [f"{config} is of an earlier version; at their defaults: {', '.join(lacking)}"]
+    assert {"predictions", "centre", "align_head"} <= set(lacking)
+
+    (tmp_path / "then" / "last.ckpt").touch()
+    assert train.main(["--logdir", str(tmp_path), "--exp_name", "then", "--resume", "auto"]) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert line.startswith(f"error: {config} is of an earlier version (without {sorted(lacking)[0]}, ")
+    config.write_text(config.read_text().replace("eval_radius: null\n", ""))
+    assert evaluate.main(["--weights", then]) == 2
+    assert "it lacks the option eval_radius" in capsys.readouterr().err
 
 
 def test_weights_that_do_not_exist_are_named_as_such(pictures, tmp_path, capsys):
