@@ -17,12 +17,13 @@ def open_with_model(where: str, model: Path | None, threads: int | None, index: 
         UserError: no model fits, or the one given made another map.
 
     """
-    if model is not None:
-        found = load_model(model, threads)
-        return open_map(where, found.card.to_dict(), index=index), found
+    found = None if model is None else load_model(model, threads)
     places = open_map(where, index=index)
     try:
-        return places, _beside(where, places.space, threads)
+        if found is None:
+            return places, _beside(where, places.space, threads)
+        places.space.require_admitted(Space.of(found.card.to_dict()), where)
+        return places, found
     except BaseException:
         places.close()
         raise

@@ -15,7 +15,8 @@ import numpy as np
 from distilplace.common.console import LOG, exit_code
 from distilplace.common.errors import UserError
 from distilplace.common.home import program
-from distilplace.runtime.map import BaseMap, open_map
+from distilplace.runtime.map import BaseMap, Space, holds_map, open_map
+from distilplace.runtime.map.rows import checked_columns, checked_name
 from distilplace.tools.map.models import Model, load_model, reads_clouds
 from distilplace.tools.map.printing import as_csv, as_json, as_text, info_text
 from distilplace.tools.map.sources import Source, from_dataset, from_folder
@@ -43,15 +44,22 @@ def add(known: argparse.Namespace) -> None:
             raise UserError("--positions belongs to --images: a data set has its own")
         model = load_model(known.model, known.threads, with_clouds=True)
         sources, embed = _of_dataset(known, model)
-    with open_map(known.map, model.card.to_dict()) as places:
-        taken = {run.name for run in places.runs()}
-        for source in sources:
-            if source.run in taken:
-                raise UserError(
-                    f"map {known.map} holds a run {source.run} already: give another --run, or delete that one"
-                )
-        for source in sources:
-            _add(places, source, embed, known)
+    space = Space.of(model.card.to_dict())
+    if holds_map(known.map):
+        with open_map(known.map, space) as places:
+            _refuse_runs_again(places, sources, known.map)
+    embeddings = [_embedded(source, embed, space) for source in sources]  # all, before a map is made
+    with open_map(known.map, space) as places:
+        for source, each in zip(sources, embeddings, strict=True):
+            _add(places, source, each, known)
+
+
+def _refuse_runs_again(places: BaseMap, sources: Sequence[Source], where: str) -> None:
+    places.space.require_maker(places.model, where)
+    taken = {run.name for run in places.runs()}
+    for source in sources:
+        if source.run in taken:
+            raise UserError(f"map {where} holds a run {source.run} already: give another --run, or delete that one")
 
 
 def _of_dataset(known: argparse.Namespace, model: Model) -> tuple[list[Source], Embed]:
@@ -71,12 +79,21 @@ def _embed_images(model: Model, batch_size: int, source: Source) -> np.ndarray:
     return model.embed(source.images, batch_size=batch_size)
 
 
-def _add(places: BaseMap, source: Source, embed: Embed, known: argparse.Namespace) -> None:
+def _embedded(source: Source, embed: Embed, space: Space) -> np.ndarray:
+    """A run's embeddings, which a map of the ``space`` will take; :class:`UserError` for those that it would not."""
     for note in source.notes:
         LOG.info("note: %s", note)
+    checked_name(source.run)
+    checked_columns(source.positions, source.timestamps, source.altitudes, source.yaws, source.images)
+    found = embed(source)
+    space.prepared(found)
+    return found
+
+
+def _add(places: BaseMap, source: Source, embeddings: np.ndarray, known: argparse.Namespace) -> None:
     count = places.add(
         source.run,
-        embed(source),
+        embeddings,
         source.positions,
         timestamps=source.timestamps,
         altitudes=source.altitudes,
@@ -105,7 +122,8 @@ def search(known: argparse.Namespace) -> None:
     """The places that look like an image."""
     centre = None if known.centre is None else _centre(known.centre)
     model = load_model(known.model, known.threads)
-    with open_map(known.map, model.card.to_dict(), index=known.index) as places:
+    with open_map(known.map, index=known.index) as places:
+        places.space.require_admitted(Space.of(model.card.to_dict()), known.map)
         (embedding,) = model.embed([known.image])
         found = places.search(embedding, known.k, centre, known.radius, known.run)
     print(as_json(found) if known.json else as_csv(found) if known.csv else as_text(found))

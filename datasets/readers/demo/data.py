@@ -53,7 +53,13 @@ class DemoData(OxfordData):
         train_runs: int = 5,
         test_runs: int = 4,
     ) -> None:
-        world = Path(dataset_folder or "data/demo") / f"v{VERSION}-seed{demo_seed}-{places}x{train_runs}+{test_runs}"
+        folder = Path(dataset_folder or "data/demo")
+        if (folder / MANIFEST).is_file():
+            above = Path(os.path.abspath(folder)).parent
+            raise UserError(
+                f"{flag_of(folder)} {folder} is a demo world itself: give the folder that it lies in, {above}"
+            )
+        world = folder / f"v{VERSION}-seed{demo_seed}-{places}x{train_runs}+{test_runs}"
         notes = [f"demo world {world}"]
         if not (world / MANIFEST).is_file():
             generate(world, demo_seed, places, train_runs, test_runs)

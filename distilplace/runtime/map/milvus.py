@@ -63,6 +63,15 @@ class MilvusMap(BaseMap):
         self._runs: dict[str, _Run] = {}
         self._read_runs()
 
+    @staticmethod
+    def is_at(where: str) -> bool:
+        """Is a map there?"""
+        client = Client(where)
+        try:
+            return client.has_map()
+        finally:
+            client.close()
+
     def _stored_space(self) -> Space:
         try:
             stored = json.loads(self._client.facts()["map"])

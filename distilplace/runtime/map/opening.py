@@ -19,6 +19,17 @@ def open_map(where: Path | str, model: Mapping[str, Any] | Space | None = None, 
 
     ``model`` and ``index`` as for :class:`PlaceMap`; on Milvus the server's own index is used.
     """
-    if SERVER.match(str(where)) or str(where).endswith(LITE):
+    if _on_milvus(where):
         return MilvusMap(str(where), model)
     return PlaceMap(where, model, index=index)
+
+
+def holds_map(where: Path | str) -> bool:
+    """Is there anything at ``where``, so that :func:`open_map` would make no new map?"""
+    if _on_milvus(where):
+        return MilvusMap.is_at(str(where))
+    return Path(where).exists() and Path(where).stat().st_size > 0
+
+
+def _on_milvus(where: Path | str) -> bool:
+    return SERVER.match(str(where)) is not None or str(where).endswith(LITE)

@@ -94,7 +94,7 @@ def test_search_as_json_and_csv(drive, capsys):
 def test_mistakes_are_one_line_and_leave_nothing(drive, capsys, change, message):
     before = sorted(drive.iterdir())
     assert message in run(ADD.replace(*change), capsys, 2)
-    assert [path for path in sorted(drive.iterdir()) if path not in before and path.name != "town.db"] == []
+    assert sorted(drive.iterdir()) == before
 
 
 @pytest.mark.parametrize(
@@ -113,6 +113,25 @@ def test_bad_tables_are_named_with_their_line(drive, capsys, old, new, message):
     table.write_text(table.read_text().replace(old, new, 1))
     assert message in run(ADD, capsys, 2)
     assert not (drive / "town.db").exists()
+
+
+def test_a_bad_image_leaves_no_map_and_an_existing_one_as_it_was(drive, capsys):
+    picture = drive / "monday" / "image_front" / "0011.png"
+    whole = picture.read_bytes()
+    picture.write_bytes(whole[:40])
+    assert "0011.png" in run(ADD, capsys, 2)
+    assert list(drive.glob("town.db*")) == []
+    picture.write_bytes(whole)
+    run(ADD, capsys)
+    picture.write_bytes(whole[:40])
+    assert "0011.png" in run(ADD.replace("--run monday", "--run tuesday"), capsys, 2)
+    assert [each["name"] for each in json.loads(run("map info town.db --json", capsys))["runs"]] == ["monday"]
+
+
+def test_a_search_makes_no_map(drive, capsys):
+    for line in ("map search absent.db photo.png", "localise --map absent.db photo.png"):
+        assert "map absent.db does not exist" in run(f"{line} --model student.onnx", capsys, 2)
+    assert not (drive / "absent.db").exists()
 
 
 def test_degrees_are_refused_and_semicolons_read(drive, capsys):

@@ -78,6 +78,17 @@ def test_one_run_of_a_data_set(here, database, capsys):
         assert [each.name for each in places.runs()] == ["tuesday"]
 
 
+def test_a_bad_image_in_the_last_run_leaves_no_map(here, database, capsys):
+    picture = database["tuesday"][-1].images[0]
+    whole = picture.read_bytes()
+    picture.write_bytes(whole[:40])
+    try:
+        assert picture.name in run(LINE, capsys, 2)
+    finally:
+        picture.write_bytes(whole)
+    assert not (here / "town.db").exists()
+
+
 def test_a_weights_file_makes_and_searches_a_map(here, database, capsys):
     run(LINE.replace("student.onnx", "best.safetensors"), capsys)
     network, record = distilplace.load("best.safetensors"), database["monday"][2]

@@ -239,6 +239,17 @@ def test_a_folder_that_is_no_world_is_refused_and_kept(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.rglob("*")] == [mine.name, "diary.txt"]
 
 
+def test_a_world_itself_is_refused_and_gets_no_other_one_inside(tmp_path: Path) -> None:
+    world = tmp_path / f"v{VERSION}-seed1-2x1+2"
+    world.mkdir()
+    (world / MANIFEST).write_text("{}")
+    with pytest.raises(UserError) as refused:
+        create_dataset("demo", dataset_folder=world, places=2, train_runs=1, test_runs=2)
+    told = f"--dataset_folder {world} is a demo world itself: give the folder that it lies in, {tmp_path}"
+    assert str(refused.value) == told
+    assert [path.name for path in tmp_path.rglob("*")] == [world.name, MANIFEST]
+
+
 class Parked(Drive):
     """A traversal that sees the same everywhere: to build what it passes takes seconds."""
 
