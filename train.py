@@ -30,7 +30,7 @@ from distilplace.engine.building import (
 from distilplace.engine.caches.clusters import start_clusters
 from distilplace.engine.context import Context
 from distilplace.engine.embedding import Embedder, parameter_count
-from distilplace.engine.heads.fitted import HeadFitter, chosen_file, fits_head
+from distilplace.engine.heads.fitted import BEST, HeadFitter, chosen_file
 from distilplace.engine.heads.learned import add_learned_head
 from distilplace.engine.model_card import Described, describe_network, scores_of
 from distilplace.engine.options import TrainOptions
@@ -108,17 +108,17 @@ def train_and_test(options: TrainOptions, fabric: Any, folder: RunFolder) -> Out
         keep(trainer, described, None)
     load_weights(network, best)
     frames = TrainingFrames(replace(context, scales=testing.scales), training.records)
-    entries = [test_network(network, role_name(options), testing, teachers, test, frames)]
-    if fits_head(options):
-        best = fitter.fit_and_save(network, settings, best)
-        fitted = f"{entries[0].name}, {fitter.told}"
-        entries.insert(0, test_network(network, fitted, testing, teachers, test, frames))
+    tested_files = {best: test_network(network, role_name(options), testing, teachers, test, frames)}
+    for path, words in fitter.fit_and_save(network, settings, best):
+        tested_files[path] = test_network(network, f"{role_name(options)}, {words}", testing, teachers, test, frames)
+    entries = sorted(tested_files.values(), key=lambda entry: entry is not tested_files.get(best.with_name(BEST)))
     entries += [ReportEntry(f"teacher {t.name}", t.result, t.facts) for t in teachers]
     outcome = Outcome(folder.path, entries, test, notes, str(context.device))
     title = f"{role_name(options)} on {tested.name}"
     settings, listed = options.model_dump(), options.predictions
     report_outcome(outcome, title=title, seed=options.seed, settings=settings, predictions=listed)
-    add_scores(best, "test", scores_of(entries[0].result))
+    for path, entry in tested_files.items():
+        add_scores(path, "test", scores_of(entry.result))
     return outcome
 
 

@@ -99,7 +99,7 @@ class Part(nn.Module):
         device = student[EMBEDDING].device
         for k, teacher in enumerate(teachers):
             for layer, pair in enumerate(self.read(student, teacher)):
-                if self.spec.kind.reads == ALIGNED:
+                if self.spec.kind.reads == ALIGNED and self.spec.name in ABSOLUTE:
                     same_space(*pair)
                 if isinstance(self.target, type):
                     bank = self.banks[k] if self.banks and self.spec.kind.bank else None

@@ -67,6 +67,7 @@ TERMS = {
     "nst": Kind("distilplace.losses.baselines.maps:nst", "maps"),
     "posekd": Kind("distilplace.losses.baselines.pose:posekd", "pose"),
     "align": Kind("distilplace.losses.align:align", ALIGNED),
+    "align_projected": Kind("distilplace.losses.align:ProjectedAlign", ALIGNED),
     "aml": Kind("distilplace.losses.aml:aml", ALIGNED),
     "csd_bank": Kind("distilplace.losses.csd_bank:CSDBank", ALIGNED, bank=True),
     "ail": Kind("distilplace.losses.baselines.pose:AIL", "pose"),

@@ -1,12 +1,13 @@
 """Heads that are fitted behind a network when it has learned: ``--centre`` and ``--align_head``.
 
-Both read the network's embeddings of the clean training frames. What was learned stays in
-``models/unfitted.safetensors`` (and ``last.safetensors``, ``last.ckpt``): a run that goes on fits again, from there.
-``models/best.safetensors`` holds the fitted network; its embeddings are another space, with a fingerprint of its own.
+Both read the network's embeddings of the clean training frames. A centred network is ``models/best.safetensors``; what
+was learned stays in ``models/unfitted.safetensors`` (and ``last.safetensors``, ``last.ckpt``): a run that goes on fits
+again, from there. With ``--align_head`` the same network lies beside it as ``models/aligned.safetensors``, for its
+teacher's map. Each is another space, with a fingerprint of its own.
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -37,19 +38,14 @@ from distilplace.models.checkpoints import read_card, save_weights
 from distilplace.models.head import LINEAR, Centre, EmbeddingHead
 
 LOG = logging.getLogger("distilplace")
-BEST, UNFITTED = "best.safetensors", "unfitted.safetensors"
+BEST, UNFITTED, ALIGNED_FILE = "best.safetensors", "unfitted.safetensors", "aligned.safetensors"
 HELD_SHARE = 0.2
 """Of the training places, to choose the strength of a ridge regression by."""
 
 
-def fits_head(options: TrainOptions) -> bool:
-    """Is anything fitted behind the network when it has learned?"""
-    return options.centre or options.align_head
-
-
 def chosen_file(options: TrainOptions) -> str:
     """Where the weights of the chosen epoch lie in ``models/``, as they were learned."""
-    return UNFITTED if fits_head(options) else BEST
+    return UNFITTED if options.centre else BEST
 
 
 @dataclass(frozen=True)
@@ -86,7 +82,8 @@ class HeadFitter:
         """
         options = context.options
         maps = save_map_models(context, teachers, models, training.records[0])
-        learned_maps = maps if distiller is not None and ALIGNED in distiller.teacher_requires else ()
+        aims = distiller is not None and distiller.absolute and ALIGNED in distiller.teacher_requires
+        learned_maps = maps if aims else ()
         if not options.align_head:
             return cls(context, training.records, maps=maps, learned_maps=learned_maps)
         if len(teachers) != 1 or not isinstance(teachers[0], AlignedTeacher):
@@ -101,35 +98,38 @@ class HeadFitter:
             )
         return cls(context, training.records, held, teachers[0], maps, learned_maps)
 
-    @property
-    def told(self) -> str:
-        """What is fitted, in words."""
-        return " and ".join(
-            [*(["centred"] if self.context.options.centre else []), *(["ridge head"] * bool(self.teacher))]
-        )
+    def fit_and_save(
+        self, network: PlaceNetwork, settings: Mapping[str, Any], learned: Path
+    ) -> Iterator[tuple[Path, str]]:
+        """Put what is fitted behind the network, one after the other; each file with what it holds, in words.
 
-    def fit_and_save(self, network: PlaceNetwork, settings: Mapping[str, Any], learned: Path) -> Path:
-        """Fit the head behind the network; the path of ``best.safetensors`` beside its file ``learned``.
-
-        The scores of the validation split are those of the network as it was learned, and are called so.
+        ``learned``: its weights file. The scores of the validation split are those of the network as it was learned,
+        and are called so.
         """
-        self.fit(network)
-        card = read_card(learned)
-        assert card is not None
-        scores = {{"validation": "validation, unfitted"}.get(part, part): each for part, each in card.scores.items()}
-        described = describe_network(self.context, network, settings, self.records[0], maps=self.maps)
-        card = replace(described.card, scores=scores)
-        return save_weights(network, learned.with_name(BEST), card, described.mean_image)
-
-    def fit(self, network: PlaceNetwork) -> None:
-        """Put the fitted head behind the network."""
+        if not (self.context.options.centre or self.teacher):
+            return
         keys, table = Embedder(self.context).embed(network, self.records, "training places, to fit the head")
-        embeddings = table["embedding"]
+        embeddings, words = table["embedding"], []
         if self.context.options.centre:
             embeddings = fit_centre(network, embeddings)
+            words.append("centred")
+            yield self._save(network, settings, learned, BEST, self.learned_maps), words[-1]
         if self.teacher is not None and self.held is not None:
             student = functional.normalize(embeddings.double(), dim=1).numpy()
             fit_linear(network, held_ridge(keys, student, self.teacher.bank(keys).double().cpu().numpy(), self.held))
+            words.append("ridge head")
+            yield self._save(network, settings, learned, ALIGNED_FILE, self.maps), " and ".join(words)
+
+    def _save(
+        self, network: PlaceNetwork, settings: Mapping[str, Any], learned: Path, name: str, maps: tuple[str, ...]
+    ) -> Path:
+        card = read_card(learned)
+        assert card is not None
+        scores = {{"validation": "validation, unfitted"}.get(part, part): each for part, each in card.scores.items()}
+        scores.pop("test", None)
+        described = describe_network(self.context, network, settings, self.records[0], maps=maps)
+        card = replace(described.card, scores=scores)
+        return save_weights(network, learned.with_name(name), card, described.mean_image)
 
 
 def held_ridge(keys: Sequence[str], student: np.ndarray, teacher: np.ndarray, held: Split) -> Ridge:

@@ -21,5 +21,6 @@ class HeadOptions(OptionGroup):
         False, description="after training: subtract the mean of the training embeddings (unit length before and after)"
     )
     align_head: bool = Field(
-        False, description="after training: a linear map to the teacher's --align_space, by ridge regression"
+        False,
+        description="after training: the network once more, with a linear map to the teacher's --align_space (ridge)",
     )

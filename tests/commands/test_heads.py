@@ -25,33 +25,37 @@ def test_a_run_with_a_fitted_head(oxford, teacher_run, tmp_path, capsys):
     assert train.main(flags) == 0, capsys.readouterr().err
     models = tmp_path / "a" / "models"
     names = list(results(tmp_path / "a"))
-    assert names[:2] == ["student resnet18 (nokd), centred and ridge head", "student resnet18 (nokd)"]
-    learned, best = (read_card(models / f"{name}.safetensors") for name in ("unfitted", "best"))
+    student = "student resnet18 (nokd)"
+    assert names[:3] == [f"{student}, centred", student, f"{student}, centred and ridge head"]
+    learned, best, aligned = (read_card(models / f"{name}.safetensors") for name in ("unfitted", "best", "aligned"))
     assert "embedding_head" not in learned.settings
-    assert best.settings["embedding_head"] == FITTED
-    assert best.embedding == {"width": 384, "metric": "cosine", "unit": True}
-    assert best.fingerprint != learned.fingerprint
-    assert best.scores["test"]["recall@1"] == pytest.approx(results(tmp_path / "a")[names[0]])
+    assert best.settings["embedding_head"] == FITTED[:3]
+    assert aligned.settings["embedding_head"] == FITTED
+    assert best.embedding == aligned.embedding == {"width": 384, "metric": "cosine", "unit": True}
+    assert len({best.fingerprint, learned.fingerprint, aligned.fingerprint}) == 3
+    for card, name in zip((best, learned, aligned), names, strict=False):
+        assert card.scores["test"]["recall@1"] == pytest.approx(results(tmp_path / "a")[name])
 
     # as trained, as evaluated from elsewhere, as exported
-    moved = tmp_path / "moved.safetensors"
-    moved.write_bytes((models / "best.safetensors").read_bytes())
     data = oxford.flags[: oxford.flags.index("--pretrained")]
-    assert evaluate.main(["--weights", str(moved), *data, "--report", str(tmp_path / "e")]) == 0
-    assert next(iter(results(tmp_path / "e").values())) == results(tmp_path / "a")[names[0]]
-    assert export([str(moved), "-o", str(tmp_path / "a.onnx"), *data, "--max_drop", "0"]) == 0
-    shown = capsys.readouterr()
-    assert "same first answer for 100.0 %" in shown.out + shown.err
+    for file, name in (("best", names[0]), ("aligned", names[2])):
+        moved = tmp_path / f"moved_{file}.safetensors"
+        moved.write_bytes((models / f"{file}.safetensors").read_bytes())
+        assert evaluate.main(["--weights", str(moved), *data, "--report", str(tmp_path / "e" / file)]) == 0
+        assert next(iter(results(tmp_path / "e" / file).values())) == results(tmp_path / "a")[name]
+        assert export([str(moved), "-o", str(tmp_path / f"{file}.onnx"), *data, "--max_drop", "0"]) == 0
+        shown = capsys.readouterr()
+        assert "same first answer for 100.0 %" in shown.out + shown.err
 
     # the student localises in its teacher's map, another network does not
     made = read_card(models / "teacher.safetensors")
-    assert (best.maps, learned.maps) == ((made.fingerprint,), ())
+    assert (aligned.maps, best.maps, learned.maps) == ((made.fingerprint,), (), ())
     assert (made.role, made.settings["embedding_head"]) == ("teacher", ["centre", "unit"])
     where = f"--dataset oxford --dataset_folder {oxford.folder}"
     assert cli.main(f"map add {tmp_path}/m.db --model {models}/teacher.safetensors {where}".split()) == 0
     picture = sorted(oxford.images.rglob("*.png"))[0]
-    assert cli.main(f"localise --map {tmp_path}/m.db --model {tmp_path}/a.onnx {picture}".split()) == 0
-    assert cli.main(f"localise --map {tmp_path}/m.db --model {models}/unfitted.safetensors {picture}".split()) == 2
+    assert cli.main(f"localise --map {tmp_path}/m.db --model {tmp_path}/aligned.onnx {picture}".split()) == 0
+    assert cli.main(f"localise --map {tmp_path}/m.db --model {models}/best.safetensors {picture}".split()) == 2
     assert "was made by another model: minklocmmcat" in capsys.readouterr().err
     assert evaluate.main(["--weights", str(models / "teacher.safetensors"), "--report", str(tmp_path / "t")]) == 0
     assert results(tmp_path / "t").keys() == {"a (teacher minklocmmcat)"}
@@ -59,7 +63,8 @@ def test_a_run_with_a_fitted_head(oxford, teacher_run, tmp_path, capsys):
     # a prolonged run goes on from what was learned, and fits again
     before = read_state(models / "last.safetensors")
     assert train.main([*flags, "--epochs", "3", "--resume", "auto"]) == 0, capsys.readouterr().err
-    assert read_card(models / "best.safetensors").settings["embedding_head"] == FITTED
+    assert read_card(models / "best.safetensors").settings["embedding_head"] == FITTED[:3]
+    assert read_card(models / "aligned.safetensors").settings["embedding_head"] == FITTED
     after = read_state(models / "last.safetensors")
     assert before.keys() == after.keys()
     assert not any(key.startswith("embedding_head") for key in after)

@@ -54,3 +54,25 @@ def test_other_widths_and_teachers_without_a_space_are_refused():
         align(rows(1, width=3), rows(2))
     with pytest.raises(UserError, match="needs aligned_embedding, which the teacher does not give"):
         create_distiller("align")({"embedding": rows(1)}, [{"embedding": rows(2)}], {})
+
+
+def test_the_projection_is_learned_with_the_student_and_free_of_its_scale_and_width():
+    s, t = 5 * rows(1, 8, 6) + 3, rows(2, 8)
+    teacher = {"embedding": t, "aligned_embedding": rows(3, 8)}
+    method = create_distiller("align_projected")
+    assert not method.absolute
+    method.prepare({"embedding": s[:2]}, [{name: each[:2] for name, each in teacher.items()}], 8)
+    (part,) = method.parts
+    (projection,) = part.adaptors
+    assert projection.linear.weight.shape == (4, 6)
+    student = s.clone().requires_grad_()
+    (term,) = method({"embedding": student}, [teacher], {}).values()
+    normed = (s - s.mean(dim=0)) / (s.var(dim=0, correction=0) + 1e-5).sqrt()
+    projected = normed @ projection.linear.weight.double().T + projection.linear.bias.double()
+    wanted = align(projected.detach(), teacher["aligned_embedding"])
+    assert term.item() == pytest.approx(wanted.item(), rel=1e-4)
+    (scaled,) = method({"embedding": 10 * s - 4}, [teacher], {}).values()
+    assert scaled.item() == pytest.approx(term.item(), rel=1e-4)
+    term.backward()
+    assert student.grad.abs().max() > 0
+    assert projection.linear.weight.grad.abs().max() > 0

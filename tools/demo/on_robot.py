@@ -8,6 +8,7 @@ import numpy as np
 from distilplace.common.errors import UserError
 from distilplace.common.home import is_checkout
 from distilplace.datasets.records import Benchmark, EvaluationSet, PlaceRecord, positions
+from distilplace.engine.heads.fitted import ALIGNED_FILE
 from distilplace.engine.runs.folder import LOG, TEACHER_FILE
 from distilplace.runtime import Localiser, Location, PlaceMap, Student
 from distilplace.tools.export.run import export, flag_parser
@@ -44,20 +45,21 @@ def on_robot(logdir: Path, training: Sequence[PlaceRecord], test: Benchmark, dat
             places.add(run, student.embed(_images(records)), positions(records)[:, ::-1], images=_images(records))
         LOG.info("map %s: %d places of %d traversals", map_file, places.info()["places"], len(places.runs()))
         _calibrate(places, map_file, drives)
-    found = _localise(map_file, student, test.queries[-1], drives[-1])
-    surveyor = weights.with_name(TEACHER_FILE)
-    if surveyor.is_file():
-        survey_file = _free(logdir / "lidar_map.db")
+    found = _localise(map_file, student, test.queries[-1])
+    surveyor, aligned = weights.with_name(TEACHER_FILE), weights.with_name(ALIGNED_FILE)
+    if surveyor.is_file() and aligned.is_file():
+        survey_file, aligned_file = _free(logdir / "lidar_map.db"), logdir / "student_aligned.onnx"
+        words = [str(aligned), "-o", str(aligned_file)]
+        LOG.info("\n=== the same in a LiDAR map of the teacher's\n$ %s %s", _command("export"), " ".join(words))
+        export(flag_parser().parse_args(words), [])
         words = ["add", str(survey_file), "--dataset", dataset, "--part", "train", "--model", str(surveyor)]
-        LOG.info(
-            "\n=== the same in a map that the teacher makes, with LiDAR\n$ %s %s", _command("map"), " ".join(words)
-        )
+        LOG.info("$ %s %s", _command("map"), " ".join(words))
         add(map_parser().parse_args(words))
-        found += _localise(survey_file, student, test.queries[-1], drives[-1])
+        found += _localise(survey_file, Student(aligned_file), test.queries[-1])
     return found
 
 
-def _localise(map_file: Path, student: Student, held: Sequence[PlaceRecord], drive: Drive) -> list[Location]:
+def _localise(map_file: Path, student: Student, held: Sequence[PlaceRecord]) -> list[Location]:
     """Some pictures of a drive on the map; how far off each is, in the log."""
     rows = np.linspace(0, len(held) - 1, PICTURES + 2).round().astype(int)[1:-1]
     chosen = [held[row] for row in rows]
@@ -65,7 +67,7 @@ def _localise(map_file: Path, student: Student, held: Sequence[PlaceRecord], dri
     LOG.info("$ %s --map %s %s", _command("localise"), map_file, " ".join(pictures))
     with PlaceMap(map_file, student.metadata) as places:
         localiser = Localiser(places, student)
-        found = [localiser.locate(drive.embeddings[row], k=1) for row in rows]
+        found = [localiser.locate(embedding, k=1) for embedding in student.embed(_images(chosen))]
     for record, location in zip(chosen, found, strict=True):
         (match,) = location.matches
         off = float(np.hypot(match.easting - record.easting, match.northing - record.northing))

@@ -27,7 +27,7 @@ from distilplace.train import run
 
 QUICK_WORLD = {"places": 26, "train_runs": 3, "test_runs": 2}
 QUICK_FLAGS = ["--epochs", "5", "--milestones", "4"]
-ALONE = ("--distil_method", "nokd", "--kd", "None")
+ALONE = ("--distil_method", "nokd", "--kd", "None", "--align_head", "False")
 """Flags of the demo's student without a teacher: the same network, which learns from the task loss."""
 
 

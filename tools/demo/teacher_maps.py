@@ -18,39 +18,49 @@ from distilplace.common.home import program
 from distilplace.engine.program import exit_code
 from distilplace.engine.runs.folder import LOG
 from distilplace.evaluation.retrieval.asymmetric import ACROSS, STUDENT, TEACHER
-from distilplace.tools.demo.run import ALONE, step, student_flags, teacher_flags
+from distilplace.tools.demo.run import step, student_flags, teacher_flags
 from distilplace.tools.shared_flags import refuse_in_vain
 
 SEEDS = (1, 2, 3)
-PLAIN = ("--kd", "None", "--embedding_head", "none", "--logit_mapping_fn", "identity")
-"""The student as the published methods have it: relations alone, embeddings as GeM gives them."""
-NO_METHOD = ("--distil_method", "nokd")
-DEMO = "ours_rkdg + align"
+PLAIN = ("--kd", "None", "--centre", "False", "--align_head", "False")
+"""Relations alone, as the published methods have them; centred by the evaluation alone."""
+NO_METHOD, HEAD = ("--distil_method", "nokd"), ("--embedding_head", "linear")
+NOT_FITTED = PLAIN[2:]
+DEMO = "ours_rkdg + align_projected"
 KINDS: dict[str, tuple[str, ...]] = {
     "alone": (*NO_METHOD, *PLAIN),
-    "alone, with head": ALONE,
+    "alone, with head": (*NO_METHOD, *PLAIN, *HEAD),
     "rkdg": ("--distil_method", "rkdg", *PLAIN),
     "ours_rkdg": PLAIN,
-    "align": NO_METHOD,
+    "align, with head": (*NO_METHOD, "--kd", "align:1", *HEAD, *NOT_FITTED),
+    "ours_rkdg + align, with head": ("--kd", "align:1", "--logit_mapping_fn", "centred", *HEAD, *NOT_FITTED),
+    "aml, with head": (*NO_METHOD, "--kd", "aml:1", *HEAD, *NOT_FITTED),
+    "csd_bank, with head": (*NO_METHOD, "--kd", "csd_bank:1", *HEAD, *NOT_FITTED),
     DEMO: (),
-    f"{DEMO}, ridge head": ("--align_head",),
-    f"{DEMO}, shuffled teacher outputs": ("--shuffle_teacher",),
-    "aml": (*NO_METHOD, "--kd", "aml:1"),
-    "csd_bank": (*NO_METHOD, "--kd", "csd_bank:1"),
+    f"{DEMO}, shuffled": ("--shuffle_teacher",),
 }
 """Flags of each kind of student on top of the demo's recipe."""
+RIDGE = "ridge head"
 SPACES = ("raw", "centred")
 COLUMNS = tuple((direction, space) for direction in (STUDENT, ACROSS) for space in SPACES)
 Scores = dict[str, dict[int, list[float | None]]]
 
 
 def measured(folder: Path, title: str, *flags: str) -> dict[str, Any]:
-    """A student's numbers from its run's folder; it is trained unless it has finished already."""
+    """The networks of a student's run, from its folder; it is trained unless it has finished already."""
     result = folder / "test.json"
     if not result.is_file():
         step(title, *flags)
-    numbers: dict[str, Any] = next(iter(json.loads(result.read_text()).values()))
+    numbers: dict[str, Any] = json.loads(result.read_text())
     return numbers
+
+
+def rows(kind: str, networks: dict[str, Any]) -> dict[str, list[float | None]]:
+    """The rows of a run: of the student as it was learned, and of the one with a fitted head for the teacher's map."""
+    first, *others = networks
+    learned = next((name for name in others if first == f"{name}, centred"), first)
+    found = {kind: row(networks[learned])}
+    return found | {f"{kind}, {RIDGE}": row(networks[name]) for name in others if name.endswith(RIDGE)}
 
 
 def row(numbers: dict[str, Any]) -> list[float | None]:
@@ -70,12 +80,13 @@ def measure(logdir: Path, kinds: Sequence[str], seeds: Sequence[int], extra: lis
     refuse_in_vain(extra, [teacher_flags(logdir), *(student_flags(logdir, "s", *KINDS[kind]) for kind in kinds)])
     if not (logdir / "teacher" / "test.json").is_file():
         step("teacher: LiDAR + image", *teacher_flags(logdir, *extra))
-    scores: Scores = {kind: {} for kind in kinds}
+    scores: Scores = {}
     for seed in seeds:
         for kind in kinds:
             name = f"{kind.replace(', ', '-').replace(' + ', '-').replace(' ', '_')}-seed{seed}"
             found = student_flags(logdir, name, "--seed", str(seed), *KINDS[kind], *extra)
-            scores[kind][seed] = row(measured(logdir / name, f"{kind}, seed {seed}", *found))
+            for title, values in rows(kind, measured(logdir / name, f"{kind}, seed {seed}", *found)).items():
+                scores.setdefault(title, {})[seed] = values
             with atomic_path(logdir / "scores.json") as path:
                 path.write_text(json.dumps(scores, indent=1))
             LOG.info("\n%s", table(scores))
@@ -83,13 +94,12 @@ def measure(logdir: Path, kinds: Sequence[str], seeds: Sequence[int], extra: lis
 
 
 def table(scores: Scores) -> str:
-    """Mean and standard deviation over the seeds, as Markdown; kinds without a finished run are left out."""
+    """Mean and standard deviation over the seeds, as Markdown."""
     head = [f"{direction}{'' if space == 'raw' else ', centred'}" for direction, space in COLUMNS]
     lines = [f"| student | seeds | {' | '.join(head)} |", "|---|---|" + "---|" * len(head)]
-    for kind, rows in scores.items():
-        if rows:
-            cells = [_spread(column) for column in list(zip(*rows.values(), strict=True))[: len(COLUMNS)]]
-            lines.append(f"| {kind} | {', '.join(map(str, rows))} | {' | '.join(cells)} |")
+    for kind, by_seed in scores.items():
+        cells = [_spread(column) for column in list(zip(*by_seed.values(), strict=True))[: len(COLUMNS)]]
+        lines.append(f"| {kind} | {', '.join(map(str, by_seed))} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 

@@ -12,7 +12,7 @@ from distilplace.common.outputs import layer_maps, with_maps
 from distilplace.losses.combined import with_terms
 from distilplace.losses.terms import TERMS
 
-NEVER_ZERO = {"darkrank", "vid", "crd", "afd", "ail", "aml", "csd_bank"}
+NEVER_ZERO = {"darkrank", "vid", "crd", "afd", "ail", "aml", "csd_bank", "align_projected"}
 """Not 0 when the student equals its teacher, as section 7 lists them."""
 MAY_BE_NEGATIVE = {"vid"}
 BY_ORDER = {"cc", "crd"}

@@ -34,6 +34,7 @@ def test_the_quick_demo_trains_teacher_and_students_and_ends_with_the_report(tmp
         assert (tmp_path / "logs" / name / "models" / "best.safetensors").is_file()
     with PlaceMap(tmp_path / "logs" / "map.db", Student(tmp_path / "logs" / "student.onnx").metadata) as places:
         assert [run.places for run in places.runs()] == [26, 26, 26]
-    with PlaceMap(tmp_path / "logs" / "lidar_map.db", Student(tmp_path / "logs" / "student.onnx").metadata) as places:
+    aligned = Student(tmp_path / "logs" / "student_aligned.onnx")
+    with PlaceMap(tmp_path / "logs" / "lidar_map.db", aligned.metadata) as places:
         assert [run.places for run in places.runs()] == [26, 26, 26]
     assert demo.main(arguments) == 0  # nothing is trained again

@@ -7,7 +7,7 @@ from distilplace.engine.building import build_distiller, build_task_loss
 from distilplace.engine.options import TrainOptions
 from distilplace.engine.options.command_line import parse
 from distilplace.tools.demo import teacher_maps
-from distilplace.tools.demo.teacher_maps import KINDS, measure, row, table
+from distilplace.tools.demo.teacher_maps import KINDS, measure, row, rows, table
 from distilplace.tools.shared_flags import only_read
 
 
@@ -44,7 +44,7 @@ def test_every_command_is_valid_and_finished_runs_are_read(tmp_path, monkeypatch
     assert len(trained) == 1 + 2 * len(kinds)
     assert measure(tmp_path, kinds, (1, 3), []) == scores
     assert len(trained) == 1 + 2 * len(kinds)
-    assert json.loads((tmp_path / "scores.json").read_text())["align"]["3"] == scores["align"][3]
+    assert json.loads((tmp_path / "scores.json").read_text())["ours_rkdg"]["3"] == scores["ours_rkdg"][3]
 
 
 def test_a_student_without_teacher_is_measured_in_its_own_map():
@@ -52,10 +52,20 @@ def test_a_student_without_teacher_is_measured_in_its_own_map():
     assert table({"alone": {1: row({"recall": {"1": 25.0}})}}).splitlines()[-1] == "| alone | 1 | 25.0 | - | - | - |"
 
 
+def test_fitted_heads_have_rows_of_their_own_and_centring_is_not_counted_twice():
+    networks = {
+        "s (nokd), centred": {"recall": {"1": 3.0}},
+        "s (nokd)": {"recall": {"1": 2.0}},
+        "s (nokd), centred and ridge head": {"recall": {"1": 4.0}},
+        "teacher t": {"recall": {"1": 9.0}},
+    }
+    found = rows("demo", networks)
+    assert {kind: values[0] for kind, values in found.items()} == {"demo": 2.0, "demo, ridge head": 4.0}
+    assert rows("demo", {"s": {"recall": {"1": 1.0}}, "teacher t": {}}) == {"demo": [1.0, None, None, None, None, None]}
+
+
 def test_the_table_has_means_and_spreads_by_column():
-    text = table(
-        {"align": {1: [10.0, 12.0, 20.0, 22.0, 70.0, 71.0], 2: [12.0, 12.0, 24.0, 22.0, 70.0, 71.0]}, "aml": {}}
-    )
+    text = table({"align": {1: [10.0, 12.0, 20.0, 22.0, 70.0, 71.0], 2: [12.0, 12.0, 24.0, 22.0, 70.0, 71.0]}})
     head, _, row = text.splitlines()
     assert [cell.strip() for cell in head.strip("|").split("|")][2:] == [
         "student -> student",
