@@ -185,22 +185,23 @@ def _stacked(items: Sequence[Item]) -> torch.Tensor:
     return torch.stack([item["images"] for item in items])
 
 
-def batch_with_masks(items: Sequence[Item], training_set: TrainingSet) -> Batch:
-    """:func:`collate` plus ``indices`` int64 ``[B]``, ``positives_mask`` and ``negatives_mask``, bool ``[B, B]``.
+def training_batch(items: Sequence[Item], training_set: TrainingSet, *, masks: bool = True) -> Batch:
+    """:func:`collate` plus ``indices`` int64 ``[B]`` and, where the training set has any, ``poses`` float32 ``[B, 7]``.
 
-    With them ``poses`` float32 ``[B, 7]``, where the training set has any.
+    With ``masks`` also ``positives_mask`` and ``negatives_mask``, bool ``[B, B]``.
     """
     batch = collate(items)
     indices = [item["index"] for item in items]
     batch["indices"] = torch.tensor(indices)
-    batch["positives_mask"], batch["negatives_mask"] = training_set.masks(indices)
+    if masks:
+        batch["positives_mask"], batch["negatives_mask"] = training_set.masks(indices)
     if training_set.poses is not None:
         batch["poses"] = torch.from_numpy(training_set.poses[indices]).float()
     return batch
 
 
-def _laid_out(items: Sequence[Item], training_set: TrainingSet, sampler: PlaceSampler) -> Batch:
-    return {**batch_with_masks(items, training_set), **sampler.layout(len(items))}
+def _laid_out(items: Sequence[Item], training_set: TrainingSet, sampler: PlaceSampler, masks: bool) -> Batch:
+    return {**training_batch(items, training_set, masks=masks), **sampler.layout(len(items))}
 
 
 def _collate_or_error(items: Sequence[Item], combine: Combine, finish: Finish | None) -> Batch:
@@ -231,12 +232,15 @@ def training_loader(
     augment: bool = True,
     rates: Rates = RATES,
     finish: Finish | None = None,
+    masks: bool = True,
 ) -> PlaceLoader:
-    """Training batches with masks and the sampler's layout, in its order. Call :func:`set_epoch` before each epoch.
+    """Training batches with the sampler's layout, in its order. Call :func:`set_epoch` before each epoch.
 
-    ``finish`` adds to every batch what else it needs, in the worker that made it.
+    ``masks``: also with those of positives and negatives. ``finish`` adds to every batch what else it needs, in the
+    worker that made it.
     """
-    records, combine = training_set.records, partial(_laid_out, training_set=training_set, sampler=sampler)
+    records = training_set.records
+    combine = partial(_laid_out, training_set=training_set, sampler=sampler, masks=masks)
     return PlaceLoader(
         PlaceItems(data, records, wants=wants, quantize=quantize, augment=augment, seed=seed, rates=rates),
         batch_sampler=sampler,

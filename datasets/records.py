@@ -75,19 +75,22 @@ class TrainingSet:
         Two bool tensors ``[B, B]``; an item and its copies are neither positive nor negative to each other.
         """
         batch = np.asarray(indices, dtype=np.int64)
-        positive = _listed(self.positives, batch, len(self))
-        negative = ~_listed(self.non_negatives, batch, len(self))
+        positive, negative = _listed(self.positives, batch), ~_listed(self.non_negatives, batch)
         same = batch[:, None] == batch[None, :]
         return torch.from_numpy(positive & ~same), torch.from_numpy(negative & ~same)
 
 
-def _listed(lists: Sequence[np.ndarray], batch: np.ndarray, count: int) -> np.ndarray:
-    """Bool ``[B, B]``: is batch[j] in lists[batch[i]]? One boolean table instead of B x B searches."""
-    rows = [lists[index] for index in batch]
-    table = np.zeros((len(batch), count), dtype=bool)
+def _listed(lists: Sequence[np.ndarray], batch: np.ndarray) -> np.ndarray:
+    """Bool ``[B, B]``: is batch[j] in lists[batch[i]]? However many samples there are, only the B are looked for."""
+    wanted, column = np.unique(batch, return_inverse=True)
+    table = np.zeros((len(batch), len(wanted)), dtype=bool)
+    rows = [lists[index] for index in batch.tolist()]
     if rows:
-        table[np.repeat(np.arange(len(batch)), [len(row) for row in rows]), np.concatenate(rows)] = True
-    return table[:, batch]
+        listed, owners = np.concatenate(rows), np.repeat(np.arange(len(rows)), [len(row) for row in rows])
+        place = np.minimum(np.searchsorted(wanted, listed), len(wanted) - 1)
+        found = wanted[place] == listed
+        table[owners[found], place[found]] = True
+    return table[:, column]
 
 
 @dataclass(frozen=True)

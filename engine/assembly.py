@@ -51,6 +51,11 @@ class Parts:
         return tuple(dict.fromkeys((*wanted, *self.task_loss.feature_maps)))
 
     @property
+    def reads_masks(self) -> bool:
+        """Does any of the losses read which samples of a batch show one place?"""
+        return self.task_loss.reads_masks or (self.distiller is not None and self.distiller.reads_masks)
+
+    @property
     def requires(self) -> set[str]:
         """The batch keys that the network and its teachers read."""
         sources: list[Any] = [self.network, *self.teachers]
@@ -75,6 +80,7 @@ def assemble(parts: Parts, folder: RunFolder) -> Trainer:
         seed=options.seed,
         rates=rates_of(options),
         finish=map_builder(options, [network, *live], options.train_batch_split_size, context.device),
+        masks=parts.reads_masks,
     )
     prepare_losses(parts)
     losses = {"distiller": parts.distiller, "task_loss": parts.task_loss}

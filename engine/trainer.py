@@ -121,7 +121,7 @@ class Trainer:
     def weighted_task_loss(self, student: Output, batch: Batch) -> Tensor:
         """The task loss of the network's outputs, by ``--task_logit_weight``."""
         extras = {key: batch.get(key) for key in self.task_loss.batch_keys}
-        loss, statistics = self.task_loss(student, batch["positives_mask"], batch["negatives_mask"], **extras)
+        loss, statistics = self.task_loss(student, batch.get("positives_mask"), batch.get("negatives_mask"), **extras)
         self._log |= {"loss_task": float(loss.detach()), **statistics}
         pairs = batch["positives_mask"], batch["negatives_mask"]
         self._log |= embedding_statistics(student["embedding"], *pairs)

@@ -65,6 +65,7 @@ class ASHT(Distiller):
     """
 
     teacher_count = None
+    reads_masks = True
 
     def __init__(
         self,

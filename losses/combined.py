@@ -19,6 +19,7 @@ from distilplace.losses.parts.checks import checked
 from distilplace.losses.terms import ABSOLUTE, EMBEDDING, TermSpec, load_term, parse_term, term_inputs, term_settings
 
 TEACHER = "teacher_"
+MASKS = ("positives_mask", "negatives_mask")
 Layers = tuple[str, ...]
 
 
@@ -171,6 +172,8 @@ class Combined(Distiller):
         self.absolute = own or (method is not None and method.absolute)
         banks = any(part.spec.kind.bank for part in parts)
         self.reads_bank = banks or (method is not None and method.reads_bank)
+        masks = any(name in MASKS for part in parts for name in part.inputs)
+        self.reads_masks = masks or (method is not None and method.reads_masks)
         # Poses belong to a crop as much as maps do.
         reads_poses = any(part.spec.kind.reads == "pose" for part in parts)
         self.same_inputs = reads_poses or (method is not None and method.same_inputs)

@@ -32,6 +32,8 @@ class Distiller(nn.Module):
     """Is the student's embedding pulled to the teacher's own, so that one may query a map of the other?"""
     reads_bank: bool = False
     """Does it keep the teachers' embeddings of all training places? Then :meth:`see_bank` comes first."""
+    reads_masks: bool = False
+    """Does it read the batch's ``positives_mask`` or ``negatives_mask``? Where nobody does they are not made."""
     same_inputs: bool = False
     """Must teachers see the very (augmented) images that the student sees? Then no store can stand in for them."""
 

@@ -23,6 +23,7 @@ class PoseLoss(TaskLoss):
 
     """
 
+    reads_masks = False
     batch_keys = ("poses",)
     layout = "items"
 

@@ -15,6 +15,8 @@ class TaskLoss(nn.Module):
     not count); ``negatives_mask``: they show different ones. ``extras``: the batch's entries named by ``batch_keys``.
     """
 
+    reads_masks: bool = True
+    """Does it read the two masks? Where nobody does they are not made, and it is given None."""
     batch_keys: tuple[str, ...] = ()
     """Further entries of the batch that it reads, given as keywords."""
     feature_maps: tuple[str, ...] = ()

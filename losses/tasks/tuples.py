@@ -81,6 +81,7 @@ class TupleLoss(TaskLoss):
     """
 
     metric = "cosine"
+    reads_masks = False
     batch_keys = ("tuples", "difficult_positives", "previous", "generation")
     layout = "tuples"
 
@@ -105,8 +106,8 @@ class TupleLoss(TaskLoss):
     def forward(
         self,
         output: Mapping[str, Any],
-        positives_mask: Tensor,
-        negatives_mask: Tensor,
+        positives_mask: Tensor | None = None,
+        negatives_mask: Tensor | None = None,
         tuples: Tensor | None = None,
         difficult_positives: Tensor | None = None,
         previous: Mapping[str, Any] | None = None,
@@ -116,8 +117,8 @@ class TupleLoss(TaskLoss):
 
         Args:
             output: a model's output: ``embedding`` [B, D]; from generation 1 on ``maps.regions`` [B, R, D].
-            positives_mask: bool [B, B].
-            negatives_mask: bool [B, B].
+            positives_mask: not read.
+            negatives_mask: not read.
             tuples: int64 [T, 2 + J]: rows of anchor, positive and negatives.
             difficult_positives: int64 [T, M].
             previous: output of the previous generation's network for the same batch.

@@ -231,6 +231,13 @@ def test_cloud_models_need_no_image_file(oxford_copy, quantize):
     assert set(batches[0]) == {"coords", "features", *ALWAYS}
 
 
+def test_masks_are_made_where_they_are_read_alone(oxford_written):
+    data = opened(oxford_written)
+    batch = epoch_of(data, None, wants=("images",), masks=False)[0]
+    assert set(batch) == {"images", *ALWAYS} - {"positives_mask", "negatives_mask"}
+    assert torch.equal(batch["indices"], epoch_of(data, None, wants=("images",))[0]["indices"])
+
+
 def test_wrong_folder_shows_before_anything_is_read(oxford_copy, quantize):
     data = opened(oxford_copy)
     records = data.training_set().records

@@ -7,6 +7,7 @@ from torch import nn
 
 from distilplace import losses
 from distilplace.common.errors import UserError
+from distilplace.losses.combined import with_terms
 from distilplace.losses.distiller import Distiller
 from distilplace.losses.tasks.pml_table import LOSSES
 from distilplace.losses.terms import TERMS
@@ -48,6 +49,23 @@ def test_every_method_can_be_made_and_all_of_its_settings_are_optional(name):
 def test_every_task_loss_can_be_made_and_all_of_its_settings_are_optional(name):
     assert isinstance(losses.task_loss_settings(name), tuple)
     assert isinstance(losses.create_task_loss(name), nn.Module)
+
+
+@pytest.mark.parametrize("name", losses.list_task_losses())
+def test_a_task_loss_that_reads_no_masks_does_without(name):
+    loss = losses.implementation(name)
+    masks = [inspect.signature(loss.forward).parameters[mask] for mask in ("positives_mask", "negatives_mask")]
+    assert all((mask.default is None) == (not loss.reads_masks) for mask in masks)
+
+
+@pytest.mark.parametrize("name", losses.list_distillers())
+def test_a_method_says_whether_it_reads_masks(name):
+    weights = {"rkdgloss_weight": 1.0, "crosslogitdistloss_weight_st2ss": "0.1"}
+    known = losses.distiller_settings(name)
+    method = losses.create_distiller(name, **{key: value for key, value in weights.items() if key in known})
+    joined = with_terms(method, ["lsdnet"] if name != "lsdnet" else ["aml"])
+    assert method.reads_masks == (name in {"asht", "aml", "lsdnet"})
+    assert joined.reads_masks
 
 
 def test_settings_are_upstreams_flags_with_upstreams_defaults():
