@@ -89,23 +89,28 @@ def _data(options: DataOptions, name: str, flag: str = "--dataset_folder") -> Pl
 
 
 def split_validation(options: TrainOptions, data: PlaceData, everything: TrainingSet, test: Benchmark) -> Split:
-    """Training places and those held back to choose the epoch by: the set's own validation part, else a cut one."""
-    published = data.validation_set() if options.val_fraction > 0 else None
+    """Training places and those held back to choose the epoch by."""
+    return split_share(options, data, everything, test, options.val_fraction)
+
+
+def split_share(options: DataOptions, data: PlaceData, everything: TrainingSet, test: Benchmark, share: float) -> Split:
+    """Training places and ``share`` of them to validate on: the set's own validation part, else a cut one; 0: none."""
+    published = data.validation_set() if share > 0 else None
     if published is not None:
         places = len(published.distinct_records())
         return Split(everything, published, f"validation: the data set's own part, {places} places")
-    held = data.validation_split(options.val_fraction) if options.val_fraction > 0 else None
+    held = data.validation_split(share) if share > 0 else None
     if held is not None:
         places = len(held[1].distinct_records())
         note = f"validation: {places} of {len(everything)} training images, {len(held[0])} left to train on"
         return Split(*held, note)
-    if options.val_fraction > 0 and not data.metric_positions:
+    if share > 0 and not data.metric_positions:
         note = "no validation split: this set's places have no positions to cut one by; the last epoch is kept"
         return Split(everything, None, note)
-    return cut_stretch(options, data, everything, test, options.val_fraction)
+    return cut_stretch(options, data, everything, test, share)
 
 
-def cut_stretch(options: TrainOptions, data: PlaceData, training: TrainingSet, test: Benchmark, share: float) -> Split:
+def cut_stretch(options: DataOptions, data: PlaceData, training: TrainingSet, test: Benchmark, share: float) -> Split:
     """A stretch of the route held back: ``share`` of the training places, under the radius of the test."""
     radius, unit = (test.radius, test.unit) if isinstance(test, EvaluationSet) else (25.0, "m")
     buffer = data.validation_buffer

@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 
@@ -10,6 +11,7 @@ from distilplace import cli, evaluate, train
 from distilplace.models.checkpoints import read_card, read_state
 from distilplace.tools.export.run import main as export
 
+STUDENT = ["--student_model", "mobilenetv3_small", "--student_output_dim", "8", "--distil_method", "nokd"]
 FITTED = ["unit", "centre", "unit", "linear:384", "unit"]
 
 
@@ -69,3 +71,24 @@ def test_a_run_with_a_fitted_head(oxford, teacher_run, tmp_path, capsys):
     assert before.keys() == after.keys()
     assert not any(key.startswith("embedding_head") for key in after)
     assert torch.isfinite(distilplace.load(models / "best.safetensors", "cpu").network.embedding_head[1].mean).all()
+
+
+@pytest.mark.slow  # three whole commands
+def test_finished_weights_are_centred_as_their_run_would_have(oxford, tmp_path, capsys):
+    """By the frames that the run has learned from, without its validation split."""
+    flags = [*oxford.flags, *STUDENT, "--logdir", str(tmp_path), "--exp_name", "a"]
+    assert train.main([*flags, "--centre", "--val_fraction", "0.3", "--epochs", "1"]) == 0, capsys.readouterr().err
+    assert "left to train on" in capsys.readouterr().out
+    models, centred, row = tmp_path / "a" / "models", tmp_path / "c.safetensors", "student mobilenetv3_small (nokd)"
+    assert cli.main(["centre", str(models / "unfitted.safetensors"), "-o", str(centred)]) == 0
+    pictures = sorted(oxford.images.rglob("*.png"))[:12]
+    bare, *fitted = (
+        distilplace.load(path, "cpu").embed(pictures)
+        for path in (models / "unfitted.safetensors", models / "best.safetensors", centred)
+    )
+    np.testing.assert_allclose(fitted[0], fitted[1], atol=1e-6)
+    assert np.abs(fitted[0] - bare).max() > 0.1
+    trained, learned = (results(tmp_path / "a")[name] for name in (f"{row}, centred", row))
+    data = oxford.flags[: oxford.flags.index("--pretrained")]
+    assert evaluate.main(["--weights", str(centred), *data, "--report", str(tmp_path / "e")]) == 0
+    assert list(results(tmp_path / "e").values()) == [trained] != [learned]
