@@ -1,15 +1,18 @@
 """Heads fitted behind a network: the mean of its training embeddings, and the ridge regression to its teacher's."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
+from distilplace.common.outputs import ALIGNED
+from distilplace.datasets.records import RankingRules
 from distilplace.datasets.relations import true_neighbours
 from distilplace.datasets.sampling.splitting import Split, subset
-from distilplace.engine.heads import ridge
-from distilplace.engine.heads.fitted import fit_centre, fit_linear, held_ridge
+from distilplace.engine.heads import fitted, ridge
+from distilplace.engine.heads.fitted import HeadFitter, fit_centre, fit_linear, held_ridge
 from distilplace.engine.heads.ridge import Ridge, fit_ridge
 from tests.engine.toy_run import PLACES, ToyData, ToyNet
 
@@ -85,3 +88,23 @@ def test_the_strength_is_chosen_on_places_that_the_fit_has_not_seen(toy, monkeyp
     assert {*fits} == {len(held.training)} == {14}
     strengths = [fit_ridge(student, teacher, share) for share in ridge.SHARES]
     assert any(np.array_equal(found.weight, each.weight) for each in strengths)  # and fitted again on all of them
+
+
+def test_of_equal_strengths_the_strongest_is_taken_and_the_rules_of_the_places_hold(toy, monkeypatch):
+    keys, student, teacher, held = toy
+    assert ridge.choose_share(student, teacher, lambda found: 1.0) == ridge.SHARES[-1]
+    rules, real = RankingRules(unmatched="miss"), fitted.evaluate_runs
+    seen = []
+    monkeypatch.setattr(fitted, "evaluate_runs", lambda *a, **b: seen.append(b["rules"]) or real(*a, **b))
+    held_ridge(keys, student, teacher, Split(held.training, replace(held.validation, rules=rules), ""))
+    assert seen == [rules] * len(ridge.SHARES)
+
+
+@pytest.mark.parametrize(("requires", "learned"), [((ALIGNED,), ("f",)), (("embedding",), ()), (None, ())])
+def test_a_student_learns_a_map_where_its_losses_compare_outputs(requires, learned, monkeypatch):
+    monkeypatch.setattr(fitted, "save_map_models", lambda *given: ("f",))
+    context = SimpleNamespace(options=SimpleNamespace(align_head=False, centre=True))
+    distiller = None if requires is None else SimpleNamespace(teacher_requires=requires, absolute=True)
+    training = SimpleNamespace(records=[None])
+    found = HeadFitter.prepare(context, training, None, [], distiller, None)
+    assert (found.maps, found.learned_maps) == (("f",), learned)

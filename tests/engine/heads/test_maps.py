@@ -1,17 +1,25 @@
 """The teacher as the model of a map: its weights file gives the space that students aim at."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from distilplace.engine.caches.whitening import WhitenedTeacher
-from distilplace.engine.heads.maps import add_space
+from distilplace.engine.heads.maps import add_space, save_map_models
 from distilplace.engine.teachers.aligned import AlignedTeacher
 from distilplace.engine.teachers.sources import LiveTeacher, StoredTeacher
 from distilplace.engine.teachers.space import fit_space
 from distilplace.models.whitening import Whitening
 from tests.engine.toy_run import ToyNet
+
+
+def test_teachers_that_are_not_compared_one_by_one_make_no_map(tmp_path):
+    options = SimpleNamespace(model=["a"], teacher_weights_path=[str(tmp_path / "w")])
+    context = SimpleNamespace(options=options)
+    assert save_map_models(context, [LiveTeacher(ToyNet())], tmp_path / "models", None) == ()
+    assert list(tmp_path.iterdir()) == []
 
 
 @torch.no_grad()

@@ -14,6 +14,7 @@ from distilplace.evaluation.report.parts import ReportEntry
 from distilplace.evaluation.retrieval.bootstrap import (
     RESAMPLES,
     _draws,
+    _Searches,
     figures,
     paired_interval,
     place_intervals,
@@ -21,6 +22,7 @@ from distilplace.evaluation.retrieval.bootstrap import (
     with_certainty,
     with_recall_intervals,
 )
+from distilplace.evaluation.retrieval.intervals import wilson
 from distilplace.evaluation.retrieval.places import places_of
 from distilplace.evaluation.retrieval.predictions import predictions_of
 from distilplace.evaluation.retrieval.runs import evaluate_runs
@@ -90,6 +92,11 @@ def test_figures_of_the_whole_are_the_reported_ones(rules):
 @pytest.mark.parametrize("rules", [None, RankingRules(unmatched="miss")])
 def test_recalls_have_the_same_intervals_without_predictions(rules):
     test, result, _ = world(rules=rules)
+    turned = [test.queries[0], test.queries[1][::-1], test.queries[2]]  # one run is driven the other way
+    sets = [test.query_sets[0], dict(enumerate([*test.query_sets[1].values()][::-1])), test.query_sets[2]]
+    asked = [result.space.queries[0], result.space.queries[1][::-1], result.space.queries[2]]
+    test = replace(test, queries=turned, query_sets=sets)
+    result = evaluate_runs(result.space.database, asked, sets, runs=test.runs, rules=rules)
     full = with_certainty(result, predictions_of(result, test), test)
     found = with_recall_intervals([result, result], test)
     for each in found:
@@ -114,6 +121,8 @@ def test_a_difference_is_drawn_as_the_recalls_are_and_spreads_by_students_t():
     reach = t.ppf(0.975, labels.max()) * samples.std(ddof=1) * np.sqrt((labels.max() + 1) / labels.max())
     assert (low, high) == pytest.approx((points - reach, points + reach))
     assert paired_interval(gain, labels[asked] * 0, pairs[asked], 1)[1] == (-1.0, 1.0)
+    few = np.arange(3)
+    assert paired_interval(np.array([1.0, -1.0, 1.0]), few, few * 0, 3)[1] == (-1.0, 1.0)
 
 
 def test_resampled_recalls_by_loops_over_pairs_and_places():
@@ -134,6 +143,13 @@ def test_resampled_recalls_by_loops_over_pairs_and_places():
             assert found[f"R@{rank}"][row] == pytest.approx(np.mean(shares))
 
 
+def test_one_percent_of_a_database_is_rounded():
+    one = np.zeros(1, dtype=np.int64)
+    for size, found in ((240, 0.0), (260, 1.0)):
+        searches = _Searches(one, one, np.array([3]), np.array([size]))
+        assert searches.recalls((1,), np.ones((1, 1)))["R@1 %"] == [found]
+
+
 def test_samples_draw_as_many_places_as_there_are():
     drawn = np.concatenate(list(_draws(7, 5000, 2**20)))
     assert drawn.shape == (5000, 7)
@@ -149,6 +165,8 @@ def test_the_interval_is_wilsons_of_as_many_queries_as_spread_equally():
     for bound in (low, high):  # Wilson's bounds are where the share lies z standard errors away
         assert abs(bound - 0.7) == pytest.approx(z * np.sqrt(bound * (1 - bound) * spread / 0.21))
     assert low < 0.7 < high
+    alike = 0.7 + 1e-6 * (samples - 0.7)  # never surer than as many independent queries
+    assert score_interval(0.7, alike, places=40, queries=50) == wilson(0.7, 50, z)
 
 
 def test_all_places_right_is_no_certainty_and_one_place_says_nothing():

@@ -113,6 +113,7 @@ def test_a_query_that_nothing_may_answer_keeps_its_row(tmp_path):
     own = table.where((table["query_run"] == 1) & (table["query"] == 0))
     assert (own["rank"].tolist(), own["retrieved"].tolist(), own["evaluated"].tolist()) == ([1], [-1], [True])
     assert own.retrieved_rows().tolist() == [-1]
+    assert (own["positives"].tolist(), own["first_correct"].tolist()) == ([0], [0])
     write_parquet(tmp_path / "p.parquet", {"a": table})
     read = pandas.read_parquet(tmp_path / "p.parquet")
     row = read[(read.query_run == "run 1") & (read["query"] == 0)].iloc[0]
@@ -136,6 +137,7 @@ def test_landmarks_are_listed_without_junk():
         assert own["correct"].tolist() == [i in true for i in order[:10]]
         assert own["first_correct"][0] == next((r for r, i in enumerate(order, 1) if i in true), 0)
         assert own["evaluated"].all() == bool(true)
+        assert set(own["place"]) == {query}
 
 
 def test_leading_columns_are_a_stable_sort_with_ties():

@@ -82,6 +82,12 @@ def test_resampled_figures_are_those_of_repeated_rows(seed):
         assert one == pytest.approx(average_precision_score(correct[given], similarity[given]) * share)
 
 
+def test_a_precision_that_is_just_reached_counts():
+    _, recall = resampled_figures([0.9, 0.8], [False, True], [True, True], np.ones((1, 2)), precision=0.5)
+    assert recall == [0.5]
+    assert precision_recall([0.9, 0.8], [False, True], [True, True]).recall_at(0.5) == (0.5, 0.8)
+
+
 def test_a_sample_without_a_matched_query_has_no_figure():
     auc, recall = resampled_figures([0.5, 0.4], [True, False], [True, False], np.array([[0.0, 2.0], [1.0, 1.0]]))
     assert np.isnan(auc[0])
