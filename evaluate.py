@@ -21,6 +21,7 @@ from distilplace.common.errors import UserError
 from distilplace.common.files import require_file
 from distilplace.common.home import home
 from distilplace.datasets.records import Benchmark, EvaluationSet
+from distilplace.engine import processes
 from distilplace.engine.building import build_fabric, build_network, build_test_data, student_settings, teacher_settings
 from distilplace.engine.caches.published_whitening import one_for_each, published_whitening, whitened
 from distilplace.engine.caches.reduction import whitening
@@ -50,6 +51,12 @@ def run(argv: Sequence[str]) -> Path:
     """Evaluate ``--weights`` (and ``--compare``), print the table, write the report; path of ``index.html``."""
     rows = read_rows(argv)
     names, fabric = row_names(rows), build_fabric(rows[0])
+    with processes.together():
+        return evaluate_rows(rows, names, fabric)
+
+
+def evaluate_rows(rows: Sequence[EvaluateOptions], names: Sequence[str], fabric: Any) -> Path:
+    """The checkpoints in the order of the rows of the table, called ``names``."""
     LOG.info("%d checkpoint(s): %s", len(rows), "; ".join(names))
     entries: list[ReportEntry[Any]] = []
     for options, name in zip(rows, names, strict=True):
@@ -64,10 +71,11 @@ def run(argv: Sequence[str]) -> Path:
         entries.append(evaluate(Context(options, data, fabric).testing(data), test, name))
     for note in notes:
         LOG.info("%s", note)
-    outcome = Outcome(report_folder(rows), entries, test, notes, str(fabric.device))
+    folder = processes.on_first(report_folder, rows)
+    outcome = Outcome(folder, entries, test, notes, str(fabric.device))
     with stage("report"):
         title, listed = f"{names[0]} on {tested}", rows[0].predictions
-        return report_outcome(outcome, title=title, seed=rows[0].seed, predictions=listed)
+        return processes.on_first(report_outcome, outcome, title=title, seed=rows[0].seed, predictions=listed)
 
 
 def read_rows(argv: Sequence[str]) -> list[EvaluateOptions]:
@@ -169,7 +177,7 @@ def weights_flag(argv: Sequence[str]) -> str | None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line; 0 on success, 2 on a user's mistake."""
-    return exit_code(lambda: run(sys.argv[1:] if argv is None else list(argv)))
+    return exit_code(lambda: run(sys.argv[1:] if argv is None else list(argv)), divides=True)
 
 
 if __name__ == "__main__":

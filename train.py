@@ -14,8 +14,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from distilplace.common.errors import UserError
 from distilplace.common.home import home
+from distilplace.common.shares import asked_for
 from distilplace.datasets.records import Benchmark, require_one_input_per_key
+from distilplace.engine import processes
 from distilplace.engine.assembly import Parts, assemble
 from distilplace.engine.building import (
     build_data,
@@ -39,6 +42,7 @@ from distilplace.engine.program import exit_code
 from distilplace.engine.reporting import Outcome, log_start, log_validation, report_outcome, role_name
 from distilplace.engine.runs.folder import LOG, RunFolder
 from distilplace.engine.runs.predictions import require_ranked
+from distilplace.engine.runs.shared_folder import begun_folder
 from distilplace.engine.selection import Selection
 from distilplace.engine.teachers.asymmetric import TrainingFrames, compare_with_teachers
 from distilplace.engine.teachers.loading import LoadedTeacher, TeacherOpener
@@ -52,8 +56,7 @@ from distilplace.models.checkpoints import add_scores, load_weights, read_card, 
 def run(options: TrainOptions) -> Outcome:
     """Train the network that ``--train_mode`` names, keep its best epoch, test that once."""
     fabric = build_fabric(options)
-    with RunFolder.open(options) as folder:
-        folder.begin(options, str(fabric.device))
+    with begun_folder(options, str(fabric.device)) as folder:
         return train_and_test(options, fabric, folder)
 
 
@@ -100,12 +103,12 @@ def train_and_test(options: TrainOptions, fabric: Any, folder: RunFolder) -> Out
         while not trainer.is_done:
             means = train_epoch(trainer)
             result = validate(trainer, selection, means)
-            keep(trainer, described, result)
+            processes.on_first(keep, trainer, described, result)
             trainer.stop_if_asked()
 
     # ---- Test: once, with the chosen epoch's weights
-    if not best.is_file():
-        keep(trainer, described, None)
+    if not processes.on_first(best.is_file):
+        processes.on_first(keep, trainer, described, None)
     load_weights(network, best)
     frames = TrainingFrames(replace(context, scales=testing.scales), training.records)
     tested_files = {best: test_network(network, role_name(options), testing, teachers, test, frames)}
@@ -116,9 +119,10 @@ def train_and_test(options: TrainOptions, fabric: Any, folder: RunFolder) -> Out
     outcome = Outcome(folder.path, entries, test, notes, str(context.device))
     title = f"{role_name(options)} on {tested.name}"
     settings, listed = options.model_dump(), options.predictions
-    report_outcome(outcome, title=title, seed=options.seed, settings=settings, predictions=listed)
+    seed, write = options.seed, processes.on_first
+    write(report_outcome, outcome, title=title, seed=seed, settings=settings, predictions=listed)
     for path, entry in tested_files.items():
-        add_scores(path, "test", scores_of(entry.result))
+        write(add_scores, path, "test", scores_of(entry.result))
     return outcome
 
 
@@ -183,6 +187,8 @@ def keep(trainer: Trainer, described: Described, result: Result | None) -> None:
 
 def rehearse(options: TrainOptions) -> None:
     """``--dry_run``: the whole course with one step and a live teacher, in a folder that is thrown away."""
+    if asked_for() > 1:
+        raise UserError("--dry_run tries the course in one process: start it with python, without torchrun")
     RunFolder.open(options).refuse_other_options(options)
     with tempfile.TemporaryDirectory() as folder:
         run(options.model_copy(update={"logdir": folder, "epochs": 1, "teacher_outputs": "live", "resume": "none"}))
@@ -196,7 +202,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         options = parse(TrainOptions, sys.argv[1:] if argv is None else argv, home=home())
         (rehearse if options.dry_run else run)(options)
 
-    return exit_code(work)
+    return exit_code(work, divides=True)
 
 
 if __name__ == "__main__":

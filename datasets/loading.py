@@ -16,6 +16,7 @@ from distilplace.common.decoding import require_regular_file
 from distilplace.common.errors import UserError
 from distilplace.common.inputs.folder_flags import flag_of
 from distilplace.common.randomness import forked_random_state, generator
+from distilplace.common.shares import Share
 from distilplace.datasets.base import PlaceData
 from distilplace.datasets.records import PlaceRecord, TrainingSet
 from distilplace.datasets.sampling.batches import PlaceSampler
@@ -31,6 +32,7 @@ Combine = Callable[[Sequence[Item]], Batch]
 Finish = Callable[[Batch], Batch]
 Quantize = Callable[[torch.Tensor, float], tuple[Any, Any]]
 Rates = tuple[float, float, float]
+ShareOf = Callable[[int], Share]
 RATES: Rates = (0.2, 0.1, 0.5)
 """Augmentation of images: brightness, contrast and saturation; hue; erasing."""
 WANTED = frozenset({"images", "coords", "features"})
@@ -43,6 +45,7 @@ class PlaceItems(Dataset[Item]):
     for "coords" or "features", images only for "images". ``quantize(points float32 [N, 3], size) -> (coords, index)``
     comes from the sparse engine. ``augment`` = training: augmented cloud and image, a random one of the record's images
     instead of the nearest. The choices repeat for equal (seed, epoch, key, view); item i + v n is view v of record i.
+    ``share``: of the rows of a batch that are loaded here; the others have a key and an index only.
     """
 
     def __init__(
@@ -55,6 +58,7 @@ class PlaceItems(Dataset[Item]):
         augment: bool,
         seed: int,
         rates: Rates = RATES,
+        share: ShareOf | None = None,
     ) -> None:
         if unknown := set(wants) - WANTED:
             raise ValueError(f"unknown batch keys {sorted(unknown)}; known: {sorted(WANTED)}")
@@ -63,7 +67,7 @@ class PlaceItems(Dataset[Item]):
         if self.wants_cloud and quantize is None:
             raise ValueError("clouds are wanted, but no quantize function was handed in")
         self.data, self.records, self.quantize = data, list(records), quantize
-        self.augment, self.seed, self.rates = augment, seed, rates
+        self.augment, self.seed, self.rates, self.share = augment, seed, rates, share
         if self.wants_images:
             self._transform()  # torchvision is loaded here once, not again in every forked worker
         # Shared memory: workers that live on from epoch to epoch read the current value.
@@ -80,9 +84,8 @@ class PlaceItems(Dataset[Item]):
         return len(self.records)
 
     def __getitem__(self, index: int) -> Item:
-        view, index = divmod(index, len(self.records))
-        record = self.records[index]
-        item: Item = {"key": record.key, "index": index}
+        view, item = index // len(self.records), self._named(index)
+        record = self.records[item["index"]]
         if self.wants_images:
             item["images"] = self._image(record, view)
         if self.wants_cloud:
@@ -92,9 +95,16 @@ class PlaceItems(Dataset[Item]):
     def __getitems__(self, indices: Sequence[int]) -> list[Item]:
         """What a DataLoader calls: a user's mistake goes to the main process as data, not as a worker's traceback."""
         try:
-            return [self[index] for index in indices]
+            if self.share is None:
+                return [self[index] for index in indices]
+            own = self.share(len(indices)).rows
+            return [self[index] if row in own else self._named(index) for row, index in enumerate(indices)]
         except UserError as error:
             return [{"error": str(error)}]
+
+    def _named(self, index: int) -> Item:
+        index %= len(self.records)
+        return {"key": self.records[index].key, "index": index}
 
     def _image(self, record: PlaceRecord, view: int) -> torch.Tensor:
         if not self.augment:
@@ -185,12 +195,15 @@ def _stacked(items: Sequence[Item]) -> torch.Tensor:
     return torch.stack([item["images"] for item in items])
 
 
-def training_batch(items: Sequence[Item], training_set: TrainingSet, *, masks: bool = True) -> Batch:
+def training_batch(
+    items: Sequence[Item], training_set: TrainingSet, *, masks: bool = True, share: Share | None = None
+) -> Batch:
     """:func:`collate` plus ``indices`` int64 ``[B]`` and, where the training set has any, ``poses`` float32 ``[B, 7]``.
 
-    With ``masks`` also ``positives_mask`` and ``negatives_mask``, bool ``[B, B]``.
+    With ``masks`` also ``positives_mask`` and ``negatives_mask``, bool ``[B, B]``. Where the batch is shared by
+    processes, keys and inputs are those of the rows of this one, and ``share`` is among the entries.
     """
-    batch = collate(items)
+    batch = collate(items) if share is None else {**collate([items[row] for row in share.rows]), "share": share}
     indices = [item["index"] for item in items]
     batch["indices"] = torch.tensor(indices)
     if masks:
@@ -200,8 +213,11 @@ def training_batch(items: Sequence[Item], training_set: TrainingSet, *, masks: b
     return batch
 
 
-def _laid_out(items: Sequence[Item], training_set: TrainingSet, sampler: PlaceSampler, masks: bool) -> Batch:
-    return {**training_batch(items, training_set, masks=masks), **sampler.layout(len(items))}
+def _laid_out(
+    items: Sequence[Item], training_set: TrainingSet, sampler: PlaceSampler, masks: bool, share: ShareOf | None
+) -> Batch:
+    own = None if share is None else share(len(items))
+    return {**training_batch(items, training_set, masks=masks, share=own), **sampler.layout(len(items))}
 
 
 def _collate_or_error(items: Sequence[Item], combine: Combine, finish: Finish | None) -> Batch:
@@ -233,16 +249,17 @@ def training_loader(
     rates: Rates = RATES,
     finish: Finish | None = None,
     masks: bool = True,
+    share: ShareOf | None = None,
 ) -> PlaceLoader:
     """Training batches with the sampler's layout, in its order. Call :func:`set_epoch` before each epoch.
 
     ``masks``: also with those of positives and negatives. ``finish`` adds to every batch what else it needs, in the
-    worker that made it.
+    worker that made it. ``share``: which rows of a batch of so many this process loads; None: all.
     """
     records = training_set.records
-    combine = partial(_laid_out, training_set=training_set, sampler=sampler, masks=masks)
+    combine = partial(_laid_out, training_set=training_set, sampler=sampler, masks=masks, share=share)
     return PlaceLoader(
-        PlaceItems(data, records, wants=wants, quantize=quantize, augment=augment, seed=seed, rates=rates),
+        PlaceItems(data, records, wants=wants, quantize=quantize, augment=augment, seed=seed, rates=rates, share=share),
         batch_sampler=sampler,
         collate_fn=partial(_collate_or_error, combine=combine, finish=finish),
         num_workers=num_workers,

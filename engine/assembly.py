@@ -15,6 +15,7 @@ from distilplace.datasets.records import Layout, TrainingSet
 from distilplace.datasets.sampling.batches import PairBatchSampler, PlaceSampler
 from distilplace.datasets.sampling.items import GroupPairSampler, ItemBatchSampler, ViewBatchSampler
 from distilplace.datasets.sampling.tuples import TupleBatchSampler
+from distilplace.engine import processes
 from distilplace.engine.building import quantizer_for, rates_of
 from distilplace.engine.context import Context
 from distilplace.engine.embedding import Embedder
@@ -81,8 +82,10 @@ def assemble(parts: Parts, folder: RunFolder) -> Trainer:
         rates=rates_of(options),
         finish=map_builder(options, [network, *live], options.train_batch_split_size, context.device),
         masks=parts.reads_masks,
+        share=processes.share_of(),
     )
     prepare_losses(parts)
+    processes.start_alike(network, parts.task_loss, parts.distiller)
     losses = {"distiller": parts.distiller, "task_loss": parts.task_loss}
     optimizer = build_optimizer(options, network, losses)
     scheduler = build_scheduler(options, optimizer, sampler.batches_per_epoch)

@@ -11,11 +11,13 @@ from distilplace import datasets, losses, models
 from distilplace.common.errors import UserError
 from distilplace.common.inputs.folder_flags import name_folder
 from distilplace.common.randomness import forked_random_state
+from distilplace.common.shares import asked_for
 from distilplace.datasets.base import PlaceData
 from distilplace.datasets.io.images import parse_image_size
 from distilplace.datasets.loading import Rates
 from distilplace.datasets.records import Benchmark, EvaluationSet, TrainingSet
 from distilplace.datasets.sampling.splitting import Split, split
+from distilplace.engine import processes
 from distilplace.engine.options import DataOptions, ModelOptions, RunOptions, TrainOptions
 from distilplace.losses.combined import with_terms
 from distilplace.losses.distiller import Distiller
@@ -244,10 +246,14 @@ def quantizer_for(requires: Collection[str]) -> Callable[..., Any] | None:
 
 
 def build_fabric(options: RunOptions) -> Any:
-    """Lightning Fabric on one device."""
+    """Lightning Fabric on one device, or on one for each process of a ``torchrun``."""
     from lightning_fabric import Fabric
 
     kind = options.device_kind()
+    if asked_for() > 1:
+        if options.cuda:
+            raise UserError(f"--cuda {options.cuda}: torchrun gives every process a GPU of its own; omit it")
+        return processes.start(kind, options.precision)
     if kind == "cuda" and options.cuda >= torch.cuda.device_count():
         raise UserError(
             f"--cuda {options.cuda}: this machine shows {torch.cuda.device_count()} GPUs; try --accelerator cpu"

@@ -8,11 +8,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from distilplace.datasets.records import Benchmark, PlaceRecord
+from distilplace.engine import processes
 from distilplace.engine.caches.fingerprint import Augmented
 from distilplace.engine.context import Batch, Context
+from distilplace.engine.progress import bar
 from distilplace.engine.scales import describe_at
 from distilplace.engine.scoring import Table, score_table
 from distilplace.evaluation.retrieval.measures import Result
@@ -33,23 +34,24 @@ class Embedder:
         """Keys and outputs ``{name: [n, D]}`` (CPU, float32) of the places.
 
         Inputs are clean unless ``augmented`` asks for training augmentation, drawn once (upstream's teacher cache).
+        Several processes share the work, and all get all of it.
         """
         was_training = network.training
         network.eval()
-        keys: list[str] = []
         parts: list[Table] = []
-        loader = self.context.loader(network, records, augmented=augmented)
+        own = processes.own_records(records, self.context.options.val_batch_size)
+        loader = self.context.loader(network, own, augmented=augmented)
         try:
-            for batch in tqdm(loader, desc=title, leave=False, delay=1, disable=None):
+            for batch in bar(loader, title, delay=1):
                 outputs = self._forward(network, self.context.move(batch))
-                keys += batch["keys"]
                 parts.append(
                     {name: self._kept(name, value) for name, value in outputs.items() if isinstance(value, Tensor)}
                 )
         finally:
             network.train(was_training)
         names = parts[0] if parts else {}
-        return keys, {name: torch.cat([part[name] for part in parts]) for name in names}
+        table = {name: torch.cat([part[name] for part in parts]) for name in names}
+        return [record.key for record in records], processes.joined(table)
 
     def score(self, network: nn.Module, test: Benchmark, title: str) -> Result:
         """What a network scores on a benchmark."""
@@ -67,6 +69,9 @@ class Embedder:
         brackets: on a quiet machine it is near the median, on a busy one far below.
         """
         network.eval()
+        return processes.on_first(self._facts, network, records)
+
+    def _facts(self, network: nn.Module, records: Sequence[PlaceRecord]) -> dict[str, str]:
         times = []
         for batch in self.context.loader(network, records[:22], batch_size=1):
             batch = self.context.move(batch)
@@ -87,7 +92,7 @@ class Embedder:
         """One feature map [B, C, h, w] (CPU, float32) of the places, batch by batch."""
         network.eval()
         loader = self.context.loader(network, records)
-        for batch in tqdm(loader, desc=f"{name} of {len(records)} places", leave=False, delay=1, disable=None):
+        for batch in bar(loader, f"{name} of {len(records)} places", delay=1):
             with torch.no_grad():
                 outputs = network(self.context.move(batch), feature_maps=(name,))
             yield outputs[f"maps.{name}"].float().cpu()

@@ -2,8 +2,13 @@
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any
+
+from tqdm import tqdm
+
+from distilplace.engine.processes import is_first
 
 LOG = logging.getLogger("distilplace")
 
@@ -15,3 +20,8 @@ def stage(what: str) -> Iterator[None]:
     start = time.perf_counter()
     yield
     LOG.info("%s: %.1f s", what, time.perf_counter() - start)
+
+
+def bar(batches: Iterable[Any], title: str, **how: Any) -> Iterable[Any]:
+    """The batches under a progress bar, where somebody watches a terminal; one for all processes."""
+    return tqdm(batches, desc=title, leave=False, disable=None if is_first() else True, **how)

@@ -9,6 +9,7 @@ from typing import Any
 
 from distilplace.common.files import atomic_path
 from distilplace.datasets.records import Benchmark, EvaluationSet
+from distilplace.engine import processes
 from distilplace.engine.options import TrainOptions
 from distilplace.engine.runs.environment import environment, told
 from distilplace.engine.runs.folder import RunFolder
@@ -163,6 +164,8 @@ def _measured(entry: ReportEntry, test: Benchmark) -> ReportEntry:
 
 def log_validation(folder: RunFolder, step: int, result: Result, validation: Benchmark) -> None:
     """Measures, and example retrievals where places are retrieved, into TensorBoard and ``metrics.jsonl``."""
+    if not processes.is_first():
+        return
     folder.metrics(step, {f"validation/{name}": value for name, value in result.scalars().items()})
     if isinstance(result, RetrievalResult) and isinstance(validation, EvaluationSet):
         picture = example_retrievals(result, validation)

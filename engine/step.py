@@ -14,6 +14,9 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from distilplace.common.randomness import forked_random_state
+from distilplace.common.shares import Share
+from distilplace.engine.processes import gathered
+from distilplace.models.shared import shared_rows
 
 Batch = dict[str, Any]
 Output = dict[str, Tensor]
@@ -35,7 +38,7 @@ class Forward:
     batch: Batch
     """The places."""
     outputs: Output
-    """``embedding [B, D]``, ...: float32, of the whole batch."""
+    """``embedding [B, D]``, ...: float32, of the whole batch; where that is shared, gathered from all processes."""
 
     def __init__(
         self,
@@ -51,11 +54,12 @@ class Forward:
         self.batch = batch
         self._parts = list(split_batch(batch, split_size))
         if len(self._parts) == 1:
-            self.outputs = self._run(0)
-            return
-        with torch.no_grad(), _still_batchnorm(network):
-            first = [self._run(number) for number in range(len(self._parts))]
-        self.outputs = {name: torch.cat([part[name] for part in first]).requires_grad_() for name in first[0]}
+            self._own = self._run(0)
+        else:
+            with torch.no_grad(), _still_batchnorm(network):
+                first = [self._run(number) for number in range(len(self._parts))]
+            self._own = {name: torch.cat([part[name] for part in first]).requires_grad_() for name in first[0]}
+        self.outputs = gathered(self._own, batch.get("share"))
 
     def backward(self, loss: Tensor) -> None:
         """Gradients of a loss of the outputs; none flow from a constant (a batch without triplets) or what diverged."""
@@ -66,11 +70,16 @@ class Forward:
             self._second_pass()
 
     def _run(self, number: int) -> Output:
-        with forked_random_state("dropout", *self._key, number), self._fabric.autocast():
-            return forward_with_maps(self._network, self._parts[number], self._feature_maps)
+        part = self._parts[number]
+        with (
+            forked_random_state("dropout", *self._key, number),
+            self._fabric.autocast(),
+            shared_rows(part.get("share")),
+        ):
+            return forward_with_maps(self._network, part, self._feature_maps)
 
     def _second_pass(self) -> None:
-        gradients = {name: value.grad for name, value in self.outputs.items() if value.grad is not None}
+        gradients = {name: value.grad for name, value in self._own.items() if value.grad is not None}
         start = 0
         for number, part in enumerate(self._parts):
             outputs = self._run(number)
@@ -103,13 +112,13 @@ def _still_batchnorm(network: nn.Module) -> Iterator[None]:
 
 def split_batch(batch: Batch, size: int) -> Iterator[Batch]:
     """Parts of at most ``size`` places; the batch index in ``coords`` starts at 0 in each part. Masks stay behind."""
-    count = len(batch["keys"])
-    if count <= size:
+    cuts = _cuts(batch, size)
+    if len(cuts) == 1:
         yield batch
         return
-    for number, start in enumerate(range(0, count, size)):
-        stop = min(start + size, count)
-        part: Batch = {"keys": batch["keys"][start:stop]}
+    for number, (rows, share) in enumerate(cuts):
+        start, stop = rows.start, rows.stop
+        part: Batch = {"keys": batch["keys"][start:stop]} | ({} if share is None else {"share": share})
         if "images" in batch:
             part["images"] = batch["images"][start:stop]
         if "coords" in batch:
@@ -121,3 +130,11 @@ def split_batch(batch: Batch, size: int) -> Iterator[Batch]:
         if "maps" in batch:
             part["maps"] = batch["maps"][number : number + 1]
         yield part
+
+
+def _cuts(batch: Batch, size: int) -> list[tuple[range, Share | None]]:
+    """The rows of each part, and their share of that pass in all processes; None where there is one process."""
+    if "share" in batch:
+        return batch["share"].parts(size)
+    count = len(batch["keys"])
+    return [(range(start, min(start + size, count)), None) for start in range(0, max(count, 1), size)]

@@ -11,16 +11,17 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from distilplace.common.errors import UserError
 from distilplace.datasets.loading import set_epoch
+from distilplace.engine import processes
 from distilplace.engine.alarms import Alarms, embedding_statistics
 from distilplace.engine.context import Context
 from distilplace.engine.generations import Generations
 from distilplace.engine.optimisation import by_step, restore_length, schedule_length
 from distilplace.engine.options import TrainOptions
 from distilplace.engine.program import Interrupted
+from distilplace.engine.progress import bar
 from distilplace.engine.runs.checkpoint import LAST, kept_checkpoints, load_checkpoint, save_checkpoint
 from distilplace.engine.runs.folder import RunFolder
 from distilplace.engine.runs.folder_alarms import FolderAlarms
@@ -93,13 +94,23 @@ class Trainer:
         set_epoch(self.loader, progress.epoch, skip=progress.batch)
         self._places, self._start = 0, time.perf_counter()
         for number in range(self.sampler.rounds):
-            self.sampler.begin_round(number, self.features)
+            self._begin_round(number)
             for module in (self.network, self.distiller, self.task_loss):
                 if isinstance(module, nn.Module):
                     module.train()
-            for batch in tqdm(self.loader, desc=f"epoch {progress.epoch + 1}/{self.epochs}", leave=False, disable=None):
+            for batch in bar(self.loader, f"epoch {progress.epoch + 1}/{self.epochs}"):
+                processes.require_same(batch["indices"], "training frames")
                 batch = self.context.move(batch)
-                yield {**batch, **self.generations.entries(progress.epoch, batch)}
+                entries = self.generations.entries(progress.epoch, batch)
+                if entries["previous"] is not None:
+                    entries["previous"] = processes.gathered(entries["previous"], batch.get("share"))
+                yield {**batch, **entries}
+
+    def _begin_round(self, number: int) -> None:
+        """Choose the round's batches; on machines that round differently, too, all processes mine the same tuples."""
+        self.sampler.begin_round(number, self.features)
+        if processes.count() > 1:
+            self.sampler.load_state_dict(processes.on_first(self.sampler.state_dict))
 
     def forward(self, batch: Batch) -> Forward:
         """The network's pass over a batch, in stages of ``--train_batch_split_size``; old gradients are dropped."""
@@ -116,7 +127,7 @@ class Trainer:
 
     def teacher_outputs(self, batch: Batch) -> list[Output]:
         """What each teacher says of the batch's places, without gradient; nothing without teachers."""
-        return [teacher.outputs(batch) for teacher in self.teachers]
+        return [processes.gathered(teacher.outputs(batch), batch.get("share")) for teacher in self.teachers]
 
     def weighted_task_loss(self, student: Output, batch: Batch) -> Tensor:
         """The task loss of the network's outputs, by ``--task_logit_weight``."""
@@ -142,6 +153,7 @@ class Trainer:
         embeddings = forward.outputs["embedding"].detach()
         self._log |= {"loss": float(loss.detach()), "embedding_norm": float(embeddings.norm(dim=1).mean())}
         self._log |= {f"lr_{group['name']}": group["lr"] for group in self.optimizer.param_groups}
+        processes.mean_gradients(self._learning())
         if self._is_finite(loss.detach(), self._log, forward.batch):
             self.optimizer.step()
         if by_step(self.options):
@@ -161,13 +173,15 @@ class Trainer:
         self._grow_batch(means)
         return means
 
+    def _learning(self) -> list[nn.Parameter]:
+        return [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+
     def _write(self, values: dict[str, float]) -> None:
         self.folder.metrics(self.progress.step, {f"train/{name}": value for name, value in values.items()})
 
     def _is_finite(self, loss: Tensor, log: dict[str, float], batch: Batch) -> bool:
         """May the step be taken? Stopped there, the run keeps the step's numbers too, as those of the step to come."""
-        learning = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
-        gradients = [parameter.grad for parameter in learning if parameter.grad is not None]
+        gradients = [parameter.grad for parameter in self._learning() if parameter.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients) if gradients else torch.zeros(())
         log["gradient_norm"] = float(norm)
         if torch.isfinite(loss) and torch.isfinite(norm):
@@ -177,7 +191,8 @@ class Trainer:
         if not self.options.skip_nonfinite:
             self.progress.step = step
             self._write(log)
-        message = f"step {step}: {culprits} is not finite{self.folder_alarms.nonfinite(batch, step, culprits)}"
+        kept = processes.on_first(self.folder_alarms.nonfinite, batch, step, culprits)
+        message = f"step {step}: {culprits} is not finite{kept}"
         if not self.options.skip_nonfinite:
             raise UserError(
                 f"{message}; lower the learning rate or the term's weight, or pass --skip_nonfinite to skip such steps"
@@ -201,14 +216,16 @@ class Trainer:
         return self.folder.path / LAST
 
     def save(self) -> None:
-        """Write ``last.ckpt``; no signal interrupts it."""
+        """Write ``last.ckpt``, one for all processes; no signal interrupts it."""
+        if not processes.is_first():
+            return
         with self.stopping.saving():
             self.folder_alarms.disk(self.checkpoint)
             save_checkpoint(self.checkpoint, self._parts(), self.progress.state())
 
     def stop_if_asked(self) -> None:
-        """Raise :class:`Interrupted` after a signal. Call where everything is saved."""
-        if self.stopping.requested:
+        """Raise :class:`Interrupted` after a signal to any process. Call where everything is saved."""
+        if processes.any_of(self.stopping.requested):
             raise Interrupted
 
     def resume(self) -> bool:
@@ -216,7 +233,10 @@ class Trainer:
         found = bool(kept_checkpoints(self.folder.path))
         length = schedule_length(self.scheduler)  # restored, it has that of the run before
         if found:
-            self.progress = Progress.restored(load_checkpoint(self.checkpoint, self._parts()), self.checkpoint)
+            state = processes.on_first(load_checkpoint, self.checkpoint, self._parts())
+            if not processes.is_first():  # behind the first, who may have removed a damaged one
+                load_checkpoint(self.checkpoint, self._parts())
+            self.progress = Progress.restored(state, self.checkpoint)
             # Stopped after an epoch's last step, a run begins with the schedule, which torch would warn of.
             self.optimizer._opt_called = True  # type: ignore[attr-defined]
             if restore_length(self.scheduler, length):
@@ -243,9 +263,11 @@ class Trainer:
 
     def _save_if_due(self) -> None:
         due = self.options.save_every and self.progress.step % self.options.save_every == 0
-        if due or self.stopping.requested:
+        asked = processes.any_of(self.stopping.requested)
+        if due or asked:
             self.save()
-        self.stop_if_asked()
+        if asked:
+            raise Interrupted
 
 
 def active_triplets(means: dict[str, float]) -> float | None:

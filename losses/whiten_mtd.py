@@ -12,7 +12,7 @@ only after whitening, which the teachers' embeddings have behind them when they 
 ``none``.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -59,7 +59,8 @@ class WhitenMTD(Distiller):
         """The term, from ``batch["pairs"]`` int64 [P, 2]: rows of the two views of each place.
 
         ``rand`` and ``maxrand`` draw by the places' ``batch["indices"]`` (by their rows where there are none), so a run
-        that goes on, or that is spread over processes, draws what it would have drawn.
+        that goes on, or that is spread over processes, draws what it would have drawn. Each process hands in its own
+        places, which are gathered here, unless the batch has a ``share``: then the outputs are of all places already.
 
         Raises:
             UserError: no teacher, no pairs, or outputs of batches of different size.
@@ -71,9 +72,10 @@ class WhitenMTD(Distiller):
         pairs = _pairs(batch).to(own.device)
         for teacher in teachers:
             same_batch(own, teacher["embedding"])
-        found = pair_similarity(own, pairs)
-        wanted = torch.stack([pair_similarity(teacher["embedding"], pairs) for teacher in teachers])
-        drawn = self._drawn(wanted, pairs, batch) if self.strategy in DRAWING else None
+        gather = gather_rows if batch.get("share") is None else torch.as_tensor
+        found = pair_similarity(own, pairs, gather)
+        wanted = torch.stack([pair_similarity(teacher["embedding"], pairs, gather) for teacher in teachers])
+        drawn = self._drawn(wanted, gather(_places(pairs, batch))) if self.strategy in DRAWING else None
         fused = fuse(wanted, self.strategy, drawn)
         loss = similarity_divergence(found, fused, self.student_temperature, self.teacher_temperature)
         self.unweighted["whiten_mtd"] = loss
@@ -82,16 +84,20 @@ class WhitenMTD(Distiller):
         return {"whiten_mtd": loss}
 
     @staticmethod
-    def _drawn(wanted: Tensor, pairs: Tensor, batch: Mapping[str, Any]) -> Tensor:
+    def _drawn(wanted: Tensor, places: Tensor) -> Tensor:
         """The draw of this batch, the same in every process."""
-        rows = pairs if batch.get("indices") is None else batch["indices"].to(pairs.device)[pairs]
-        return drawn_teachers(len(wanted), wanted.shape[1], *gather_rows(rows).flatten().tolist())
+        return drawn_teachers(len(wanted), wanted.shape[1], *places.flatten().tolist())
 
 
-def pair_similarity(embedding: Tensor, pairs: Tensor) -> Tensor:
+def pair_similarity(embedding: Tensor, pairs: Tensor, gather: Callable[[Tensor], Tensor] = gather_rows) -> Tensor:
     """Cosines [P, P] of the first views (rows) and the second views (columns) of the places of all processes."""
-    first, second = (gather_rows(embedding[rows]) for rows in pairs.unbind(dim=1))
+    first, second = (gather(embedding[rows]) for rows in pairs.unbind(dim=1))
     return similarity(first, second)
+
+
+def _places(pairs: Tensor, batch: Mapping[str, Any]) -> Tensor:
+    """What a draw is counted by [P, 2]: the places' indices, or their rows."""
+    return pairs if batch.get("indices") is None else batch["indices"].to(pairs.device)[pairs]
 
 
 def _pairs(batch: Mapping[str, Any]) -> Tensor:

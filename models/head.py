@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from distilplace.common.errors import UserError
+from distilplace.models.shared import sees_a_share
 
 SETTING = "embedding_head"
 """What ``create_model`` and a weights file call the list of names; no network's own signature has it."""
@@ -65,7 +66,7 @@ class Norm(nn.BatchNorm1d):
 
     def forward(self, embedding: Tensor) -> Tensor:
         """[B, D] -> [B, D]; :class:`UserError` for a single embedding in training."""
-        if self.training and len(embedding) < 2:
+        if self.training and len(embedding) < 2 and not sees_a_share():
             raise UserError(
                 "the embedding head's batch norm needs two samples at a time in training: give "
                 "--train_batch_split_size 2 or more, and no last batch of one"

@@ -14,6 +14,7 @@ from distilplace.common.errors import UserError
 from distilplace.common.randomness import generator
 from distilplace.common.tensor_files import write_tensors
 from distilplace.datasets.records import PlaceRecord
+from distilplace.engine import processes
 from distilplace.engine.assembly import Parts
 from distilplace.engine.caches.fingerprint import Fingerprint, log_nearest, of_frames, of_network, saved_text
 from distilplace.engine.embedding import Embedder
@@ -36,10 +37,8 @@ def start_clusters(parts: Parts, folder: RunFolder) -> None:
     options = parts.context.options
     made_from = clusters_made_from(parts)
     path = Path(options.clusters_file) if options.clusters_file else cluster_path(parts, made_from)
-    if not options.clusters_file and not path.is_file():
-        pattern = f"{glob.escape(parts.context.data.name)}-*.safetensors"
-        log_nearest("clusters", sorted(path.parent.glob(pattern)), made_from)
-        find_descriptors(parts, path, made_from)
+    if not options.clusters_file:
+        processes.on_first(_find_if_absent, parts, path, made_from)
     # Read back even what was just found: k-means rounds by where in memory its numbers lie, and runs must repeat.
     descriptors = read_descriptors(path)
     found = made_from.compare(saved_text(path))
@@ -52,6 +51,13 @@ def start_clusters(parts: Parts, folder: RunFolder) -> None:
     if found.unknown:
         LOG.info("clusters: not on this machine, so not compared with the file: %s", ", ".join(found.unknown))
     parts.network.initialise_clusters(descriptors)  # type: ignore[operator]
+
+
+def _find_if_absent(parts: Parts, path: Path, made_from: Fingerprint) -> None:
+    if not path.is_file():
+        pattern = f"{glob.escape(parts.context.data.name)}-*.safetensors"
+        log_nearest("clusters", sorted(path.parent.glob(pattern)), made_from)
+        find_descriptors(parts, path, made_from)
 
 
 def clusters_made_from(parts: Parts) -> Fingerprint:

@@ -19,6 +19,7 @@ from distilplace.common.randomness import generator
 from distilplace.common.tensor_files import read_tensors, write_tensors
 from distilplace.datasets.base import PlaceData
 from distilplace.datasets.records import PlaceRecord
+from distilplace.engine import processes
 from distilplace.engine.building import build_named_data
 from distilplace.engine.caches.fingerprint import Fingerprint, log_nearest, of_frames, of_network, saved_text
 from distilplace.engine.context import Context
@@ -57,7 +58,7 @@ def whitening(
     path = Path(options.pca_file or weights.with_name(f"{weights.stem}.pca{options.pca}.safetensors"))
     data, chosen, problem = pca_images(options, trained, context.data)
     made_from = pca_made_from(options, name, settings, data, chosen)
-    if path.is_file():
+    if processes.on_first(path.is_file):
         fitted = _read(path)
         if _fits(path, made_from, options, problem):
             return _applied(fitted)
@@ -66,8 +67,8 @@ def whitening(
     embedder = Embedder(replace(context, data=data, scales=(1.0,)))
     _, table = embedder.embed(network, chosen, "training places, to fit the PCA")
     embeddings = functional.normalize(table["embedding"], dim=1) if of_units(options) else table["embedding"]
-    fitted = PCAWhitening.fit(embeddings.numpy(), options.pca)
-    _write(path, fitted, made_from)
+    fitted = processes.on_first(PCAWhitening.fit, embeddings.numpy(), options.pca)
+    processes.on_first(_write, path, fitted, made_from)
     LOG.info("PCA: %d numbers from %d training places of %s -> %s", options.pca, len(chosen), data.name, path)
     return _applied(fitted)
 

@@ -13,6 +13,7 @@ from distilplace.common.files import sha256
 from distilplace.common.randomness import generator
 from distilplace.datasets.records import PlaceRecord
 from distilplace.datasets.transforms.views import WHITENING_VIEW
+from distilplace.engine import processes
 from distilplace.engine.building import rates_of, teacher_settings
 from distilplace.engine.caches.fingerprint import Augmented, Fingerprint, log_nearest, of_frames, of_network
 from distilplace.engine.context import Context
@@ -65,14 +66,15 @@ def fitted_whitening(
     made_from = whitening_made_from(context, name, weights, chosen, augmented)
     home, label = Path(options.logdir) / "teacher_stores", f"whitening-{name.replace(':', '_').replace('/', '_')}"
     path = home / f"{label}-{made_from.digest()[:16]}.safetensors"
-    if path.is_file():
+    if processes.on_first(path.is_file):
         LOG.info("whitening of %s: read from %s", name, path)
         return Whitening.load(path, made_from.text())
     log_nearest(f"whitening of {name}", sorted(home.glob(f"{glob.escape(label)}-*.safetensors")), made_from)
     _, table = Embedder(context).embed(network, chosen, "training images, to whiten", augmented)
-    whitening = Whitening.fit(functional.normalize(table["embedding"], dim=1), options.whiten_dim)
+    embeddings = functional.normalize(table["embedding"], dim=1)
+    whitening = processes.on_first(Whitening.fit, embeddings, options.whiten_dim)
     path.parent.mkdir(parents=True, exist_ok=True)
-    whitening.save(path, made_from.text())
+    processes.on_first(whitening.save, path, made_from.text())
     share = 100 * whitening.kept
     LOG.info("whitening of %s: %d numbers keep %.1f %% of the variance -> %s", name, options.whiten_dim, share, path)
     return whitening

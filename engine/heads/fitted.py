@@ -22,6 +22,7 @@ from distilplace.common.outputs import ALIGNED
 from distilplace.common.randomness import forked_random_state
 from distilplace.datasets.records import Benchmark, EvaluationSet, PlaceRecord, TrainingSet
 from distilplace.datasets.sampling.splitting import Split
+from distilplace.engine import processes
 from distilplace.engine.building import cut_stretch
 from distilplace.engine.context import Context
 from distilplace.engine.embedding import Embedder
@@ -81,7 +82,7 @@ class HeadFitter:
 
         """
         options = context.options
-        maps = save_map_models(context, teachers, models, training.records[0])
+        maps = processes.on_first(save_map_models, context, teachers, models, training.records[0])
         aims = distiller is not None and distiller.absolute and ALIGNED in distiller.teacher_requires
         learned_maps = maps if aims else ()
         if not options.align_head:
@@ -123,13 +124,14 @@ class HeadFitter:
     def _save(
         self, network: PlaceNetwork, settings: Mapping[str, Any], learned: Path, name: str, maps: tuple[str, ...]
     ) -> Path:
+        processes.start_alike(network)
         card = read_card(learned)
         assert card is not None
         scores = {{"validation": "validation, unfitted"}.get(part, part): each for part, each in card.scores.items()}
         scores.pop("test", None)
         described = describe_network(self.context, network, settings, self.records[0], maps=maps)
         card = replace(described.card, scores=scores)
-        return save_weights(network, learned.with_name(name), card, described.mean_image)
+        return processes.on_first(save_weights, network, learned.with_name(name), card, described.mean_image)
 
 
 def held_ridge(keys: Sequence[str], student: np.ndarray, teacher: np.ndarray, held: Split) -> Ridge:

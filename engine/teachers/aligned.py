@@ -13,6 +13,7 @@ from distilplace.common.files import sha256
 from distilplace.common.outputs import ALIGNED
 from distilplace.common.tensor_files import read_tensors, write_tensors
 from distilplace.datasets.records import PlaceRecord
+from distilplace.engine import processes
 from distilplace.engine.building import teacher_settings
 from distilplace.engine.caches.fingerprint import log_nearest, of_frames, of_network
 from distilplace.engine.caches.whitening import WhitenedTeacher
@@ -76,7 +77,7 @@ def live_training_outputs(
     home, label = Path(options.logdir) / "teacher_stores", f"training-{name.replace(':', '_').replace('/', '_')}"
     path = home / f"{label}-{made_from.digest()[:16]}.safetensors"
     keys = [record.key for record in records]
-    if path.is_file():
+    if processes.on_first(path.is_file):
         LOG.info("training outputs of %s: read from %s", name, path)
         found, facts = read_tensors(path, "file of training outputs", "remove it to compute it again")
         if facts.get("made_from") != made_from.text() or len(found.get("embedding", ())) != len(keys):
@@ -86,7 +87,7 @@ def live_training_outputs(
         log_nearest(f"training outputs of {name}", sorted(home.glob(f"{glob.escape(label)}-*.safetensors")), made_from)
         table = Embedder(context).embed(network, records, "teacher on training places")[1]["embedding"]
         home.mkdir(parents=True, exist_ok=True)
-        write_tensors(path, {"embedding": table}, {"made_from": made_from.text()})
+        processes.on_first(write_tensors, path, {"embedding": table}, {"made_from": made_from.text()})
         LOG.info("training outputs of %s -> %s", name, path)
     if isinstance(source, WhitenedTeacher):
         table = source.whitened(table)

@@ -12,6 +12,7 @@ from distilplace.common.files import sha256
 from distilplace.common.outputs import ALIGNED
 from distilplace.datasets.benchmarks import PoseSet
 from distilplace.datasets.records import Benchmark, PlaceRecord
+from distilplace.engine import processes
 from distilplace.engine.building import build_network, distilled_live, rates_of, teacher_settings
 from distilplace.engine.caches.fingerprint import Augmented, Fingerprint, of_frames, of_network
 from distilplace.engine.caches.published_whitening import one_for_each, published_whitening
@@ -133,9 +134,9 @@ class TeacherOpener:
         return LoadedTeacher(name, source, result, facts, tested, whitened=published is not None)
 
     def _stored(self, name: str, weights: Path) -> LoadedTeacher:
-        made_from = self._made_from(name, weights)
-        folder = self._folder(name, made_from, weights)
-        if self.options.rebuild_store or not has_store(folder):
+        made_from = processes.on_first(self._made_from, name, weights)
+        folder = processes.on_first(self._folder, name, made_from, weights)
+        if processes.on_first(lambda: self.options.rebuild_store or not has_store(folder)):
             self._fill(name, folder, made_from, self._load(name, weights))
         else:
             LOG.info("teacher %s: outputs read from %s", name, folder)
@@ -192,7 +193,8 @@ class TeacherOpener:
         title, tester = "teacher on training places", Embedder(self.testing)
         training_part = Embedder(self.context).embed(network, self.training, title, self._augmented())
         test_part = tester.embed(network, tests, "teacher on test places")
-        write_store(folder, made_from, training_part, test_part, tester.facts(network, tests))
+        facts = tester.facts(network, tests)
+        processes.on_first(write_store, folder, made_from, training_part, test_part, facts)
 
     def _augmented(self) -> Augmented | None:
         """How a store's training inputs are augmented: not at all without ``--cache_aug``."""

@@ -5,6 +5,8 @@ from torch import Tensor
 from torch import distributed as dist
 from torch.autograd.function import once_differentiable
 
+from distilplace.common.errors import UserError
+
 
 def gather_rows(x: Tensor) -> Tensor:
     """``x`` [n, ...] of every process one after another, in order of rank; ``x`` itself where there is one process.
@@ -14,6 +16,10 @@ def gather_rows(x: Tensor) -> Tensor:
     number of processes, so that the mean over processes, which DistributedDataParallel takes of the gradients, is the
     single-process gradient. (Whiten-MTD's program multiplies the loss itself by the number of processes: the same
     gradients.) The backward pass communicates nothing.
+
+    Raises:
+        UserError: rows of another size in another process, such as feature maps of larger images.
+
     """
     if not dist.is_available() or not dist.is_initialized() or dist.get_world_size() == 1:
         return x
@@ -39,8 +45,15 @@ class _GatherRows(torch.autograd.Function):
 
 
 def _row_counts(x: Tensor) -> list[int]:
-    """How many rows each process holds."""
-    own = torch.tensor([len(x)], device=x.device)
-    counts = [torch.zeros_like(own) for _ in range(dist.get_world_size())]
-    dist.all_gather(counts, own)
-    return [int(count) for count in counts]
+    """How many rows each process holds; :class:`UserError` where they are not of one size."""
+    own = torch.tensor(x.shape, device=x.device)
+    shapes = [torch.zeros_like(own) for _ in range(dist.get_world_size())]
+    dist.all_gather(shapes, own)
+    found = [shape.tolist() for shape in shapes]
+    for shape in found:
+        if shape[1:] != found[0][1:]:
+            told, other = ("x".join(map(str, each[1:])) for each in (found[0], shape))
+            raise UserError(
+                f"outputs of one batch must have one size, its processes have {told} and {other}: give --image_size"
+            )
+    return [count for count, *_ in found]

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from distilplace.models.shared import sees_a_share
 from distilplace.models.sparse.tensor import SparseTensor
 
 
@@ -42,6 +43,8 @@ class VoxelBatchNorm1d(nn.BatchNorm1d):
 
     def forward(self, features: Tensor) -> Tensor:
         """``[N, C]`` -> ``[N, C]``."""
+        if sees_a_share():
+            return super().forward(features)  # torch's function, whose place shared_rows has taken
         keeps_statistics = self.track_running_stats and self.running_mean is not None
         use_batch = self.training or self.running_mean is None
         if not use_batch or (len(features) < 2 and self.running_mean is not None):

@@ -15,6 +15,7 @@ from distilplace.engine.options import TrainOptions
 from distilplace.engine.options.command_line import parse
 from distilplace.engine.runs.folder import RunFolder
 from distilplace.models import create_model
+from distilplace.tools import whiten
 from tests.commands.conftest import make_oxford
 
 
@@ -177,12 +178,13 @@ def test_a_rehearsal_is_refused_as_the_run_would_be(oxford, tmp_path, capsys):
     assert "holds a run already" in capsys.readouterr().err
 
 
-def test_torchrun_with_several_processes_is_refused(oxford, tmp_path, capsys, monkeypatch):
+def test_what_several_processes_cannot_do_is_refused(oxford, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "1")
     refused([*oxford.flags, *ALONE, "--student_model", "x"], tmp_path, capsys, "unknown model 'x'")
     monkeypatch.setenv("WORLD_SIZE", "2")
-    refused([*oxford.flags, *ALONE], tmp_path, capsys, "one of 2 processes", "torchrun")
-    refused(["--weights", "gone.pth"], tmp_path, capsys, "one of 2 processes", program=evaluate)
+    refused([*oxford.flags, *ALONE], tmp_path, capsys, "2 processes", "torchrun has not started them")
+    refused([*oxford.flags, *ALONE, "--dry_run"], tmp_path, capsys, "--dry_run", "one process")
+    refused(["--seed", "1"], tmp_path, capsys, "one of 2 processes", "without torchrun", program=whiten)
 
 
 def test_evaluate_says_what_is_missing(oxford, tmp_path, capsys):
