@@ -72,10 +72,10 @@ class WhitenMTD(Distiller):
         pairs = _pairs(batch).to(own.device)
         for teacher in teachers:
             same_batch(own, teacher["embedding"])
-        gather = gather_rows if batch.get("share") is None else torch.as_tensor
+        gather = _gather(batch)
         found = pair_similarity(own, pairs, gather)
         wanted = torch.stack([pair_similarity(teacher["embedding"], pairs, gather) for teacher in teachers])
-        drawn = self._drawn(wanted, gather(_places(pairs, batch))) if self.strategy in DRAWING else None
+        drawn = self._drawn(wanted, pairs, batch) if self.strategy in DRAWING else None
         fused = fuse(wanted, self.strategy, drawn)
         loss = similarity_divergence(found, fused, self.student_temperature, self.teacher_temperature)
         self.unweighted["whiten_mtd"] = loss
@@ -84,9 +84,10 @@ class WhitenMTD(Distiller):
         return {"whiten_mtd": loss}
 
     @staticmethod
-    def _drawn(wanted: Tensor, places: Tensor) -> Tensor:
+    def _drawn(wanted: Tensor, pairs: Tensor, batch: Mapping[str, Any]) -> Tensor:
         """The draw of this batch, the same in every process."""
-        return drawn_teachers(len(wanted), wanted.shape[1], *places.flatten().tolist())
+        rows = pairs if batch.get("indices") is None else batch["indices"].to(pairs.device)[pairs]
+        return drawn_teachers(len(wanted), wanted.shape[1], *_gather(batch)(rows).flatten().tolist())
 
 
 def pair_similarity(embedding: Tensor, pairs: Tensor, gather: Callable[[Tensor], Tensor] = gather_rows) -> Tensor:
@@ -95,9 +96,9 @@ def pair_similarity(embedding: Tensor, pairs: Tensor, gather: Callable[[Tensor],
     return similarity(first, second)
 
 
-def _places(pairs: Tensor, batch: Mapping[str, Any]) -> Tensor:
-    """What a draw is counted by [P, 2]: the places' indices, or their rows."""
-    return pairs if batch.get("indices") is None else batch["indices"].to(pairs.device)[pairs]
+def _gather(batch: Mapping[str, Any]) -> Callable[[Tensor], Tensor]:
+    """What makes rows of this process those of all; nothing where the batch is that of all processes already."""
+    return gather_rows if batch.get("share") is None else torch.as_tensor
 
 
 def _pairs(batch: Mapping[str, Any]) -> Tensor:

@@ -18,6 +18,7 @@ from distilplace.common.outputs import with_maps
 from distilplace.datasets.base import PlaceData
 from distilplace.datasets.records import CloudSettings, EvaluationSet, PlaceRecord, TrainingSet
 from distilplace.datasets.relations import training_relations, true_neighbours
+from distilplace.engine import processes
 from distilplace.engine.assembly import Parts, assemble
 from distilplace.engine.building import build_distiller, build_task_loss
 from distilplace.engine.context import Context
@@ -25,6 +26,7 @@ from distilplace.engine.model_card import describe_network
 from distilplace.engine.options import TrainOptions
 from distilplace.engine.options.command_line import parse
 from distilplace.engine.runs.folder import RunFolder
+from distilplace.engine.runs.shared_folder import begun_folder
 from distilplace.engine.selection import Selection
 from distilplace.engine.step import Forward
 from distilplace.engine.teachers.sources import LiveTeacher
@@ -67,12 +69,15 @@ class ToyData(PlaceData):
         for run in ("a", "b"):
             for place in range(PLACES):
                 path = folder / f"{run}{place}.png"
-                Image.fromarray(random.integers(0, 255, (8, 8, 3), dtype=np.uint8)).save(path)
+                pixels = random.integers(0, 255, (8, 8, 3), dtype=np.uint8)
+                if not path.is_file():  # another process of the same run may be reading it
+                    Image.fromarray(pixels).save(path)
                 self.records.append(PlaceRecord(f"{run}/{place}", run, None, (path,), 10.0 * place, 0.0))
 
     def training_set(self) -> TrainingSet:
         places = np.array([(record.northing, record.easting) for record in self.records])
-        return TrainingSet(self.records, *training_relations(places, 5.0, 25.0))
+        turned = np.random.default_rng(1).normal(size=(len(places), 5))
+        return TrainingSet(self.records, *training_relations(places, 5.0, 25.0), poses=np.hstack([places, turned]))
 
     def evaluation_set(self) -> EvaluationSet:
         runs = [self.records[:PLACES], self.records[PLACES:]]
@@ -149,8 +154,7 @@ def run_toy(
 ) -> Trainer:
     """A whole training as ``train.py`` does it, validated on the data set itself where ``val_fraction`` is above 0."""
     start_console_log()
-    with RunFolder.open(options) as run:
-        run.begin(options, "cpu")
+    with begun_folder(options, "cpu") as run:
         trainer = build(options, run, folder, teacher_seed)
         validation = ToyData(folder / "data").evaluation_set() if options.val_fraction else None
         selection = Selection(validation, options.val_min_queries, options.select_by)
@@ -161,7 +165,7 @@ def run_toy(
         while not trainer.is_done:
             means = train.train_epoch(trainer)
             result = train.validate(trainer, selection, means)
-            train.keep(trainer, described, result)
+            processes.on_first(train.keep, trainer, described, result)
             trainer.stop_if_asked()
         return trainer
 
