@@ -20,7 +20,7 @@ TUPLES = ["--loss", "sare_ind", "--tuple_size", "2", "--neg_num", "2", "--pos_nu
 METHODS = {
     "ours_rkdg": ["--rkdgloss_weight", "1", *RELATIONS, "--val_fraction", "0.1", "--val_min_queries", "4"],
     "asht": ["--loss", "RankingCrossEntropy"],
-    "wakd": [*TUPLES, "--wakd_vectors", "embedding", "--wakd_kd", "vlad", "--generations", "2"],
+    "wakd": [*TUPLES, "--wakd_vectors", "embedding", "--wakd_kd", "vlad", "--generations", "2", "--epochs", "2"],
     "sckd": ["--SCmodule", "2", "3", "--hintmodule", "3", "--batches", "items"],
     "whiten_mtd": ["--loss", "none", "--strategy", "maxrand"],
     "crd": ["--crd_negatives", "8", "--batch_expansion_rate", "1.5", "--batch_size_limit", "16"],
