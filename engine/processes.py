@@ -158,6 +158,8 @@ def gathered(outputs: Mapping[str, Any], share: Share | None) -> dict[str, Any]:
 
 def own_records(records: Sequence[Value], batch_size: int) -> Sequence[Value]:
     """The records of this process: whole batches, so that each is computed in the company it has in one process."""
+    if count() == 1:
+        return records
     batches = evenly(-(-len(records) // batch_size), count())
     start = sum(batches[: rank()]) * batch_size
     return records[start : start + batches[rank()] * batch_size]
