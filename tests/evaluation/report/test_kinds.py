@@ -19,7 +19,7 @@ from distilplace.evaluation.report.kinds import kind_of
 from distilplace.evaluation.report.parts import ReportEntry
 from distilplace.evaluation.report.pictures import PictureFolder
 from distilplace.evaluation.report.sections.camera_plans import draw_plan, plan_window, widest_axes
-from distilplace.evaluation.report.sections.poses import cumulative
+from distilplace.evaluation.report.sections.poses import choose_by_error, cumulative
 from distilplace.evaluation.report.sections.precisions import draw_by_thirds
 from distilplace.evaluation.report.sections.videos import listed, spread
 from distilplace.evaluation.report.writer import write_report
@@ -310,6 +310,8 @@ def test_small_helpers():
     assert spread(60, 5) == [0, 15, 30, 44, 59]
     assert (spread(3, 5), spread(1, 5), spread(0, 5)) == ([0, 1, 2], [0], [])
     assert listed(np.arange(1, 4)) == "1, 2, 3"
+    assert [index for _, _, index in choose_by_error(np.arange(9.0), 2)] == [0, 1, 3, 4, 7, 8]
+    assert [index for _, _, index in choose_by_error(np.arange(5.0), 1)] == [0, 2, 4]
     assert listed(np.arange(1, 12), count=3) == "1, 2, 3 and 8 more"
     assert cumulative(np.array([2.0, 1.0]), 2.0)[1].tolist() == [0.0, 50.0, 100.0, 100.0]
     positions = np.array([[0.0, 5.0, 1.0], [1.0, -5.0, 9.0]])

@@ -20,7 +20,8 @@ from distilplace.evaluation.retrieval.cosines import Spread
 
 def direction(recall: float) -> Direction:
     curve = {rank: min(100.0, recall + rank) for rank in range(1, 26)}
-    return Direction(recall, {"R@1": f"{recall:.2f}", "F1max": "0.5"}, {"recall@1": recall}, curve, {"R@1": (1.0, 9.0)})
+    cells = {"R@1": f"{recall:.2f}", "R@5": "90.0", "F1max": "0.5"}
+    return Direction(recall, cells, {"recall@1": recall}, curve, {"R@1": (1.0, 19.0), "R@5": (20.0, 29.0)})
 
 
 def result() -> AsymmetricResult:
@@ -44,13 +45,14 @@ def test_the_section_says_every_number_and_what_is_absent(tmp_path):
     material = Material([ReportEntry("s", None, asymmetric=[result()])], None, PictureFolder(tmp_path / "images"))
     made = section.asymmetric(material)
     first, second = (part for part in made.parts if isinstance(part, Table))
-    assert first.head == ["queries -> database", "raw R@1", "centred R@1"]
+    assert first.head == ["queries -> database", "raw R@1", "raw R@5", "centred R@1", "centred R@5"]
     assert texts(first) == [
-        [STUDENT, "40.00", "50.00"],
-        [ACROSS, "-", "20.00"],
-        [TEACHER, "80.00", "80.00"],
-        ["chance", "1.00", "1.00"],
+        [STUDENT, "40.00", "90.0", "50.00", "90.0"],
+        [ACROSS, "-", "-", "20.00", "90.0"],
+        [TEACHER, "80.00", "90.0", "80.00", "90.0"],
+        ["chance", "1.00", "", "1.00", ""],
     ]
+    assert [cell.below for cell in first.rows[0][1:]] == ["1.0-19.0", "20.0-29.0"] * 2
     assert texts(second) == [["cosine, same frame", "-", "0.500 ± 0.100"], ["cosine, true matches", "-", "-"]]
     told = " ".join(part for part in made.parts if isinstance(part, str))
     assert "Centred, student -> teacher keeps 25 % of teacher -> teacher and 40 % of student -> student" in told

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,11 +10,14 @@ import pytest
 from distilplace.evaluation.report import figures
 from distilplace.evaluation.report.kinds import kind_of
 from distilplace.evaluation.report.parts import ReportEntry
+from distilplace.evaluation.report.sections import recall, routes
 from distilplace.evaluation.report.sections.failures import most_confident_errors
 from distilplace.evaluation.report.sections.projection import principal_plane, route_coordinate
+from distilplace.evaluation.report.sections.sequences import sequences
 from distilplace.evaluation.report.writer import write_report
 from distilplace.evaluation.retrieval.predictions import predictions_of
 from distilplace.evaluation.retrieval.refusal import precision_recall
+from distilplace.evaluation.retrieval.results import SequenceRecall
 from distilplace.evaluation.retrieval.runs import evaluate_runs
 from tests.evaluation.report.town import Page, world
 
@@ -93,6 +97,46 @@ def test_errors_without_a_true_place_are_no_failures(shown):
     assert (found["positives"] > 0).all()
     assert len(np.unique(found.query_rows())) == len(found)
     assert (np.diff(found["similarity"]) <= 0).all()
+    table = predictions_of(results[1], town)
+    every = replace(table, columns={**table.columns, "evaluated": table["rank"] > 0})  # as where misses count
+    assert (most_confident_errors(every)["positives"] > 0).all()
+
+
+def test_a_route_counts_what_is_drawn_and_answers_at_the_threshold_itself(shown, monkeypatch):
+    town, results, _ = shown
+    monkeypatch.setattr(figures, "png", lambda figure: [text.get_text() for text in figure.legends[0].get_texts()])
+    line = np.column_stack([np.zeros(6), np.arange(6.0)])
+    ranks, refused = np.array([1, 1, 1, 2, 5, 0]), np.array([False, True, True, True, False, False])
+    labels = ["not evaluated (1)", "correct, refused (2)", "wrong, refused (1)", "correct (1)", "wrong (1)"]
+    assert routes.draw_route(line, line, ranks, refused) == ["database (6)", *labels]
+    table = predictions_of(results[0], town)
+    curve = precision_recall(table.first()["similarity"], table.first()["correct"], table.first()["positives"] > 0)
+    entry = ReportEntry("m", replace(results[0], precision_recall=curve), {}, table)
+    given = [~routes._refused(entry, pair.database_run, pair.query_run) for pair in results[0].pairs]
+    asked = table.first().where(table.first()["evaluated"])
+    assert sum(each.sum() for each in given) == (asked["similarity"] >= np.float32(curve.recall_at(0.95)[1])).sum()
+
+
+def test_of_pairs_equally_near_to_the_average_the_one_with_more_queries_is_drawn():
+    pairs = [SimpleNamespace(database_run=0, query_run=n, evaluated=count) for n, count in ((1, 3), (2, 5), (3, 4))]
+    matrix = np.array([[np.nan, 40.0, 60.0, 90.0]])
+    result = SimpleNamespace(pairs=pairs, recall={1: 50.0}, matrix=lambda rank: matrix)
+    assert routes.typical_pair([result]) is pairs[1]
+
+
+def test_sequences_name_the_filter_first():
+    result = SimpleNamespace(sequences=(SequenceRecall(5, 61.24, 43.0, 10, 2),))
+    section = sequences(SimpleNamespace(entries=[ReportEntry("m", result)]))
+    assert section.parts[0].rows == [["m", "61.2 (43.0)"]]
+
+
+def test_the_matrix_names_the_runs_that_have_pairs(monkeypatch):
+    monkeypatch.setattr(recall, "png", lambda figure: figure.axes[0])
+    matrix = np.full((3, 3), np.nan)
+    matrix[0, 1:] = 10.0, 90.0
+    axes = recall.draw_matrix(matrix, ["a", "b", "c"])
+    assert [text.get_text() for text in axes.get_yticklabels()] == ["a  1"]
+    assert [text.get_text() for text in axes.get_xticklabels()] == ["2", "3"]
 
 
 def test_similarities_tell_how_often_a_correct_result_is_more_similar(shown):
