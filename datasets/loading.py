@@ -66,7 +66,7 @@ class PlaceItems(Dataset[Item]):
         self.wants_cloud = bool({"coords", "features"} & set(wants))
         if self.wants_cloud and quantize is None:
             raise ValueError("clouds are wanted, but no quantize function was handed in")
-        self.data, self.records, self.quantize = data, list(records), quantize
+        self.data, self.records, self.quantize = data, records, quantize
         self.augment, self.seed, self.rates, self.share = augment, seed, rates, share
         if self.wants_images:
             self._transform()  # torchvision is loaded here once, not again in every forked worker

@@ -1,5 +1,6 @@
 """Sets of query and database images with a truth of matches: a test part, perhaps a training part, notes on both."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from distilplace.common.errors import UserError
@@ -74,7 +75,7 @@ class MatchedSet(ImageSet):
         return UserError(f"no truth for the images in {self._folder}")
 
 
-def _records(training: Images | TrainingSet | None) -> list[PlaceRecord]:
+def _records(training: Images | TrainingSet | None) -> Sequence[PlaceRecord]:
     if training is None:
         return []
     return training.records if isinstance(training, TrainingSet) else [*training.database, *training.queries]

@@ -1,9 +1,9 @@
 """What every data set turns into: samples, training relations, evaluation runs."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import chain
+from itertools import chain, compress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -51,9 +51,9 @@ class TrainingSet:
     which landmark each item shows. ``layout``: how batches are composed where the task loss does not say.
     """
 
-    records: list[PlaceRecord]
-    positives: list[np.ndarray]
-    non_negatives: list[np.ndarray]
+    records: Sequence[PlaceRecord]
+    positives: Sequence[np.ndarray]
+    non_negatives: Sequence[np.ndarray]
     queries: np.ndarray | None = None
     poses: np.ndarray | None = None
     groups: np.ndarray | None = None
@@ -116,7 +116,7 @@ class Benchmark(ABC):
     name: str
 
     def __post_init__(self) -> None:
-        require_one_input_per_key(self.all_records())
+        require_one_input_per_key(self.all_records)
 
     @abstractmethod
     def all_records(self) -> Iterable[PlaceRecord]:
@@ -203,10 +203,19 @@ def distance_text(distance: float, unit: str, digits: int | None = None) -> str:
     return "exact frame" if distance == 0 else f"{distance:g} frame{'' if distance == 1 else 's'}"
 
 
-def require_one_input_per_key(records: Iterable[PlaceRecord]) -> None:
-    """:class:`UserError` naming both files where one key stands for two inputs; the same input may occur again."""
+def require_one_input_per_key(records: Sequence[PlaceRecord] | Callable[[], Iterable[PlaceRecord]]) -> None:
+    """:class:`UserError` naming both files where one key stands for two inputs; the same input may occur again.
+
+    ``records``: or a function that gives them, always in one order. Only those with a key like another's are held.
+    """
+
+    def again() -> Iterable[PlaceRecord]:
+        return records() if callable(records) else records
+
+    hashes = np.fromiter((hash(record.key) for record in again()), dtype=np.int64)
+    _, number, counts = np.unique(hashes, return_inverse=True, return_counts=True)
     seen: dict[str, PlaceRecord] = {}
-    for record in records:
+    for record in compress(again(), (counts[number] > 1).tolist()) if (counts > 1).any() else ():
         first = seen.setdefault(record.key, record)
         if first is not record and _input(first) != _input(record):
             pairs = zip(_files(first), _files(record), strict=False)

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, overload
 
 import numpy as np
 
@@ -71,15 +71,40 @@ def training_relations(
     return positives, neighbours_within(places, places, negative_radius)
 
 
-def group_relations(groups: np.ndarray) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Positives and non-negatives of items by group, int64 [n]: those of an item's own; a group shares one array."""
-    positives = [np.empty(0, dtype=np.int64)] * len(groups)
-    non_negatives = list(positives)
-    order = np.argsort(groups, kind="stable")
-    for members in np.split(order, np.flatnonzero(np.diff(groups[order])) + 1):
-        for index in members.tolist():
-            positives[index], non_negatives[index] = members[members != index], members
-    return positives, non_negatives
+class GroupMembers(Sequence[np.ndarray]):
+    """Per item the sorted int64 indices of its group's members, looked up when asked for, without or with itself.
+
+    ``groups``: int64 [n], the group of each item. Three numbers an item, and none for a pair.
+    """
+
+    def __init__(self, groups: np.ndarray, *, with_self: bool) -> None:
+        self._with_self = with_self
+        self._order = np.argsort(groups, kind="stable")
+        _, self._number, counts = np.unique(groups, return_inverse=True, return_counts=True)
+        self._ends = np.cumsum(counts)
+        self._starts = self._ends - counts
+
+    def __len__(self) -> int:
+        return len(self._number)
+
+    @overload
+    def __getitem__(self, index: int) -> np.ndarray: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[np.ndarray]: ...
+
+    def __getitem__(self, index: int | slice) -> np.ndarray | list[np.ndarray]:
+        if isinstance(index, slice):
+            return [self[each] for each in range(*index.indices(len(self)))]
+        index = range(len(self))[index]
+        number = self._number[index]
+        members: np.ndarray = self._order[self._starts[number] : self._ends[number]]
+        return members if self._with_self else members[members != index]
+
+
+def group_relations(groups: np.ndarray) -> tuple[GroupMembers, GroupMembers]:
+    """Positives and non-negatives of items by group, int64 [n]: those of an item's own."""
+    return GroupMembers(groups, with_self=False), GroupMembers(groups, with_self=True)
 
 
 def true_neighbours(

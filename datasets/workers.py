@@ -1,6 +1,7 @@
 """What a data-loader process does first: leave signals to the run's own process, and never outlive it."""
 
 import ctypes
+import gc
 import multiprocessing
 import os
 import signal
@@ -16,6 +17,7 @@ def start_worker(_: int) -> None:
     Terminals and schedulers signal every process of a run; the run ends its step, for which it needs its workers. When
     it is killed they are killed with it (Linux): a worker whose queue nobody empties would wait for ever.
     """
+    gc.freeze()  # a collection would write to, and so copy, all the memory that is shared with the run
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     if sys.platform != "linux":

@@ -2,7 +2,7 @@
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -207,7 +207,7 @@ class PairBatchSampler(ComposedSampler):
         return pairs
 
 
-def _partners(training_set: TrainingSet) -> list[np.ndarray]:
+def _partners(training_set: TrainingSet) -> Sequence[np.ndarray]:
     """Per item whom it may be paired with as anchor: its positives; only those of the gallery where there is one."""
     if training_set.queries is None:
         return training_set.positives
@@ -221,7 +221,7 @@ def _usable_size(batch_size: int) -> int:
     return max(MIN_BATCH, batch_size + batch_size % 2)
 
 
-def _separate_repeats(batches: list[list[Pair]], positives: list[np.ndarray]) -> None:
+def _separate_repeats(batches: list[list[Pair]], positives: Sequence[np.ndarray]) -> None:
     """Exchange pairs that repeat an item of their batch for pairs of other batches, where that leaves no repeat."""
     for here, batch in enumerate(batches):
         if len({item for pair in batch for item in pair}) == 2 * len(batch):
@@ -231,7 +231,7 @@ def _separate_repeats(batches: list[list[Pair]], positives: list[np.ndarray]) ->
                 _swap_away(batches, here, slot, positives)
 
 
-def _swap_away(batches: list[list[Pair]], here: int, slot: int, positives: list[np.ndarray]) -> None:
+def _swap_away(batches: list[list[Pair]], here: int, slot: int, positives: Sequence[np.ndarray]) -> None:
     anchor, partner = batches[here][slot]
     # Another partner is taken only when this one occurs elsewhere too, so that no item falls out of the epoch.
     again = any(partner in pair for index, pair in enumerate(batches[here]) if index != slot)

@@ -9,7 +9,7 @@ bounding box): 50 m in a city, less in small worlds.
 """
 
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -50,7 +50,7 @@ def split(
     for marks in _regions(places, guide, fraction, eval_radius / 2):
         rest = np.flatnonzero(~marks & (distance_to(places, places[marks]) > buffer))
         training = subset(training_set, rest)
-        validation = _evaluation([training_set.records[i] for i in np.flatnonzero(marks)], eval_radius, unit)
+        validation = _evaluation([training_set.records[i] for i in np.flatnonzero(marks).tolist()], eval_radius, unit)
         if _usable(training, validation):
             note = (
                 f"validation: {int(marks.sum())} of {len(marks)} training samples, {len(rest)} left to train on "
@@ -71,11 +71,11 @@ def subset(training_set: TrainingSet, indices: np.ndarray) -> TrainingSet:
     number = np.full(len(training_set), -1, dtype=np.int64)
     number[indices] = np.arange(len(indices))
 
-    def renumbered(rows: list[np.ndarray]) -> list[np.ndarray]:
+    def renumbered(rows: Sequence[np.ndarray]) -> list[np.ndarray]:
         moved = [number[rows[i]] for i in indices]
         return [row[row >= 0] for row in moved]
 
-    records = [training_set.records[i] for i in indices]
+    records = [training_set.records[i] for i in indices.tolist()]
     queries = training_set.queries
     if queries is not None:
         queries = number[queries]
@@ -92,7 +92,7 @@ def subset(training_set: TrainingSet, indices: np.ndarray) -> TrainingSet:
     )
 
 
-def _guide(records: list[PlaceRecord]) -> np.ndarray:
+def _guide(records: Sequence[PlaceRecord]) -> np.ndarray:
     """Indices, in their order, of the places of the run that has most (the first such run among equals)."""
     runs: dict[str, list[int]] = {}
     for index, record in enumerate(records):

@@ -6,6 +6,7 @@ holds the local descriptors; the centres follow from them.
 
 import glob
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 
 from torch import Tensor
@@ -90,7 +91,7 @@ def find_descriptors(parts: Parts, path: Path, made_from: Fingerprint) -> Tensor
     return descriptors
 
 
-def chosen_records(records: list[PlaceRecord], count: int, seed: int) -> list[PlaceRecord]:
+def chosen_records(records: Sequence[PlaceRecord], count: int, seed: int) -> list[PlaceRecord]:
     """At most ``count`` of the records, drawn by the seed alone."""
     order = generator(seed, "cluster images").permutation(len(records))[:count]
     return [records[index] for index in sorted(order)]

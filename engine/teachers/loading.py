@@ -2,6 +2,7 @@
 
 import logging
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,7 +60,7 @@ class TeacherOpener:
 
     context: Context[TrainOptions]
     testing: Context[TrainOptions]
-    training: list[PlaceRecord]
+    training: Sequence[PlaceRecord]
     test: Benchmark
     distiller: Distiller | None
 

@@ -13,7 +13,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
@@ -25,6 +24,7 @@ from distilplace.common.errors import UserError
 from distilplace.common.home import program
 from distilplace.runtime.map import PlaceMap, Space
 from distilplace.runtime.map.loaded import BEARABLE_MS, LARGE
+from distilplace.tools.bench.machine import peak_mib
 
 SIZES = (6_006, 21_711, 100_000, 1_000_000)
 WIDTH, VIEWS, TRACK, RADIUS = 256, 20, 1000, 50.0
@@ -171,16 +171,6 @@ def _search(
             places.search(query, centre=centre, radius=RADIUS)
             priors.append(1000 * (time.perf_counter() - began))
     return times, priors, np.array(ids), opened, ram
-
-
-def peak_mib(reset: bool = False) -> float | None:
-    """MiB that this process held at most (Linux); ``reset``: from now on."""
-    with suppress(OSError, StopIteration):
-        if reset:
-            Path("/proc/self/clear_refs").write_text("5")
-        status = Path("/proc/self/status").read_text().splitlines()
-        return float(next(line for line in status if line.startswith("VmHWM")).split()[1]) / 1024
-    return None
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from distilplace.tools.bench.maps import peak_mib
+from distilplace.tools.bench.machine import peak_mib
 
 EAGER = ("eager", "channels-last", "bf16")
 MIN_ROUNDS = 5

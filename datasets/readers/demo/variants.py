@@ -66,7 +66,7 @@ class DemoPosesData(PoseData):
     def records(self, part: Part) -> list[PlaceRecord]:
         """The images of one part, with the positions of ``demo``."""
         if part == "train":
-            return training_images(self.world).records
+            return list(training_images(self.world).records)
         return [place for run in test_images(self.world) for place in run]
 
     def read_list(self, part: Part) -> PoseList:

@@ -17,6 +17,7 @@ from distilplace.common.errors import UserError
 from distilplace.common.inputs.text_files import read_lines
 from distilplace.common.numbers import parse_whole
 from distilplace.datasets.base import existing_file, existing_folder
+from distilplace.datasets.columns import RecordColumns
 from distilplace.datasets.image_sets import ImageSet
 from distilplace.datasets.records import Benchmark, PlaceRecord, TrainingSet
 from distilplace.datasets.relations import group_relations
@@ -49,7 +50,7 @@ class GoogleLandmarksData(ImageSet):
         """Images landmark by landmark; positives show the same landmark, every other image is a negative."""
         landmarks = read_clean_list(self._list)
         listed = sum(map(len, landmarks.values()))
-        present = present_images(self._images, (image for row in landmarks.values() for image in row))
+        present = self.present(image for row in landmarks.values() for image in row)
         kept = {landmark: [image for image in row if image in present] for landmark, row in landmarks.items()}
         kept = {landmark: row for landmark, row in kept.items() if len(row) > 1}
         if not kept:
@@ -59,13 +60,17 @@ class GoogleLandmarksData(ImageSet):
             )
         self._count(listed, len(present), len(landmarks), kept)
         leaves = {leaf: self._images.joinpath(*leaf) for leaf in {image[:3] for image in present}}
-        records = [
+        records = RecordColumns(
             PlaceRecord(f"{IMAGES}/{image}", IMAGES, None, (leaves[image[:3]] / f"{image}.jpg",), 0.0, 0.0)
             for row in kept.values()
             for image in row
-        ]
+        )
         groups = np.repeat(np.array(list(kept), dtype=np.int64), [len(row) for row in kept.values()])
         return TrainingSet(records, *group_relations(groups), groups=groups, layout="groups")
+
+    def present(self, images: Iterable[str]) -> set[str]:
+        """Those of ``images`` (ids) that are there."""
+        return present_images(self._images, images)
 
     def evaluation_set(self) -> Benchmark:
         """There is none: :class:`UserError`."""

@@ -4,6 +4,7 @@ Torii et al., "24/7 Place Recognition by View Synthesis", CVPR 2015; Time Machin
 et al., CVPR 2016). Images are read as they are stored: an EXIF orientation is not applied.
 """
 
+from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
 from typing import ClassVar
@@ -158,7 +159,11 @@ def _times(split: CitySplit) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _nontrivial(
-    rows: Truth, queries: np.ndarray, database: np.ndarray, query_times: np.ndarray, database_times: np.ndarray
+    rows: Sequence[np.ndarray],
+    queries: np.ndarray,
+    database: np.ndarray,
+    query_times: np.ndarray,
+    database_times: np.ndarray,
 ) -> Truth:
     """Of each row of indices those of another time stamp, more than :data:`SAME_PLACE` away."""
     kept: Truth = []
