@@ -18,6 +18,7 @@ from distilplace.models import create_model
 from distilplace.models.sparse import SparseConv, SparseTensor
 from distilplace.tools.bench.inputs import Case, Sizes, voxels
 from distilplace.tools.bench.reference import broadcast_loss, loop_masks, loop_recall, naive_copy
+from distilplace.tools.bench.relations import relation_cases
 
 SEARCH = "search, gather, matmul, index_add per offset"
 
@@ -25,6 +26,7 @@ SEARCH = "search, gather, matmul, index_add per offset"
 def cases(sizes: Sizes) -> Iterator[Case]:
     """Every benchmark, each made when it is asked for."""
     yield loss_case(sizes)
+    yield from relation_cases(sizes)
     yield conv_case(sizes, 5, 1)  # the stem
     yield conv_case(sizes, 3, 32)  # a block
     yield from trunk_cases(sizes)
@@ -131,8 +133,8 @@ def evaluation_case(sizes: Sizes) -> Case:
         result = evaluate_runs(runs, runs, sets)
         return [torch.tensor([*result.recall.values(), result.one_percent_recall], dtype=torch.float64)]
 
-    name = f"evaluation, {sizes.runs} runs x {sizes.run_length} places"
-    return Case(name, "loop over queries", ours, lambda: [torch.from_numpy(loop_recall(runs, runs, sets))])
+    name = f"evaluation, {sizes.runs} runs x {sizes.run_length} places, D={sizes.width}"
+    return Case(name, "loop over pairs, torch.topk", ours, lambda: [torch.from_numpy(loop_recall(runs, runs, sets))])
 
 
 def teacher_case(sizes: Sizes) -> Case:

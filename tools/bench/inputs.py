@@ -22,12 +22,14 @@ class Sizes:
     clouds: int = 8
     points: int = 4096
     places: int = 20000
-    runs: int = 8
-    run_length: int = 100
+    runs: int = 23
+    run_length: int = 200
     image: tuple[int, int] = (240, 320)
+    large_batch: int = 512
+    largest_batch: int = 1024
 
 
-QUICK = Sizes(16, 32, 2, 256, 500, 3, 20, (48, 64))
+QUICK = Sizes(16, 32, 2, 256, 500, 3, 30, (48, 64), 24, 40)
 
 
 @dataclass(frozen=True)

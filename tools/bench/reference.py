@@ -1,7 +1,7 @@
 """What ``tools.bench`` measures against: the same results, written the plain way.
 
 Sparse convolution by a search per kernel offset, losses on [B, B, D] differences and all angles at once, batch masks by
-a double loop, recall by a loop over queries. Correct and unhurried; nothing outside the benchmark uses it.
+a double loop, recall by a loop over pairs of runs. Correct and unhurried; nothing outside the benchmark uses it.
 """
 
 import copy
@@ -100,9 +100,9 @@ def broadcast_loss(student: Tensor, teacher: Tensor, weights: Mapping[str, float
     """
     teacher = teacher.detach()
     parts = [
-        F.smooth_l1_loss(_own_distances(student), _own_distances(teacher)),
-        F.smooth_l1_loss(_all_angles(student), _all_angles(teacher)),
-        F.smooth_l1_loss(_own_geodesics(student), _own_geodesics(teacher)),
+        F.smooth_l1_loss(own_distances(student), own_distances(teacher)),
+        F.smooth_l1_loss(all_angles(student), all_angles(teacher)),
+        F.smooth_l1_loss(own_geodesics(student), own_geodesics(teacher)),
     ]
     s, t = F.normalize(student, dim=1), F.normalize(teacher, dim=1)
     total = weights["rkdg"] * torch.stack(parts).sum()
@@ -120,7 +120,8 @@ def _cosines(x: Tensor, y: Tensor) -> Tensor:
     return F.cosine_similarity(x.unsqueeze(1), y.unsqueeze(0), dim=2)
 
 
-def _all_angles(x: Tensor) -> Tensor:
+def all_angles(x: Tensor) -> Tensor:
+    """Cosines [B, B, B] of the angles of all triples of rows, from [B, B, D] differences."""
     directions = F.normalize(x.unsqueeze(0) - x.unsqueeze(1), dim=2)
     return directions @ directions.transpose(1, 2)
 
@@ -135,11 +136,13 @@ def _geodesics(x: Tensor, y: Tensor) -> Tensor:
     return 2 / CURVATURE**0.5 * torch.atanh(scaled.clamp_max(MAX_ARTANH))
 
 
-def _own_distances(x: Tensor) -> Tensor:
+def own_distances(x: Tensor) -> Tensor:
+    """Distances [B, B] in units of their mean, from [B, B, D] differences."""
     return _relative(_distances(x, x).clamp_min(1e-6))
 
 
-def _own_geodesics(x: Tensor) -> Tensor:
+def own_geodesics(x: Tensor) -> Tensor:
+    """Geodesic distances [B, B] in units of their mean, by Moebius addition of all pairs [B, B, D]."""
     return _relative(_geodesics(_ball(x), _ball(x)))
 
 
@@ -167,17 +170,20 @@ def _in_sorted(value: int, values: np.ndarray) -> bool:
 def loop_recall(
     database: Sequence[np.ndarray], queries: Sequence[np.ndarray], truth: Sequence[Mapping[int, Mapping[Any, Any]]]
 ) -> np.ndarray:
-    """Recall@1..25 and one-percent recall (percent, mean over pairs of runs): one ranking per query and run."""
+    """Recall@1..25 and one-percent recall (percent, mean over pairs of runs): per pair a product and ``topk``.
+
+    Databases have 25 items to 2500.
+    """
     pairs = []
     for m, items in enumerate(database):
-        unit_items = items / np.linalg.norm(items, axis=1, keepdims=True)
         for n, rows in enumerate(queries):
             hits, asked = np.zeros(26), 0
-            for index, query in enumerate(rows if m != n else ()):
+            unit_items, unit_rows = (F.normalize(torch.from_numpy(each), dim=1) for each in (items, rows))
+            top = (unit_rows @ unit_items.T).topk(25).indices.tolist() if m != n else []
+            for index, ranking in enumerate(top):
                 if not (right := truth[n][index].get(m)):
                     continue
-                ranking = np.argsort(-(unit_items @ (query / np.linalg.norm(query))), kind="stable")
-                rank = min(ranking.tolist().index(item) for item in right)
+                rank = next((place for place, item in enumerate(ranking) if item in right), 25)
                 hits[rank:25] += 1
                 hits[25] += rank < one_percent_threshold(len(items))
                 asked += 1

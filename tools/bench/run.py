@@ -28,6 +28,7 @@ from distilplace.engine.program import exit_code
 from distilplace.tools.bench.cases import cases
 from distilplace.tools.bench.inputs import QUICK, Case, Sizes
 from distilplace.tools.bench.machine import device_name
+from distilplace.tools.bench.relations import angle_peak
 
 HEADER = ("name", "ours ms", "ref. ms", "ratio", "ours kept", "ref. kept", "reference")
 MIN_ROUNDS, MAX_ROUNDS = 5, 100
@@ -127,8 +128,10 @@ def bench(sizes: Sizes, seconds: float, output: Path) -> list[Measurement]:
     for case in cases(sizes):
         print(f"  {case.name} ...", file=sys.stderr, flush=True)
         found.append(measure(case, seconds))
+    angles = angle_peak(sizes, alone=seconds > 0)
     print(f"{table(found)}\nratio: ours / reference, below 1 is faster; kept: for the backward pass, without indices")
-    content = {**machine, "sizes": asdict(sizes), "results": [asdict(line) for line in found]}
+    print(angles)
+    content = {**machine, "sizes": asdict(sizes), "results": [asdict(line) for line in found], "angles": angles}
     with atomic_path(output) as path:
         path.write_text(json.dumps(content, indent=1) + "\n")
     print(f"written to {output}")

@@ -22,8 +22,10 @@ def test_quick_run_prints_an_aligned_table_and_writes_the_same_numbers(
     printed = capsys.readouterr().out.splitlines()
     assert printed[0].startswith(content["device"])
     assert f"{content['threads']} thread(s)" in printed[0]
-    results, rows = content["results"], printed[2:-2]
-    assert len(results) == len(rows) == 8
+    results, rows = content["results"], printed[2:-3]
+    assert len(results) == len(rows) == 14
+    assert printed[-2] == content["angles"]
+    assert content["angles"].startswith("angle term, B=40 D=32: ")
     edge = printed[1].index("  reference")
     for result, row in zip(results, rows, strict=True):
         assert row.startswith(result["name"])
@@ -32,7 +34,8 @@ def test_quick_run_prints_an_aligned_table_and_writes_the_same_numbers(
         assert min(result["ours_ms"], result["reference_ms"], result["ratio"]) > 0
         assert result["rounds"] >= 5
     saving = [result for result in results if result["ours_kept_bytes"] is not None]
-    assert [result["name"].split()[0] for result in saving] == ["ours_rkdg", "MinkLoc"]
+    terms = ["distance", "geodesic", "angle"] * 2
+    assert [result["name"].split()[0] for result in saving] == ["ours_rkdg", *terms, "MinkLoc"]
     assert all(result["ours_kept_bytes"] < result["reference_kept_bytes"] for result in saving)
     assert [path.name for path in output.parent.iterdir()] == ["bench.json"]
 
