@@ -197,12 +197,12 @@ def _told(message: str, *, is_own: bool) -> UserError:
     try:
         where = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
         store = dist.TCPStore(*where, is_master=False, timeout=timedelta(seconds=10))
+        key = f"distilplace/{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}"
+        if is_own and store.add(f"{key}/mistakes", 1) == 1:
+            store.set(f"{key}/message", message)
+            return UserError(message)
+        if is_own or store.check([f"{key}/message"]):  # whoever came first may still be writing: get waits for it
+            return ToldElsewhere(store.get(f"{key}/message").decode())
+        return UserError(message) if store.add(f"{key}/lost", 1) == 1 else ToldElsewhere(message)
     except dist.DistError:  # whoever kept it is gone
         return UserError(message)
-    key = f"distilplace/{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}"
-    if is_own and store.add(f"{key}/mistakes", 1) == 1:
-        store.set(f"{key}/message", message)
-        return UserError(message)
-    if store.check([f"{key}/message"]):
-        return ToldElsewhere(store.get(f"{key}/message").decode())
-    return UserError(message) if store.add(f"{key}/lost", 1) == 1 else ToldElsewhere(message)

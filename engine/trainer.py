@@ -134,7 +134,7 @@ class Trainer:
         extras = {key: batch.get(key) for key in self.task_loss.batch_keys}
         loss, statistics = self.task_loss(student, batch.get("positives_mask"), batch.get("negatives_mask"), **extras)
         self._log |= {"loss_task": float(loss.detach()), **statistics}
-        pairs = batch["positives_mask"], batch["negatives_mask"]
+        pairs = batch.get("positives_mask"), batch.get("negatives_mask")
         self._log |= embedding_statistics(student["embedding"], *pairs)
         return self.options.task_logit_weight * loss
 

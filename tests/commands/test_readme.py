@@ -42,7 +42,7 @@ def test_options_of_the_pages_exist(root, pages):
         *(alias for aliases in ALIASES.values() for alias in aliases),
     }
     theirs = re.sub(r"^\| [^|]*\|", "|", pages["docs/migration.md"], flags=re.MULTILINE)  # that column has their flags
-    others = {"--strict", "--KLSC", "--recursive"}  # of mkdocs; of SCKD; of git
+    others = {"--strict", "--KLSC", "--recursive", "--nproc_per_node", "--max"}  # of mkdocs, SCKD, git, torchrun
     text = "\n".join({**pages, "docs/migration.md": theirs}.values())
     without_tools = re.sub(
         r"python (-m tools\.|main\.py)[^`\n]*|distilplace \w+ --help", "", text
