@@ -195,6 +195,7 @@ def test_a_prolonged_cosine_takes_the_rates_of_the_longer_run_and_says_so(tmp_pa
     assert "cosine schedule now ends with epoch 6" in (tmp_path / "short" / "logs" / "toy" / "log.txt").read_text()
 
 
+@pytest.mark.slow  # 5 s
 def test_killed_at_random_moments_a_run_ends_the_same(tmp_path):
     """With SIGKILL, several times while saving, the newest checkpoint damaged once (tests/engine/test_kills.py)."""
     straight = run_toy(options_of(tmp_path / "straight", "--epochs", "5"), tmp_path / "straight")
