@@ -41,7 +41,7 @@ def fit_confidence(
     and consecutive images are alike.
 
     Raises:
-        UserError: fewer than 60 images, or all answers right, or all wrong.
+        UserError: fewer than 60 images, or all answers of the half that is fitted are right, or all wrong.
 
     """
     right = np.asarray(right, dtype=bool)
@@ -50,11 +50,10 @@ def fit_confidence(
     if second is None:
         second = (np.arange(len(right)) * BLOCKS // len(right)) % 2 == 1
     first = ~second
-    if len(set(right[first])) < 2 or len(set(right[second])) < 2:
+    if len(set(right[first])) < 2:
         raise UserError(
-            f"{source}: {right.sum()} of {len(right)} answers are right, by halves {right[first].sum()} of "
-            f"{first.sum()} and {right[second].sum()} of {second.sum()}; both kinds are needed in both: take other "
-            "images, such as some from off the map"
+            f"{source}: {right[first].sum()} of {first.sum()} answers that a confidence is learned from are right; "
+            "both kinds are needed: take other images, such as some from off the map"
         )
     scaler = StandardScaler().fit(features[first])
     model = LogisticRegression().fit(scaler.transform(features[first]), right[first])

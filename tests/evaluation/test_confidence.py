@@ -76,5 +76,15 @@ def test_too_few_or_one_sided_images_are_refused():
     rng = np.random.default_rng(3)
     with pytest.raises(UserError, match="20 calibration images; at least 60"):
         fit_confidence(rng.normal(size=(20, 3)), rng.random(20) < 0.5, radius=25, k=10, source="a run")
-    with pytest.raises(UserError, match="100 of 100 answers are right"):
+    with pytest.raises(UserError, match="50 of 50 answers that a confidence is learned from are right"):
         fit_confidence(rng.normal(size=(100, 3)), np.ones(100, bool), radius=25, k=10, source="a run")
+
+
+def test_answers_that_choose_the_threshold_may_all_be_right():
+    rng = np.random.default_rng(4)
+    second = np.arange(200) % 2 == 1
+    right = second | (rng.random(200) < 0.9)
+    features = rng.normal(size=(200, 3)) + 2 * right[:, None]
+    found = fit_confidence(features, right, radius=25, k=10, source="a run", second=second)
+    assert found.threshold is not None
+    assert found.accepted == 1.0

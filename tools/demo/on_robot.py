@@ -12,7 +12,7 @@ from distilplace.engine.heads.fitted import ALIGNED_FILE
 from distilplace.engine.runs.folder import LOG, TEACHER_FILE
 from distilplace.runtime import Localiser, Location, PlaceMap, Student
 from distilplace.tools.export.run import export, flag_parser
-from distilplace.tools.localise.calibrate import calibration_parser, check, fit, own_drives
+from distilplace.tools.localise.calibrate import calibration_parser, check, fit
 from distilplace.tools.localise.trials import Drive
 from distilplace.tools.map.run import add
 from distilplace.tools.map.run import flag_parser as map_parser
@@ -24,9 +24,9 @@ PICTURES = 3
 def on_robot(logdir: Path, training: Sequence[PlaceRecord], test: Benchmark, dataset: str) -> list[Location]:
     """Export the distilled student of ``logdir``, map the training traversals, localise pictures of the last test one.
 
-    The map is calibrated on its own traversals, each localised among the others, and the promise is measured on all
-    test traversals. Then the teacher maps the same traversals of ``dataset`` with its LiDAR, and the student's pictures
-    are localised there too. What an earlier demo left of these files is made anew.
+    The map is calibrated on half of the test traversals, which the student has not learned from, and the promise is
+    measured on the other half. Then the teacher maps the same traversals of ``dataset`` with its LiDAR, and the
+    student's pictures are localised there too. What an earlier demo left of these files is made anew.
     """
     if not isinstance(test, EvaluationSet):
         raise UserError(f"{test.name} retrieves no places: the demo's last step needs traversals")
@@ -44,7 +44,7 @@ def on_robot(logdir: Path, training: Sequence[PlaceRecord], test: Benchmark, dat
         for run, records in by_run(training).items():
             places.add(run, student.embed(_images(records)), positions(records)[:, ::-1], images=_images(records))
         LOG.info("map %s: %d places of %d traversals", map_file, places.info()["places"], len(places.runs()))
-        _calibrate(places, map_file, drives)
+        _calibrate(places, map_file, drives, dataset)
     found = _localise(map_file, student, test.queries[-1])
     surveyor, aligned = weights.with_name(TEACHER_FILE), weights.with_name(ALIGNED_FILE)
     if surveyor.is_file() and aligned.is_file():
@@ -87,18 +87,18 @@ def _free(map_file: Path) -> Path:
     return map_file
 
 
-def _calibrate(places: PlaceMap, map_file: Path, drives: Sequence[Drive]) -> None:
-    """Calibrate the map on its own runs, and measure that on drives that nothing has seen; a note where it cannot."""
-    words = ["--map", str(map_file)]
-    LOG.info("$ %s %s", _command("localise.calibrate" if is_checkout() else "calibrate"), " ".join(words))
-    known = calibration_parser().parse_args(words)
-    try:
-        fit(places, own_drives(places, None), known)
-    except UserError as error:
-        LOG.info("the map is not calibrated: %s", error)
-        return
-    LOG.info("measured on the test traversals:")
-    check(places, drives, known)
+def _calibrate(places: PlaceMap, map_file: Path, drives: Sequence[Drive], dataset: str) -> None:
+    """Calibrate the map on half of the drives, and measure that on the others; a note where it cannot."""
+    half = len(drives) // 2
+    for work, chosen, more in ((fit, drives[:half], []), (check, drives[half:], ["--check"])):
+        runs = [drive.run for drive in chosen]
+        words = ["--map", str(map_file), "--dataset", dataset, "--part", "test", "--runs", *runs, *more]
+        LOG.info("$ %s %s", _command("localise.calibrate" if is_checkout() else "calibrate"), " ".join(words))
+        try:
+            work(places, chosen, calibration_parser().parse_args(words))
+        except UserError as error:
+            LOG.info("the map is not calibrated: %s", error)
+            return
 
 
 def _command(name: str) -> str:
