@@ -116,6 +116,7 @@ def test_the_store_holds_the_teachers_view_of_clean_inputs(oxford, teacher_run, 
     assert not torch.allclose(first["train.embedding"], second["train.embedding"])
 
 
+@pytest.mark.slow  # 4 s
 def test_test_places_are_scored_once_and_never_choose_the_epoch(oxford, tmp_path, monkeypatch):
     """Oddity 12: the best epoch was chosen on the test set."""
     scored = []
@@ -172,7 +173,8 @@ def test_resuming_with_other_options_is_refused(oxford, teacher_run, capsys):
     assert "holds a run already" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("method", ["ours_rkdg", *(pytest.param(each, marks=pytest.mark.slow) for each in REST)])
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["ours_rkdg", *REST])
 def test_every_method_runs_with_a_live_teacher(oxford, teacher_run, tmp_path, method):
     weights = ["--teacher_weights_path", str(teacher_run / "models" / "best.safetensors")]
     weights += ["--rkdgloss_weight", "1"] if "rkdg" in method else []

@@ -115,6 +115,7 @@ def world(tmp_path_factory):
     return home, data
 
 
+@pytest.mark.slow  # 5 s
 def test_evaluation_whitens_what_it_is_told_to(world, caplog, monkeypatch, capsys):
     home, data = world
     flags = [*data, "--role", "teacher", "--model", "mobilenetv3_small", "--teacher_output_dim", str(WIDTH)]
@@ -140,6 +141,7 @@ def test_evaluation_whitens_what_it_is_told_to(world, caplog, monkeypatch, capsy
     assert "1 files for 2 checkpoints" in capsys.readouterr().err
 
 
+@pytest.mark.slow  # 6 s
 def test_training_takes_published_whitenings(world, capsys):
     home, data = world
     flags = [*data, "--logdir", str(home / "logs"), "--pretrained", "none", "--train_fraction", "0.5", "--epochs", "1"]

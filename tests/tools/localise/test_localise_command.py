@@ -90,6 +90,7 @@ CALIBRATE = "calibrate --map town.db --images tuesday/image_front --positions tu
 LOCALISE = "localise --map town.db tuesday/image_front"
 
 
+@pytest.mark.slow  # 4 s
 def test_a_calibrated_map_tells_a_detour_from_the_street(built, capsys):
     run(CALIBRATE, capsys)
     lines = run(f"{LOCALISE} --json --k 2", capsys).splitlines()
