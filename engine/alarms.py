@@ -55,10 +55,18 @@ class Alarms:
             self._say(epoch, "line", "the embeddings of a batch lie on one line: lower the learning rate")
         if epoch > 1 and means.get("similarity_gap", 1.0) <= 0:
             self._say(epoch, "gap", "matches are no more alike than other places: check positions and learning rate")
-        if means.get("num_triplets", 0) > 0 and means.get("num_non_zero_triplets") == 0:
+        if active_triplets(means) == 0:
             self._say(epoch, "easy", "no triplet violates the margin any more: larger batches or --margin teach more")
 
     def _say(self, epoch: int, kind: str, text: str) -> None:
         if kind not in self._said:
             self._said.add(kind)
             LOG.warning("epoch %d: %s", epoch, text)
+
+
+def active_triplets(means: Mapping[str, float]) -> float | None:
+    """Share of the mined triplets of the final embedding that violate the margin; None where a loss mines none."""
+    for prefix in ("", "final_"):  # a loss of one embedding, a loss of several
+        if count := means.get(f"{prefix}num_triplets"):
+            return means[f"{prefix}num_non_zero_triplets"] / count
+    return None

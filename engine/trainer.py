@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from distilplace.common.errors import UserError
 from distilplace.datasets.loading import set_epoch
 from distilplace.engine import processes
-from distilplace.engine.alarms import Alarms, embedding_statistics
+from distilplace.engine.alarms import Alarms, active_triplets, embedding_statistics
 from distilplace.engine.context import Context
 from distilplace.engine.generations import Generations
 from distilplace.engine.optimisation import by_step, restore_length, schedule_length
@@ -268,11 +268,3 @@ class Trainer:
             self.save()
         if asked:
             raise Interrupted
-
-
-def active_triplets(means: dict[str, float]) -> float | None:
-    """Share of the mined triplets of the final embedding that violate the margin; None where a loss mines none."""
-    for prefix in ("", "final_"):  # a loss of one embedding, a loss of several
-        if count := means.get(f"{prefix}num_triplets"):
-            return means[f"{prefix}num_non_zero_triplets"] / count
-    return None

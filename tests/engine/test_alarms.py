@@ -42,6 +42,7 @@ def test_a_line_a_point_and_unknown_pairs():
         ({"embedding_variance": 0.1, "embedding_rank": 1.2}, "on one line"),
         ({"embedding_rank": 4.0, "similarity_gap": -0.1}, "no more alike"),
         ({"num_triplets": 16.0, "num_non_zero_triplets": 0.0}, "no triplet violates"),
+        ({"final_num_triplets": 16.0, "final_num_non_zero_triplets": 0.0}, "no triplet violates"),
     ],
 )
 def test_each_alarm_is_given_once(means, told, caplog):

@@ -10,8 +10,9 @@ from torch import nn
 
 from distilplace.common.errors import UserError
 from distilplace.common.tensor_files import read_tensors
+from distilplace.engine.alarms import active_triplets
 from distilplace.engine.optimisation import build_optimizer
-from distilplace.engine.trainer import Trainer, active_triplets
+from distilplace.engine.trainer import Trainer
 from distilplace.losses.tasks.task_loss import TaskLoss
 from tests.engine.toy_run import ToyNet, before_step, noting_sizes, options_of, run_toy
 
