@@ -22,10 +22,10 @@ from distilplace.tools.demo.run import step, student_flags, teacher_flags
 from distilplace.tools.shared_flags import refuse_in_vain
 
 SEEDS = (1, 2, 3)
-PLAIN = ("--kd", "None", "--centre", "False", "--align_head", "False")
+NOT_FITTED = ("--centre", "False", "--align_head", "False")
+PLAIN = ("--kd", "None", *NOT_FITTED)
 """Relations alone, as the published methods have them; centred by the evaluation alone."""
 NO_METHOD, HEAD = ("--distil_method", "nokd"), ("--embedding_head", "linear")
-NOT_FITTED = PLAIN[2:]
 DEMO = "ours_rkdg + align_projected"
 KINDS: dict[str, tuple[str, ...]] = {
     "alone": (*NO_METHOD, *PLAIN),
